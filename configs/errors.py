@@ -1,0 +1,57 @@
+"""The one exception for requests that are wrong.
+
+A wrong request (a misspelt key, a degree that does not divide, a missing file) raises
+:class:`SpecError`, which carries every violation found, each with the place it came from and one
+fix. The command line prints them and ends with exit code 2. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LONGEST_VALUE = 60
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong with a request.
+
+    ``path`` is the dotted key (``layout.tensor``), ``value`` what the user wrote (None: nothing),
+    ``constraint`` what must hold (with numbers on both sides) and ``fix`` one thing to do. ``file`` and
+    ``line`` are None where the value did not come from a file.
+    """
+
+    path: str
+    value: object
+    constraint: str
+    fix: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.file is None else f"{self.file}:{self.line} " if self.line else f"{self.file}: "
+        shown = "" if self.value is None else show_value(self.value)
+        subject = " = ".join(part for part in (self.path, shown) if part)
+        return f"{place}{subject}{': ' if subject else ''}{self.constraint}; {self.fix}"
+
+
+class SpecError(Exception):
+    """A request that is wrong; ``violations`` is never empty."""
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        self.violations = tuple(violations)
+        if not self.violations:
+            raise ValueError("SpecError needs at least one violation")
+        super().__init__("\n".join(str(v) for v in self.violations))
+
+
+def show_value(value: object) -> str:
+    """A value as one would write it in YAML, on one line and shortened."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()
+    except ValueError:  # integers of thousands of digits, and halves of surrogate pairs
+        text = ascii(value) if isinstance(value, str) else "a value that cannot be shown"
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -1,0 +1,249 @@
+"""Ranks, coordinates and groups: the only code that knows the order of ranks.
+
+Ranks are laid out with the tensor axis fastest, then data, then pipeline: the ranks of a tensor group
+are neighbours (inside a package or node where they fit), the data-parallel ranks of one stage come
+next, so that they fill whole nodes, and stages are furthest apart, because a pipeline hop is the
+cheapest thing to send far.
+
+A data-parallel rank's index is split by the nested sharding degrees ``weights | gradients |
+optimizer`` into a *position*: ``(die, package, node, replica)`` for three-level sharding. Shards nest
+in that order (weights outermost), which is not the order of ranks; see :meth:`Layout.position`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import Degree, RunSpec
+
+LEVELS = ("package", "node", "network")
+
+
+class Coordinates(NamedTuple):
+    """Where a rank stands on each axis."""
+
+    tensor: int
+    data: int
+    pipeline: int
+
+
+class Position(NamedTuple):
+    """Where a data-parallel rank stands in the nested shards.
+
+    ``weights`` < w says which of the w weight shards it holds, ``gradients`` < g/w which part of that
+    shard's gradient, ``optimizer`` < o/g which part of that, ``replica`` < dp/o which copy.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    replica: int
+
+
+class Groups(NamedTuple):
+    """The ranks that one rank works with, itself included, in increasing order.
+
+    ``weights`` gather a weight shard's unit. ``gradients`` is the block inside which each micro-batch's
+    gradients are reduced. ``node_hop`` holds the ranks with the same weight shard inside that block,
+    ``network_hop`` those with the same gradient shard inside the optimizer's block, ``replicas`` those
+    with the same optimizer shard. ``embedding`` are the first and last stage (the rank alone on others).
+    """
+
+    tensor: tuple[int, ...]
+    data: tuple[int, ...]
+    pipeline: tuple[int, ...]
+    weights: tuple[int, ...]
+    gradients: tuple[int, ...]
+    node_hop: tuple[int, ...]
+    network_hop: tuple[int, ...]
+    replicas: tuple[int, ...]
+    embedding: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the ranks of a run are cut into axes, levels and shards; all degrees are numbers of ranks."""
+
+    nodes: int
+    devices_per_node: int
+    devices_per_package: int
+    tensor: int
+    pipeline: int
+    virtual_stages: int
+    weights: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.devices_per_node
+
+    @property
+    def data(self) -> int:
+        return self.world_size // (self.tensor * self.pipeline)
+
+    @classmethod
+    def from_spec(cls, spec: RunSpec) -> Layout:
+        """Resolve levels to numbers on the real placement.
+
+        Raises SpecError with every violation: tensor x pipeline that does not divide the world, a level
+        on which the data-parallel ranks fall unevenly, degrees that do not nest.
+        """
+        machine, layout = spec.machine, spec.layout
+        world = spec.nodes * machine.devices_per_node
+        model_ranks = layout.tensor * layout.pipeline
+        if world % model_ranks:
+            raise SpecError(
+                [
+                    Violation(
+                        "layout.tensor",
+                        layout.tensor,
+                        f"tensor {layout.tensor} x pipeline {layout.pipeline} = {model_ranks} must divide the "
+                        f"{world} devices of {spec.nodes} nodes x {machine.devices_per_node}",
+                        "choose degrees whose product divides the number of devices, or change nodes",
+                    )
+                ]
+            )
+        data = world // model_ranks
+        violations: list[Violation] = []
+        degrees: dict[str, int] = {}
+        for kind in ("weights", "gradients", "optimizer"):
+            value: Degree = getattr(layout.sharding, kind)
+            try:
+                degrees[kind] = _resolve(value, spec, data)
+            except ValueError as error:
+                violations.append(
+                    Violation(
+                        f"layout.sharding.{kind}",
+                        value,
+                        str(error),
+                        "choose tensor and nodes so that it comes out even, or give the degree as a number",
+                    )
+                )
+        if not violations:
+            violations = _nesting_violations(degrees, layout.sharding, data)
+        if violations:
+            raise SpecError(violations)
+        return cls(
+            nodes=spec.nodes,
+            devices_per_node=machine.devices_per_node,
+            devices_per_package=machine.devices_per_package,
+            tensor=layout.tensor,
+            pipeline=layout.pipeline,
+            virtual_stages=layout.virtual_stages,
+            **degrees,
+        )
+
+    def coordinates(self, rank: int) -> Coordinates:
+        rest, tensor = divmod(rank, self.tensor)
+        pipeline, data = divmod(rest, self.data)
+        return Coordinates(tensor, data, pipeline)
+
+    def rank(self, tensor: int, data: int, pipeline: int) -> int:
+        return tensor + self.tensor * (data + self.data * pipeline)
+
+    def position(self, data: int) -> Position:
+        """Where data-parallel index ``data`` stands in the nested shards."""
+        rest, weights = divmod(data, self.weights)
+        rest, gradients = divmod(rest, self.gradients // self.weights)
+        replica, optimizer = divmod(rest, self.optimizer // self.gradients)
+        return Position(weights, gradients, optimizer, replica)
+
+    def groups(self, rank: int) -> Groups:
+        """The groups of one rank, in time that grows with their size, not with the world's."""
+        tensor, data, pipeline = self.coordinates(rank)
+
+        def block(degree: int, stride: int = 1) -> tuple[int, ...]:
+            """Data indices of the block of ``degree`` around ``data`` that are equal to it modulo ``stride``."""
+            start = data - data % degree
+            return tuple(self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride))
+
+        ends = (0, self.pipeline - 1) if pipeline in (0, self.pipeline - 1) else (pipeline,)
+        return Groups(
+            tensor=tuple(self.rank(t, data, pipeline) for t in range(self.tensor)),
+            data=block(self.data),
+            pipeline=tuple(self.rank(tensor, data, p) for p in range(self.pipeline)),
+            weights=block(self.weights),
+            gradients=block(self.gradients),
+            node_hop=block(self.gradients, self.weights),
+            network_hop=block(self.optimizer, self.gradients),
+            replicas=block(self.data, self.optimizer),
+            embedding=tuple(sorted({self.rank(tensor, data, p) for p in ends})),
+        )
+
+    def level_between(self, a: int, b: int) -> str:
+        """The fastest level that two different ranks share: ``package``, ``node`` or ``network``."""
+        if a // self.devices_per_package == b // self.devices_per_package:
+            return "package"
+        return "node" if a // self.devices_per_node == b // self.devices_per_node else "network"
+
+    def describe(self) -> dict[str, int]:
+        """The numbers that a record's header keeps."""
+        return {
+            "nodes": self.nodes,
+            "devices_per_node": self.devices_per_node,
+            "devices_per_package": self.devices_per_package,
+            "tensor": self.tensor,
+            "pipeline": self.pipeline,
+            "virtual_stages": self.virtual_stages,
+            "data": self.data,
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.optimizer,
+        }
+
+
+def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
+    """The number of data-parallel ranks that a level stands for; ValueError where it is uneven."""
+    if isinstance(degree, int):
+        return degree
+    if degree == "all":
+        return data
+    machine, tensor = spec.machine, spec.layout.tensor
+    span = machine.devices_per_package if degree == "package" else machine.devices_per_node
+    sizes: set[int] = set()
+    for pipeline in range(spec.layout.pipeline):
+        for t in range(tensor):
+            first = t + tensor * data * pipeline
+            sizes.update(_run_lengths(first, tensor, data, span))
+            if len(sizes) > 1:
+                counts = " and ".join(str(size) for size in sorted(sizes))
+                raise ValueError(
+                    f"the data-parallel ranks fall unevenly: with tensor {tensor} and {data} data-parallel ranks a stage, "
+                    f"a {degree} of {span} devices holds {counts} of them"
+                )
+    return sizes.pop()
+
+
+def _run_lengths(first: int, stride: int, count: int, span: int) -> set[int]:
+    """Sizes of the runs of ``first + stride * i`` (i < count) that share ``// span``."""
+    sizes: set[int] = set()
+    index = 0
+    while index < count:
+        boundary = (first + stride * index) // span * span + span
+        inside = min(count - index, -(-(boundary - first - stride * index) // stride))
+        sizes.add(inside)
+        index += inside
+        # The pattern repeats once a run starts at the same offset inside its span.
+        if index < count and (first + stride * index) % span == first % span and count % index == 0:
+            break
+    return sizes
+
+
+def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) -> list[Violation]:
+    chain = [("weights", degrees["weights"]), ("gradients", degrees["gradients"])]
+    chain += [("optimizer", degrees["optimizer"]), ("data-parallel ranks", data)]
+    violations = []
+    for (inner, small), (outer, large) in zip(chain, chain[1:], strict=False):
+        if large % small:
+            violations.append(
+                Violation(
+                    f"layout.sharding.{inner}",
+                    getattr(sharding, inner),
+                    f"{inner} {small} must divide {outer} {large} (weights | gradients | optimizer | data-parallel ranks)",
+                    f"use a divisor of {large}",
+                )
+            )
+    return violations

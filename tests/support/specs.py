@@ -1,0 +1,136 @@
+"""Small runs for tests, built without files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frontrunner.configs.schema import RunSpec
+
+GPT: dict[str, Any] = {
+    "name": "gpt",
+    "num_layers": 4,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_kv_heads": 4,
+    "head_dim": 8,
+    "ffn_hidden_size": 128,
+    "vocab_size": 60,
+    "padded_vocab_size": 64,
+    "max_position_embeddings": 16,
+    "position_embedding": "learned",
+    "rotary_base": 10000.0,
+    "rotary_fraction": 1.0,
+    "normalization": "layernorm",
+    "norm_epsilon": 1e-5,
+    "activation": "gelu",
+    "parallel_residual": False,
+    "linear_bias": True,
+    "qkv_bias": True,
+    "tie_embeddings": True,
+    "attention_dropout": 0.0,
+    "hidden_dropout": 0.0,
+    # Larger than in practice, so that ten steps of a tiny model change its loss a lot.
+    "init_std": 0.1,
+}
+LLAMA = GPT | {
+    "name": "llama",
+    "num_kv_heads": 2,
+    "ffn_hidden_size": 96,
+    "position_embedding": "rotary",
+    "normalization": "rmsnorm",
+    "activation": "swiglu",
+    "linear_bias": False,
+    "qkv_bias": False,
+    "tie_embeddings": False,
+}
+NEOX = GPT | {
+    "name": "neox",
+    "position_embedding": "rotary",
+    "rotary_fraction": 0.25,
+    "parallel_residual": True,
+    "tie_embeddings": False,
+}
+MODELS = {"gpt": GPT, "llama": LLAMA, "neox": NEOX}
+
+DEGREES: dict[str, tuple[int | str, int | str, int | str]] = {
+    "ddp": (1, 1, 1),
+    "zero1": (1, 1, "all"),
+    "zero2": (1, "all", "all"),
+    "zero3": ("all", "all", "all"),
+    "hsdp": ("node", "node", "node"),
+    "three_level": ("package", "node", "all"),
+}
+
+
+def run_spec(
+    *,
+    model: dict[str, Any] | str = "gpt",
+    nodes: int = 1,
+    packages: int = 1,
+    devices: int = 1,
+    sharding: str | tuple[int | str, int | str, int | str] = "ddp",
+    layout: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    optimizer: dict[str, Any] | None = None,
+    data: Any = "synthetic",
+) -> RunSpec:
+    """A run of a tiny model on ``nodes`` x ``packages`` x ``devices`` CPU ranks."""
+    preset = sharding if isinstance(sharding, str) else None
+    weights, gradients, states = DEGREES[sharding] if isinstance(sharding, str) else sharding
+    link = {"bandwidth_bytes_per_s": 1e9, "latency_s": 1e-6}
+    return RunSpec.model_validate(
+        {
+            "name": "test",
+            "model": MODELS[model] if isinstance(model, str) else model,
+            "machine": {
+                "name": "test",
+                "num_nodes": 64,
+                "packages_per_node": packages,
+                "devices_per_package": devices,
+                "device": {
+                    "name": "core",
+                    "kind": "cpu",
+                    "memory_bytes": 2**30,
+                    "peak_flops_per_s": {},
+                    "memory_bandwidth_bytes_per_s": None,
+                },
+                "links": {"package": link, "node": link, "network": link},
+            },
+            "nodes": nodes,
+            "layout": {
+                "tensor": 1,
+                "sequence_parallel": False,
+                "pipeline": 1,
+                "virtual_stages": 1,
+                "micro_batch_size": 1,
+                "recompute": "none",
+                "sharding": {"preset": preset, "weights": weights, "gradients": gradients, "optimizer": states},
+            }
+            | (layout or {}),
+            "training": {
+                "seq_len": 16,
+                "global_batch_size": 16,
+                "steps": 10,
+                "precision": "float32",
+                "gradient_dtype": "float32",
+                "seed": 1234,
+                "validate_every_steps": 0,
+                "validation_samples": 0,
+            }
+            | (training or {}),
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-2,
+                "min_learning_rate": 1e-3,
+                "betas": (0.9, 0.95),
+                "epsilon": 1e-8,
+                "weight_decay": 0.1,
+                "clip": 1.0,
+                "warmup_steps": 2,
+                "decay": "cosine",
+                "decay_steps": None,
+            }
+            | (optimizer or {}),
+            "data": data,
+        }
+    )
