@@ -1,0 +1,25 @@
+"""Which samples a rank sees in a step: a function of the sample's number, not of the layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from frontrunner.configs.schema import RunSpec
+
+
+def micro_batches(
+    dataset: Any, spec: RunSpec, first_sample: int, count: int, data_rank: int, device: torch.device
+) -> list[torch.Tensor]:
+    """The rank's share of samples ``first_sample`` ... ``first_sample + count``, [micro_batch_size, seq_len + 1] each.
+
+    Micro-batch m of data-parallel rank d holds the samples from ``m * dp * micro_batch_size + d * micro_batch_size``.
+    """
+    size, data_parallel = spec.layout.micro_batch_size, spec.data_parallel
+    batches = []
+    for start in range(first_sample + data_rank * size, first_sample + count, data_parallel * size):
+        samples = np.stack([dataset[number] for number in range(start, start + size)])
+        batches.append(torch.from_numpy(samples).to(device))
+    return batches

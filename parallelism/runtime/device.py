@@ -1,0 +1,70 @@
+"""Where a rank computes, and what megatron-core needs to run there.
+
+ROCm is ``cuda`` in torch, so there are two kinds of device: ``cuda`` with nccl (RCCL) and ``cpu`` with
+gloo. megatron-core is written for the first; three small substitutions make its model and schedules
+run on the second.
+"""
+
+from __future__ import annotations
+
+import resource
+import types
+from typing import Any
+
+import megatron.core.pipeline_parallel.schedules as schedules
+import torch
+
+from frontrunner.configs.schema import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def select_device(kind: str, local_rank: int) -> torch.device:
+    """The device of this rank. ``kind`` is a machine file's: ``cuda``, ``cpu`` or ``auto``.
+
+    With one visible device a rank (``--gpus-per-task=1``) the index is 0, whatever the local rank.
+    """
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu":
+        _let_megatron_use_cpu()
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until everything queued on the device is done, so that a clock read after it is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use so far: tensors on a GPU, the process's resident memory on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _TorchOnCpu(types.ModuleType):
+    """``torch`` as megatron-core's schedules see it: their one tensor on "cuda" is made on the CPU."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def zeros(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if kwargs.get("device") == "cuda":
+            kwargs["device"] = "cpu"
+        return torch.zeros(*args, **kwargs)
+
+
+def _let_megatron_use_cpu() -> None:
+    # Receive buffers and tensor-parallel outputs are allocated on "the current CUDA device".
+    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
+    schedules.torch = _TorchOnCpu("torch")

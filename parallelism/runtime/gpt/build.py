@@ -1,0 +1,120 @@
+"""The model of one pipeline rank: its chunks, on the meta device, and the plan of its sharding units."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime.gpt.loss import vocabulary_cross_entropy
+from frontrunner.parallelism.runtime.gpt.modules import (
+    CoreAttention,
+    LayerNorm,
+    ParallelResidualLayer,
+    RMSNorm,
+)
+from frontrunner.parallelism.runtime.gpt.recompute import apply_recompute
+from frontrunner.parallelism.runtime.process_groups import ProcessGroups
+
+
+class LanguageModel(GPTModel):
+    """megatron-core's GPT with a loss over the tensor group it was given."""
+
+    def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """[b, s] labels and [s, b, v / tensor] logits to the loss per token, [b, s]."""
+        loss = vocabulary_cross_entropy(logits, labels.transpose(0, 1), self.pg_collection.tp)
+        return loss.transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """Parameters that are gathered and reduced together, and the modules that need them gathered.
+
+    ``modules`` are in order of first use. ``lookup`` marks modules whose backward does not read the
+    weights (embedding look-ups).
+    """
+
+    name: str
+    parameters: tuple[str, ...]  # names within the chunk
+    modules: tuple[torch.nn.Module, ...]
+    lookups: tuple[torch.nn.Module, ...] = ()
+
+
+def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig) -> list[LanguageModel]:
+    """This rank's model chunks, one a virtual stage, without storage (on ``meta``)."""
+    layout = groups.layout
+    stage, stages = groups.coordinates.pipeline, layout.pipeline
+    chunks = []
+    for virtual in range(layout.virtual_stages):
+        with torch.device("meta"):
+            chunk = LanguageModel(
+                config=config,
+                transformer_layer_spec=_block_spec(spec),
+                vocab_size=spec.model.padded_vocab_size,
+                max_sequence_length=spec.model.max_position_embeddings,
+                pre_process=stage == 0 and virtual == 0,
+                post_process=stage == stages - 1 and virtual == layout.virtual_stages - 1,
+                share_embeddings_and_output_weights=spec.model.tie_embeddings,
+                position_embedding_type="rope" if spec.model.position_embedding == "rotary" else "learned_absolute",
+                rotary_percent=spec.model.rotary_fraction,
+                rotary_base=spec.model.rotary_base,
+                pg_collection=groups.for_megatron(),
+                vp_stage=virtual if layout.virtual_stages > 1 else None,
+            )
+        apply_recompute(chunk.decoder.layers, spec.layout.recompute)
+        chunks.append(chunk)
+    return chunks
+
+
+def _block_spec(spec: RunSpec) -> TransformerBlockSubmodules:
+    layer = copy.deepcopy(get_gpt_layer_local_spec())
+    norm: Any = RMSNorm if spec.model.normalization == "rmsnorm" else LayerNorm
+    layer.submodules.input_layernorm = norm
+    layer.submodules.pre_mlp_layernorm = norm
+    layer.submodules.self_attention.submodules.core_attention = CoreAttention
+    if spec.model.parallel_residual:
+        layer.module = ParallelResidualLayer
+    layers = spec.model.num_layers // (spec.layout.pipeline * spec.layout.virtual_stages)
+    return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)
+
+
+def plan_units(chunk: LanguageModel) -> list[UnitPlan]:
+    """Cut a chunk into units, in order of first use: word embedding, each layer, untied output.
+
+    Small parameters travel with a neighbour: the position embedding with the first layer, the final norm
+    with the last. So the word embedding is alone in its unit and, where it is tied across stages, that
+    unit has the same shape on the first and on the last stage.
+    """
+    layers = list(chunk.decoder.layers)
+    plans: list[UnitPlan] = []
+    if chunk.pre_process:
+        words = chunk.embedding.word_embeddings
+        shared = chunk.post_process and chunk.share_embeddings_and_output_weights
+        modules = (words, chunk.output_layer) if shared else (words,)
+        plans.append(UnitPlan("embedding", _parameters(chunk, words), modules, lookups=(words,)))
+    for index, layer in enumerate(layers):
+        members: list[torch.nn.Module] = [layer]
+        lookups: tuple[torch.nn.Module, ...] = ()
+        positions = getattr(getattr(chunk, "embedding", None), "position_embeddings", None)
+        if index == 0 and positions is not None:
+            members.insert(0, positions)
+            lookups = (positions,)
+        if index == len(layers) - 1 and chunk.post_process:
+            members.append(chunk.decoder.final_layernorm)
+        parameters = tuple(name for module in members for name in _parameters(chunk, module))
+        plans.append(UnitPlan(f"layer {layer.layer_number - 1}", parameters, tuple(members), lookups))
+    if chunk.post_process and chunk.output_layer.weight is not None:
+        plans.append(UnitPlan("output", _parameters(chunk, chunk.output_layer), (chunk.output_layer,)))
+    return plans
+
+
+def _parameters(chunk: LanguageModel, module: torch.nn.Module) -> tuple[str, ...]:
+    inside = {id(parameter) for parameter in module.parameters()}
+    return tuple(name for name, parameter in chunk.named_parameters() if id(parameter) in inside)

@@ -1,0 +1,55 @@
+"""Recomputation: which activations are dropped after the forward and made again in the backward.
+
+Applied to built layers from outside. ``full`` keeps a layer's input only; ``selective`` makes the core
+attention's output again (Korthikanti et al. 2022), whose inputs are cheap to keep.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+from torch.utils.checkpoint import checkpoint
+
+from frontrunner.configs.schema import Recompute
+
+
+def apply_recompute(layers: Any, mode: Recompute) -> None:
+    """Wrap ``forward`` of each layer (full) or of its core attention (selective)."""
+    for layer in layers:
+        if mode == "full":
+            layer.forward = _recomputed(layer.forward)
+        elif mode == "selective":
+            attention = layer.self_attention.core_attention
+            attention.forward = _recomputed(attention.forward)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=_same_masks, **kwargs)
+
+    return wrapper
+
+
+def _same_masks() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """torch restores the default generators for the second run; the tensor ranks' own need it too."""
+    tracker = get_cuda_rng_tracker()
+    first = tracker.get_states()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        now = tracker.get_states()
+        tracker.set_states(first)
+        try:
+            yield
+        finally:
+            tracker.set_states(now)
+
+    return nullcontext(), again()

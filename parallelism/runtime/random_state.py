@@ -1,0 +1,67 @@
+"""Random states of a rank: which masks its dropout draws.
+
+Ranks that hold copies of the same activations (tensor ranks outside sequence parallelism) must draw the
+same masks, ranks that hold different slices must not. megatron-core keeps the second kind of state in
+a tracker of CUDA generators; :class:`CpuStates` is that tracker for CPU ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import megatron.core.tensor_parallel.random as megatron_random
+import torch
+
+from frontrunner.parallelism.layout import Coordinates
+
+MODEL_PARALLEL = "model-parallel-rng"  # the name under which megatron-core forks
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed of 63 bits from what it is for; the same on every machine."""
+    digest = hashlib.blake2b("/".join(str(part) for part in parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class CpuStates:
+    """Named states of torch's CPU generator, swapped in by :meth:`fork`."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, torch.Tensor] = {}
+
+    def is_initialized(self) -> bool:
+        return bool(self._states)
+
+    def add(self, name: str, seed: int) -> None:
+        self._states[name] = torch.Generator().manual_seed(seed).get_state()
+
+    def get_states(self) -> dict[str, torch.Tensor]:
+        return dict(self._states)
+
+    def set_states(self, states: dict[str, torch.Tensor]) -> None:
+        self._states = dict(states)
+
+    @contextmanager
+    def fork(self, name: str = MODEL_PARALLEL) -> Iterator[None]:
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self._states[name])
+        try:
+            yield
+        finally:
+            self._states[name] = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+
+def seed_rank(seed: int, coordinates: Coordinates, device: torch.device) -> None:
+    """Seed this rank's default generator (shared by tensor ranks) and its model-parallel one."""
+    place = (coordinates.data, coordinates.pipeline)
+    torch.manual_seed(derive_seed(seed, "default", *place))
+    if device.type == "cpu":
+        megatron_random._CUDA_RNG_STATE_TRACKER = CpuStates()
+        megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
+    else:
+        megatron_random.initialize_rng_tracker(force_reset=True)
+    tracker = megatron_random.get_cuda_rng_tracker()
+    tracker.add(MODEL_PARALLEL, derive_seed(seed, "tensor", *place, coordinates.tensor))

@@ -1,0 +1,136 @@
+"""AdamW on the optimizer shards, clipping by the global norm, dynamic loss scaling."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from frontrunner.configs.schema import OptimizerSpec, RunSpec
+from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
+
+
+class StepResult(NamedTuple):
+    """``gradient_norm`` is that of the averaged gradient before clipping; not finite where skipped."""
+
+    gradient_norm: float
+    skipped: bool
+
+
+class LossScale:
+    """Dynamic loss scale for float16: halved when a step overflows, doubled after ``interval`` good ones.
+
+    (Micikevicius et al. 2018; the constants are torch.amp.GradScaler's.)
+    """
+
+    def __init__(self, enabled: bool, initial: float = 2.0**16, interval: int = 2000) -> None:
+        self.enabled = enabled
+        self.value = initial if enabled else 1.0
+        self.interval = interval
+        self.good_steps = 0
+
+    def update(self, overflow: bool) -> None:
+        if not self.enabled:
+            return
+        self.good_steps = 0 if overflow else self.good_steps + 1
+        if overflow:
+            self.value = max(1.0, self.value / 2)
+        elif self.good_steps == self.interval:
+            self.value *= 2
+            self.good_steps = 0
+
+
+def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
+    """Learning rate of step ``step`` (from 0): linear warm-up, then the decay down to the minimum."""
+    if step < spec.warmup_steps:
+        return spec.learning_rate * (step + 1) / spec.warmup_steps
+    if spec.decay == "constant":
+        return spec.learning_rate
+    end = spec.decay_steps or steps
+    progress = min(1.0, (step - spec.warmup_steps) / max(1, end - spec.warmup_steps))
+    share = 1 - progress if spec.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return spec.min_learning_rate + (spec.learning_rate - spec.min_learning_rate) * share
+
+
+class ShardedAdamW:
+    """torch's fused AdamW over this rank's optimizer shards; moments are float32.
+
+    Matrices decay, vectors (norms and biases) do not.
+    """
+
+    def __init__(self, spec: RunSpec, engine: ShardingEngine) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.loss_scale = LossScale(spec.training.precision == "float16")
+        self.moments = [(torch.zeros_like(unit.master), torch.zeros_like(unit.master)) for unit in engine.units]
+        self._pieces: list[tuple[int, slice, torch.Tensor]] = []
+        groups = []
+        for decay in (True, False):
+            views = []
+            for index, unit in enumerate(engine.units):
+                for run in unit.runs(lambda parameter, decay=decay: parameter.decay == decay):  # type: ignore[misc]
+                    views.append(unit.master[run])
+                    self._pieces.append((index, run, views[-1]))
+            if views:
+                groups.append({"params": views, "weight_decay": spec.optimizer.weight_decay if decay else 0.0})
+        self.adamw = (
+            torch.optim.AdamW(groups, betas=spec.optimizer.betas, eps=spec.optimizer.epsilon, fused=True)
+            if groups
+            else None
+        )
+        for index, run, view in self._pieces:
+            assert self.adamw is not None
+            first, second = self.moments[index]
+            self.adamw.state[view] = {
+                "step": torch.zeros((), device=view.device),
+                "exp_avg": first[run],
+                "exp_avg_sq": second[run],
+            }
+
+    @torch.no_grad()
+    def step(self, number: int) -> StepResult:
+        """Update the weights with the reduced gradients of step ``number`` (from 0); collective."""
+        owned = [unit.own(unit.gradients, unit.geometry.gradients).float() for unit in self.engine.units]
+        average = 1.0 / (self.engine.groups.layout.data * self.loss_scale.value)
+        norm = self._norm(owned) * average
+        skipped = not math.isfinite(norm)
+        self.loss_scale.update(skipped)
+        if not skipped:
+            clip = self.spec.optimizer.clip
+            factor = average * (clip / norm if 0 < clip < norm else 1.0)
+            torch._foreach_mul_(owned, factor)
+            if self.adamw is not None:
+                for index, run, view in self._pieces:
+                    view.grad = owned[index][run]
+                rate = learning_rate(self.spec.optimizer, number, self.spec.training.steps)
+                for group in self.adamw.param_groups:
+                    group["lr"] = rate
+                self.adamw.step()
+                self.adamw.zero_grad(set_to_none=True)
+        self.engine.gather_updated()
+        return StepResult(norm, skipped)
+
+    def bytes_held(self) -> dict[str, int]:
+        """Bytes of each kind of state that this rank keeps between steps."""
+        held = {"weights": 0, "gradients": 0, "optimizer": 0}
+        for unit, moments in zip(self.engine.units, self.moments, strict=True):
+            held["weights"] += unit.weights.nbytes
+            held["gradients"] += unit.gradients.nbytes
+            # A float32 run's master weights are its weights.
+            master = 0 if unit.weights.dtype == torch.float32 else unit.master.nbytes
+            held["optimizer"] += master + sum(moment.nbytes for moment in moments)
+        return held
+
+    def _norm(self, owned: list[torch.Tensor]) -> float:
+        """L2 norm of the summed gradient over all ranks, each element counted once."""
+        groups = self.engine.groups
+        squares = torch.zeros(1, dtype=torch.float64, device=owned[0].device)
+        if groups.position.replica == 0:
+            for unit, own in zip(self.engine.units, owned, strict=True):
+                for run in unit.runs(lambda parameter: parameter.counted):
+                    squares += torch.linalg.vector_norm(own[run]).double() ** 2
+        self.engine.transport.all_reduce(squares, groups.world)
+        return math.sqrt(squares.item()) if squares.item() >= 0 else math.nan
+
+

@@ -1,0 +1,136 @@
+"""Collectives of a rank, with the bytes that it sends counted by level and the time it waits.
+
+A byte is counted where it leaves: for a ring (gather, all-reduce) on the level of the link to the next
+rank of the group, for an exchange on the level of each destination.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import megatron.core.tensor_parallel.layers as megatron_layers
+import megatron.core.tensor_parallel.mappings as megatron_mappings
+import torch
+import torch.distributed as dist
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+
+from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.runtime.process_groups import Group
+
+# megatron-core's layers call torch.distributed by name, so these are kept from being counted twice.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
+_reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+_all_reduce = dist.all_reduce
+
+
+class Transport:
+    """Counted collectives. ``sent`` holds bytes by level, ``waited_s`` the seconds spent inside them.
+
+    On a GPU the collectives return once they are queued, so that ``waited_s`` is the host's share only.
+    """
+
+    def __init__(self, layout: Layout, rank: int) -> None:
+        self.layout = layout
+        self.rank = rank
+        self.sent = dict.fromkeys(LEVELS, 0)
+        self.waited_s = 0.0
+        self._ranks: dict[Group, list[int]] = {}
+
+    def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> None:
+        """``output`` [n * len(shard)] from each rank's ``shard``, in the group's order."""
+        self._count_ring(group, shard.nbytes * (group.size() - 1))
+        with self._waiting():
+            _all_gather(output, shard, group=group)
+
+    def exchange(self, received: torch.Tensor, chunks: torch.Tensor, group: Group) -> None:
+        """All-to-all of [n, m] chunks: row i goes to the group's rank i, which is where row i came from."""
+        for other in self._members(group):
+            if other != self.rank:
+                self.sent[self.layout.level_between(self.rank, other)] += chunks[0].nbytes
+        with self._waiting():
+            dist.all_to_all_single(received, chunks, group=group)
+
+    def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:
+        """Sum (or ``op``) over the group, in place."""
+        size = group.size()
+        self._count_ring(group, 2 * tensor.nbytes * (size - 1) // size)
+        with self._waiting():
+            _all_reduce(tensor, op=op, group=group)
+
+    def take(self) -> tuple[dict[str, int], float]:
+        """Bytes by level and seconds waited since the last call."""
+        taken = (self.sent, self.waited_s)
+        self.sent, self.waited_s = dict.fromkeys(LEVELS, 0), 0.0
+        return taken
+
+    def count_to(self, other: int, nbytes: int) -> None:
+        """Count bytes sent to one other rank."""
+        self.sent[self.layout.level_between(self.rank, other)] += nbytes
+
+    @contextmanager
+    def counting_tensor_parallel(self) -> Iterator[None]:
+        """Count what megatron-core's tensor-parallel layers and the loss send."""
+        def counted_gather(output: torch.Tensor, shard: torch.Tensor, group: Group, **kwargs: Any) -> Any:
+            self._count_ring(group, shard.nbytes * (group.size() - 1))
+            with self._waiting():
+                return _all_gather(output, shard, group=group, **kwargs)
+
+        def counted_scatter(output: torch.Tensor, whole: torch.Tensor, group: Group, **kwargs: Any) -> Any:
+            self._count_ring(group, output.nbytes * (group.size() - 1))
+            with self._waiting():
+                return _reduce_scatter(output, whole, group=group, **kwargs)
+
+        def counted_reduce(tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM, group: Group = None, **kwargs: Any) -> Any:
+            self._count_ring(group, 2 * tensor.nbytes * (group.size() - 1) // group.size())
+            with self._waiting():
+                return _all_reduce(tensor, op=op, group=group, **kwargs)
+
+        megatron: tuple[Any, ...] = (megatron_layers, megatron_mappings)
+        for module in megatron:
+            module.dist_all_gather_func, module.dist_reduce_scatter_func = counted_gather, counted_scatter
+        dist.all_reduce = counted_reduce
+        try:
+            yield
+        finally:
+            dist.all_reduce = _all_reduce
+            for module in megatron:
+                module.dist_all_gather_func, module.dist_reduce_scatter_func = _all_gather, _reduce_scatter
+
+    def _members(self, group: Group) -> list[int]:
+        if group not in self._ranks:
+            self._ranks[group] = dist.get_process_group_ranks(group)
+        return self._ranks[group]
+
+    def _count_ring(self, group: Group, nbytes: int) -> None:
+        ranks = self._members(group)
+        if len(ranks) > 1:
+            self.count_to(ranks[(ranks.index(self.rank) + 1) % len(ranks)], nbytes)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited_s += time.perf_counter() - start
+
+
+class CountedP2P(P2PCommunicator):
+    """megatron-core's pipeline hops, counted."""
+
+    def __init__(self, group: Group, config: Any, transport: Transport) -> None:
+        super().__init__(group, config)
+        self.transport = transport
+
+    def _communicate(self, *, tensor_send_next: Any, tensor_send_prev: Any, **kwargs: Any) -> Any:
+        if tensor_send_next is not None:
+            self.transport.count_to(self.next_rank, tensor_send_next.nbytes)
+        if tensor_send_prev is not None:
+            self.transport.count_to(self.prev_rank, tensor_send_prev.nbytes)
+        with self.transport._waiting():
+            return super()._communicate(
+                tensor_send_next=tensor_send_next, tensor_send_prev=tensor_send_prev, **kwargs
+            )

@@ -1,0 +1,75 @@
+"""Faults put into the runtime of a rank, each of which the equality of losses must reveal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.layout import Groups, Layout
+from frontrunner.parallelism.runtime import trainer
+from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
+from frontrunner.parallelism.runtime.sharding.reduction import Reducer
+from frontrunner.parallelism.runtime.sharding.unit import Geometry, Unit
+
+_config = trainer.transformer_config
+_groups = Layout.groups
+_of = Geometry.of
+_collect = Reducer.collect
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _network_hop_crosses_dies(self: Layout, rank: int) -> Groups:
+    """Each rank meets the other die of its counterpart on the other node (16 ranks, 2 nodes)."""
+    return _groups(self, rank)._replace(network_hop=tuple(sorted((rank, (rank + 8) % 16 ^ 1))))
+
+
+def _shards_in_rank_order(numel: int, layout: Layout, position: Any) -> Geometry:
+    """Every rank takes the shard of its neighbour in the node."""
+    parts = layout.gradients // layout.weights
+    moved = position._replace(gradients=(position.gradients + 1) % parts)
+    right, wrong = _of(numel, layout, position), _of(numel, layout, moved)
+    return Geometry(right.padded, right.weights, wrong.gradients, wrong.optimizer)
+
+
+def _drop_one_parameter(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+    _collect(self, unit, key, gradient * 0 if key.endswith("linear_fc2.weight") else gradient)
+
+
+def _no_gather_in_the_node(self: ShardingEngine, unit: Unit) -> None:
+    unit.own(unit.weights, unit.geometry.weights).copy_(unit.master)
+
+
+def _first_micro_batch_only(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+    seen = self.__dict__.setdefault("seen", set())
+    _collect(self, unit, key, gradient * 0 if (unit, key) in seen else gradient)
+    seen.add((unit, key))
+
+
+def _megatrons_default_hops(spec: RunSpec) -> TransformerConfig:
+    config = _config(spec)
+    config.overlap_p2p_comm, config.batch_p2p_comm, config.batch_p2p_sync = False, True, False
+    return config
+
+
+def _patch(owner: Any, name: str, value: Any) -> Callable[[], None]:
+    return lambda: setattr(owner, name, value)
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    "network hop joins the wrong ranks": _patch(Layout, "groups", _network_hop_crosses_dies),
+    "no reduction across the network": _patch(Reducer, "across_network", _nothing),
+    "no reduction inside the node": _patch(Reducer, "within_block", _nothing),
+    "no reduction over tensor ranks and tied stages": _patch(Reducer, "across_tensor_ranks", _nothing),
+    "a shard of the neighbour": _patch(Geometry, "of", staticmethod(_shards_in_rank_order)),
+    "a parameter's gradient dropped": _patch(Reducer, "collect", _drop_one_parameter),
+    "updated weights not gathered": _patch(ShardingEngine, "_gather_update", _no_gather_in_the_node),
+    "megatron's default hops": _patch(trainer, "transformer_config", _megatrons_default_hops),
+    "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
+}
