@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import torch.distributed as dist
+from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
@@ -56,3 +58,36 @@ def curve(rendezvous: Rendezvous, spec: RunSpec, mutation: str | None = None) ->
     found = Curve(losses, norms, skipped, trainer.optimizer.bytes_held(), trainer.sent)
     dist.destroy_process_group()
     return found
+
+
+def checksum(rendezvous: Rendezvous, spec: RunSpec) -> float:
+    trainer = make_trainer(rendezvous, spec)
+    dist.destroy_process_group()
+    return float(sum(unit.weights.double().sum().item() for unit in trainer.engine.units))
+
+
+def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> list[tuple[bool, float, float]]:
+    """Two steps; in the first one rank's gradient holds ``value``. (skipped, loss scale after, weight) a step."""
+    trainer = make_trainer(rendezvous, spec)
+    reducer, data, seen = trainer.engine.reducer, Patterns(spec), []
+    for number in range(2):
+        if number == 0 and rendezvous.rank == 3:
+            reducer.collect(trainer.engine.units[1], "decoder.layers.0.input_layernorm.bias", torch.full((32,), value))
+            original, trainer.engine.begin_step = trainer.engine.begin_step, lambda: None
+        _, result, _ = trainer.step(number, data)
+        if number == 0 and rendezvous.rank == 3:
+            trainer.engine.begin_step = original
+        checksum = sum(unit.weights.double().sum().item() for unit in trainer.engine.units)
+        seen.append((result.skipped, trainer.optimizer.loss_scale.value, checksum))
+    dist.destroy_process_group()
+    return seen
+
+
+def masks(rendezvous: Rendezvous, spec: RunSpec) -> tuple[list[float], list[float]]:
+    """What this rank would drop next outside and inside the model-parallel fork."""
+    make_trainer(rendezvous, spec)
+    outside = torch.rand(8).tolist()
+    with get_cuda_rng_tracker().fork():
+        inside = torch.rand(8).tolist()
+    dist.destroy_process_group()
+    return outside, inside

@@ -65,6 +65,8 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
                 position_embedding_type="rope" if spec.model.position_embedding == "rotary" else "learned_absolute",
                 rotary_percent=spec.model.rotary_fraction,
                 rotary_base=spec.model.rotary_base,
+                rope_scaling=spec.model.rotary_scaling_factor is not None,
+                rope_scaling_factor=spec.model.rotary_scaling_factor or 1.0,
                 pg_collection=groups.for_megatron(),
                 vp_stage=virtual if layout.virtual_stages > 1 else None,
             )
