@@ -1,0 +1,218 @@
+"""From the files and overrides of a request to one tree: ``extends``, presets, ``-o key=value``.
+
+Mappings are merged key by key, the later one winning; anything else replaces what it meets. Three
+places know more: below ``model`` and ``machine`` a name meeting a mapping becomes that preset's mapping
+(``extends``), and in ``layout.sharding`` a preset replaces degrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from frontrunner.configs import huggingface, presets
+from frontrunner.configs.errors import Violation
+from frontrunner.configs.presets import Kind
+from frontrunner.configs.schema import SHARDING_PRESETS, Preset
+from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Source, read_file, read_text
+
+COMMAND_LINE = "command line"
+COMPONENTS: tuple[Kind, ...] = ("model", "machine")
+SHARDING = "layout.sharding"
+DEGREES = ("weights", "gradients", "optimizer")
+
+
+def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violation]) -> Node | None:
+    """The whole tree of a run, presets expanded; None if its own file cannot be read.
+
+    What is wrong is appended to ``problems``; the parts that could not be expanded stay as written.
+    """
+    given = Node(path_or_preset, Source(COMMAND_LINE, Path()))
+    path = _find("run", given, "", problems)
+    tree = _run_file(path, problems, ()) if path else None
+    if tree is None or path is None:
+        return None
+    for override in overrides:
+        patch = _override(override, problems)
+        tree = _merge(tree, patch, "") if patch else tree
+    entries = dict(tree.entries)
+    entries.setdefault("name", tree.moved(path.stem))
+    for kind in COMPONENTS:
+        if kind in entries:
+            entries[kind] = _expand(kind, entries[kind], tree, problems, ())
+    tree = tree.moved(entries)
+    sharding = tree.at(SHARDING)
+    return _replace(tree, SHARDING, _expand_sharding(sharding, problems)) if sharding else tree
+
+
+def _run_file(path: Path, problems: list[Violation], below: tuple[Path, ...]) -> Node | None:
+    """A run file merged over those that it extends, as far as they can be read; None if it cannot itself."""
+    tree = _mapping_file(path, problems, "")
+    if tree is None or "extends" not in tree.entries:
+        return tree
+    below = (*below, path.resolve())
+    parent = _follow("run", tree.entries["extends"], below, "extends", problems)
+    base = _run_file(parent, problems, below) if parent else None
+    own = tree.moved({key: node for key, node in tree.entries.items() if key != "extends"})
+    return _merge(base, own, "") if base else own
+
+
+def _mapping_file(path: Path, problems: list[Violation], key: str) -> Node | None:
+    tree = read_file(path, problems, key)
+    if tree is None or isinstance(tree.value, dict):
+        return tree
+    what = "is empty" if tree.value is None else "must hold keys and values"
+    problems.append(tree.violation(key, what, "write key: value lines, such as `machine: frontier`"))
+    return None
+
+
+def _follow(
+    kind: Kind, name: Node, below: tuple[Path, ...], key: str, problems: list[Violation]
+) -> Path | None:
+    """The file that ``extends`` names, which must not be one of those below it."""
+    path = _find(kind, name, key, problems)
+    if path and path.resolve() in below:
+        problems.append(name.violation(key, "the files extend each other in a circle", "remove an `extends`"))
+        return None
+    return path
+
+
+def _find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | None:
+    """The file that a preset's name or a path means; a path starts at the folder of the file it is in."""
+    if not isinstance(name.value, str) or not name.value:
+        what = f"must be the name of a {kind} preset or a path"
+        problems.append(name.violation(key, what, f"write one of: {', '.join(presets.names(kind))}"))
+        return None
+    known = presets.path(kind, name.value)
+    if known:
+        return known
+    path = name.source.folder / name.value
+    is_path = "/" in name.value or path.suffix in (".yaml", ".yml", ".json")
+    try:
+        if is_path or path.is_file():
+            path.stat()
+            return path
+    except (OSError, ValueError):  # ValueError: a NUL in the path
+        is_path = True
+    what = "there is no such file" if is_path else f"is neither a {kind} preset nor a file"
+    fix = presets.suggest(path.stem, presets.names(kind))
+    problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))
+    return None
+
+
+def _override(text: str, problems: list[Violation]) -> Node | None:
+    """``layout.tensor=4`` as a tree of one branch."""
+    source = Source(COMMAND_LINE, Path())
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    wrong = None
+    if not equals or not all(parts) or len(parts) > DEEPEST_TREE:
+        wrong = Violation("", text, "an override is key=value", "write -o layout.tensor=4", COMMAND_LINE)
+    elif parts[0] == "extends":
+        wrong = Violation(key, value, "belongs in a file", "give that run instead", COMMAND_LINE)
+    if wrong:
+        problems.append(wrong)
+        return None
+    node = read_text(value, source, problems, ".".join(parts), lines=False)
+    for part in reversed(parts):
+        node = Node({part: node}, source) if node else None
+    return node
+
+
+def _merge(base: Node, top: Node, path: str) -> Node:
+    """``top`` over ``base``."""
+    if path == SHARDING:
+        base, top = _sharding_mapping(base), _sharding_mapping(top)
+        if "preset" in top.entries:
+            return top
+        if any(degree in top.entries for degree in DEGREES):
+            base = _degrees_only(base)
+    if path in COMPONENTS and "extends" in top.entries:
+        return top
+    if path in COMPONENTS and isinstance(base.value, str):
+        base = base.moved({"extends": base})
+    if not isinstance(base.value, dict) or not isinstance(top.value, dict):
+        return top
+    entries = dict(base.value)
+    for key, node in top.value.items():
+        below = f"{path}.{key}" if path else key
+        entries[key] = _merge(entries[key], node, below) if key in entries else node
+    place = base if top.source.shown == COMMAND_LINE else top  # an override sets values, not sections
+    return place.moved(entries)
+
+
+def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below: tuple[Path, ...]) -> Node:
+    """A model or machine as a mapping of its fields: a preset, a file, or fields over either.
+
+    A node that cannot be expanded is returned as it is, with a problem recorded.
+    """
+    name = node if isinstance(node.value, str) else node.entries.get("extends")
+    if name is None:
+        return node
+    path = _follow(kind, name, below, kind, problems)
+    base = _mapping_file(path, problems, kind) if path else None
+    if base is None or path is None:
+        return node
+    if kind == "model" and huggingface.recognises(base):
+        base = huggingface.convert(base, _seq_len(tree), problems)
+    named = Node(path.parent.name if path.name == "config.json" else path.stem, base.source)
+    base = base.moved({"name": named, **base.entries})
+    base = _expand(kind, base, tree, problems, (*below, path.resolve()))
+    own = node.moved({k: child for k, child in node.entries.items() if k != "extends"})
+    return _without_stale_sources(_merge(base, own, ""))
+
+
+def _seq_len(tree: Node) -> int | None:
+    node = tree.at("training.seq_len")
+    return node.value if node and isinstance(node.value, int) else None
+
+
+def _without_stale_sources(node: Node) -> Node:
+    """Drops the sources of facts that a later file or the command line replaced."""
+    sources = node.entries.get("sources")
+    if sources is None:
+        return node
+    kept = {}
+    for key, source in sources.entries.items():
+        fact = node.at(key)
+        if fact is None or all(leaf.source.shown == source.source.shown for leaf in fact.leaves()):
+            kept[key] = source
+    return node.moved({**node.entries, "sources": sources.moved(kept)})
+
+
+def _sharding_mapping(node: Node) -> Node:
+    return node.moved({"preset": node}) if isinstance(node.value, str) else node
+
+
+def _preset_degrees(node: Node) -> dict[str, Node]:
+    """The degrees of the preset that a sharding mapping names, in the preset's place."""
+    preset = node.entries.get("preset")
+    if preset is None or preset.value not in get_args(Preset):
+        return {}
+    degrees = next(d for name, d in SHARDING_PRESETS.items() if name == preset.value)
+    return {kind: preset.moved(degree) for kind, degree in zip(DEGREES, degrees, strict=True)}
+
+
+def _degrees_only(node: Node) -> Node:
+    own = {key: child for key, child in node.entries.items() if key != "preset"}
+    return node.moved({**_preset_degrees(node), **own})
+
+
+def _expand_sharding(node: Node, problems: list[Violation]) -> Node:
+    """A preset's degrees beside its name; degrees that contradict it are a problem."""
+    node = _sharding_mapping(node)
+    degrees = _preset_degrees(node)
+    for kind, degree in degrees.items():
+        own = node.entries.get(kind)
+        if own and own.value != degree.value:
+            name = node.entries["preset"].value
+            constraint = f"preset {name} means {kind} {degree.value}"
+            problems.append(own.violation(f"{SHARDING}.{kind}", constraint, f"remove preset or {kind}"))
+    return node.moved({**node.entries, **degrees}) if degrees else node
+
+
+def _replace(tree: Node, path: str, node: Node) -> Node:
+    key, _, rest = path.partition(".")
+    child = _replace(tree.entries[key], rest, node) if rest else node
+    return tree.moved({**tree.entries, key: child})

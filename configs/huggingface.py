@@ -1,0 +1,251 @@
+"""A Hugging Face ``config.json`` as the fields of a model.
+
+Reads the families gpt2, gpt_neox, llama, mistral and qwen2 with the defaults of the library
+transformers (5.0, ``models/*/configuration_*.py``) for keys that a file leaves out. What a model here
+cannot express is a violation, never an approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from frontrunner.configs.errors import Violation
+from frontrunner.configs.yaml_tree import Node, Scalar
+
+_TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+ACTIVATIONS = {"gelu": "gelu"} | dict.fromkeys(_TANH, "gelu_tanh")
+GATED = {"silu": "swiglu", "swish": "swiglu"}
+#: What megatron-core's rotary scaling has built in (Llama 3.1; ``rotary_pos_embedding.py``).
+LLAMA_3_SCALING = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
+ROPE_KEYS = {*LLAMA_3_SCALING, "factor", "rope_type", "type", "rope_theta", "partial_rotary_factor"}
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one ``model_type`` is read.
+
+    ``keys``: our field to their key. ``defaults``: transformers' values for keys left out. ``implied``:
+    fields that follow from the family. ``only``: keys for which one value alone can be expressed.
+    """
+
+    keys: Mapping[str, str]
+    activations: Mapping[str, str]
+    defaults: Mapping[str, Scalar]
+    implied: Mapping[str, Scalar]
+    only: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+_SHARED = {
+    "num_layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "ffn_hidden_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "tie_embeddings": "tie_word_embeddings",
+    "attention_dropout": "attention_dropout",
+    "init_std": "initializer_range",
+    "activation": "hidden_act",
+}
+_LLAMA_KEYS = _SHARED | {
+    "num_kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "norm_epsilon": "rms_norm_eps",
+    "rotary_base": "rope_theta",
+}
+_LLAMA_DEFAULTS: dict[str, Scalar] = {
+    "hidden_act": "silu",
+    "intermediate_size": 11008,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+_LLAMA_IMPLIED: dict[str, Scalar] = {
+    "position_embedding": "rotary",
+    "normalization": "rmsnorm",
+    "linear_bias": False,
+}
+
+FAMILIES = {
+    "gpt2": Family(
+        keys={
+            "num_layers": "n_layer",
+            "hidden_size": "n_embd",
+            "num_heads": "n_head",
+            "ffn_hidden_size": "n_inner",
+            "vocab_size": "vocab_size",
+            "max_position_embeddings": "n_positions",
+            "norm_epsilon": "layer_norm_epsilon",
+            "activation": "activation_function",
+            "tie_embeddings": "tie_word_embeddings",
+            "attention_dropout": "attn_pdrop",
+            "hidden_dropout": "resid_pdrop",
+            "init_std": "initializer_range",
+        },
+        activations=ACTIVATIONS,
+        defaults={
+            "n_positions": 1024,
+            "activation_function": "gelu_new",
+            "attn_pdrop": 0.1,
+            "resid_pdrop": 0.1,
+            "embd_pdrop": 0.1,
+        },
+        implied={"position_embedding": "learned", "normalization": "layernorm", "linear_bias": True},
+        only={
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
+    ),
+    "gpt_neox": Family(
+        keys=_SHARED
+        | {
+            "norm_epsilon": "layer_norm_eps",
+            "rotary_base": "rotary_emb_base",
+            "rotary_fraction": "rotary_pct",
+            "parallel_residual": "use_parallel_residual",
+            "hidden_dropout": "hidden_dropout",
+        },
+        activations=ACTIVATIONS,
+        defaults={
+            "hidden_act": "gelu",
+            "intermediate_size": 24576,
+            "rotary_pct": 0.25,
+            "tie_word_embeddings": False,
+            "use_parallel_residual": True,
+        },
+        implied={"position_embedding": "rotary", "normalization": "layernorm", "linear_bias": True},
+        only={"attention_bias": True},
+    ),
+    "llama": Family(_LLAMA_KEYS, GATED, _LLAMA_DEFAULTS, _LLAMA_IMPLIED),
+    "mistral": Family(
+        _LLAMA_KEYS,
+        GATED,
+        _LLAMA_DEFAULTS
+        | {
+            "intermediate_size": 14336,
+            "max_position_embeddings": 131072,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
+        _LLAMA_IMPLIED,
+    ),
+    "qwen2": Family(
+        _LLAMA_KEYS,
+        GATED,
+        _LLAMA_DEFAULTS
+        | {"intermediate_size": 22016, "max_position_embeddings": 32768, "num_key_value_heads": 32},
+        _LLAMA_IMPLIED | {"qkv_bias": True},
+    ),
+}
+
+
+def recognises(tree: Node) -> bool:
+    """Whether a mapping is a Hugging Face configuration rather than the fields of a model."""
+    return "model_type" in tree.entries or "architectures" in tree.entries
+
+
+def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Node:
+    """The fields of a model, each in the place of the key that it was read from.
+
+    ``seq_len``: what the run trains with (None: the default), which an attention window must not cut.
+    """
+    kind = config.entries.get("model_type", config.moved(None))
+    family = FAMILIES.get(kind.value) if isinstance(kind.value, str) else None
+    if family is None:
+        constraint = f"model_type is none of those that can be read: {', '.join(FAMILIES)}"
+        problems.append(kind.violation("model", constraint, "give the model's own fields (num_layers, ...)"))
+        return config.moved({})
+    reading = _Reading(config, family, problems)
+    reading.check_values()
+    reading.check_window(seq_len)
+    fields = {name: config.moved(value) for name, value in family.implied.items()}
+    fields |= {ours: node for ours, theirs in family.keys.items() if (node := reading.get(theirs))}
+    fields |= reading.activation(fields.get("activation", config.moved(None)))
+    return config.moved(fields | reading.biases() | reading.rope())
+
+
+class _Reading:
+    """One configuration with its family's defaults."""
+
+    def __init__(self, config: Node, family: Family, problems: list[Violation]) -> None:
+        self.config, self.family, self.problems = config, family, problems
+
+    def get(self, key: str) -> Node | None:
+        """A key's node, with transformers' default; None where there is neither (or null)."""
+        node = self.config.entries.get(key)
+        if node is None and key in self.family.defaults:
+            node = self.config.moved(self.family.defaults[key])
+        return node if node and node.value is not None else None
+
+    def refuse(self, key: str, node: Node, constraint: str, fix: str) -> None:
+        self.problems.append(node.violation(f"model.{key}", constraint, fix))
+
+    def check_values(self) -> None:
+        for key, value in self.family.only.items():
+            node = self.get(key)
+            if node and node.value is not value:
+                self.refuse(key, node, f"only {str(value).lower()} can be expressed", "choose another model")
+        for key in EXPERTS:
+            node = self.get(key)
+            if node and node.value not in (0, 1):
+                self.refuse(key, node, "mixtures of experts cannot be expressed", "choose a dense model")
+        residual, embedding = self.get("resid_pdrop"), self.get("embd_pdrop")
+        if residual and embedding and residual.value != embedding.value:
+            what = f"must equal resid_pdrop {residual.value}: there is one hidden dropout"
+            self.refuse("embd_pdrop", embedding, what, "make the two equal")
+
+    def check_window(self, seq_len: int | None) -> None:
+        """Attention here sees the whole sequence, which equals a window of at least its length."""
+        switch = self.get("use_sliding_window")
+        window = self.get("sliding_window")
+        qwen = "qkv_bias" in self.family.implied
+        off = switch.value is False if switch else qwen  # the one family with a switch: off by default
+        if off or window is None or not isinstance(window.value, int):
+            return
+        longest = self.get("max_position_embeddings")
+        limit = longest.value if longest and isinstance(longest.value, int) else 2048
+        length = seq_len or min(2048, limit)
+        if window.value < length:
+            what = f"a window shorter than training.seq_len {length} cannot be expressed"
+            self.refuse("sliding_window", window, what, f"set training.seq_len to at most {window.value}")
+
+    def activation(self, node: Node) -> dict[str, Node]:
+        name = self.family.activations.get(node.value) if isinstance(node.value, str) else None
+        if name is None:
+            known = ", ".join(self.family.activations)
+            self.refuse("activation", node, f"must be one of {known} in this family", "choose another model")
+        return {"activation": node.moved(name or "gelu")}
+
+    def biases(self) -> dict[str, Node]:
+        """Llama's two switches: ours is one, for attention's output projection and the MLP."""
+        attention, mlp = self.get("attention_bias"), self.get("mlp_bias")
+        if self.family.only or "qkv_bias" in self.family.implied or attention is None:
+            return {}
+        if bool(attention.value) != bool(mlp and mlp.value):
+            what = "must equal mlp_bias: biases in attention's output and in the MLP are one switch"
+            self.refuse("attention_bias", attention, what, "choose another model")
+        return {"linear_bias": attention}
+
+    def rope(self) -> dict[str, Node]:
+        """Rotary base, share and scaling; ``rope_parameters`` holds them all since transformers 5."""
+        node = self.get("rope_parameters") or self.get("rope_scaling")
+        if node is None or self.family.implied["position_embedding"] != "rotary":
+            return {}
+        given = {key: child.value for key, child in node.entries.items()}
+        kind = given.get("rope_type", given.get("type", "default"))
+        fields = {
+            ours: node.entries[theirs]
+            for ours, theirs in (("rotary_base", "rope_theta"), ("rotary_fraction", "partial_rotary_factor"))
+            if theirs in node.entries
+        }
+        as_llama = all(given.get(key) == value for key, value in LLAMA_3_SCALING.items())
+        if kind == "llama3" and as_llama and "factor" in given:
+            fields["rotary_scaling_factor"] = node.entries["factor"]
+        elif kind != "default" or not given.keys() <= ROPE_KEYS or not given:
+            what = "of rotary scalings, only llama3 with factors 1 and 4 from 8192 positions can be expressed"
+            self.refuse("rope_scaling", node, what, "choose another model, or remove the scaling")
+        return fields

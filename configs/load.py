@@ -1,0 +1,123 @@
+"""From a run file to a resolved specification.
+
+A run file is YAML. ``extends`` names another run file or preset, whose keys it overrides; ``-o
+layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files (a model also a Hugging
+Face config.json), or the fields themselves, with ``extends`` for the rest. Paths to such files start at
+the folder of the file that gives them, those in ``data`` at the working directory. Whatever is wrong
+raises SpecError with every violation at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from frontrunner.configs import rules
+from frontrunner.configs.compose import COMMAND_LINE, compose
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.validate import validate
+from frontrunner.configs.yaml_tree import Node, plain_scalar
+
+
+@dataclass(frozen=True)
+class Document:
+    """A resolved specification and where each of its values was written."""
+
+    spec: RunSpec
+    tree: Node
+
+    def locate(self, dotted: str) -> tuple[str | None, int | None]:
+        """File (as shown) and line of a key, or of the nearest key around it; no line on the command line."""
+        return _locate(self.tree, dotted)
+
+    def annotate(self, error: SpecError) -> SpecError:
+        """The same error with file, line and value filled in where its violations lack them."""
+        return SpecError(_annotate(violation, self.tree, self.spec) for violation in error.violations)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a request holds: ``document`` unless a value of it is unusable, and all that is wrong."""
+
+    document: Document | None
+    violations: tuple[Violation, ...]
+
+
+def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
+    """The specification of a run file or preset; SpecError if anything is wrong with it."""
+    examination = examine(path_or_preset, overrides)
+    if examination.violations or examination.document is None:
+        raise SpecError(examination.violations)
+    return examination.document
+
+
+def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
+    """Like :func:`load_run`, with the violations as a result.
+
+    There is a document even so where they leave every value known: a key too many, or sound values
+    that do not fit together.
+    """
+    problems: list[Violation] = []
+    tree = compose(path_or_preset, overrides, problems)
+    if tree is None:
+        return Examination(None, tuple(problems))
+    outcome = validate(tree.plain(), problems)
+    problems += rules.check(outcome)
+    document = None if outcome.unknown else Document(outcome.spec, tree)
+    found = [_annotate(problem, tree) for problem in problems]
+    return Examination(document, _in_order(found, tree.source.shown))
+
+
+def dump(spec: RunSpec) -> str:
+    """A resolved specification as a run file that says everything itself."""
+    data = spec.model_dump(mode="json")
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def read_resolved(path: str | Path) -> RunSpec:
+    """The specification that :func:`dump` wrote; SpecError if the file does not hold one."""
+    return load_run(str(path)).spec
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that it is read back: PyYAML would leave 6e-5 without quotes, and fold U+0085."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = None if isinstance(plain_scalar(text), str) and text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _in_order(violations: list[Violation], first: str) -> tuple[Violation, ...]:
+    """As one reads the files: the run's own, those that it uses, the command line."""
+    files = list(dict.fromkeys([first, *(violation.file for violation in violations)]))
+    return tuple(sorted(violations, key=lambda v: (v.file == COMMAND_LINE, files.index(v.file), v.line or 0)))
+
+
+def _annotate(violation: Violation, tree: Node, spec: RunSpec | None = None) -> Violation:
+    if violation.file is None:
+        file, line = _locate(tree, violation.path)
+        violation = replace(violation, file=file, line=line)
+    if violation.value is None and spec is not None:
+        value: Any = spec
+        for key in violation.path.split("."):
+            value = getattr(value, key, None)
+        violation = violation if isinstance(value, BaseModel) else replace(violation, value=value)
+    return violation
+
+
+def _locate(tree: Node, dotted: str) -> tuple[str | None, int | None]:
+    node, rest = tree, f"{dotted}."
+    while keys := [key for key in node.entries if rest.startswith(f"{key}.")]:
+        key = max(keys, key=len)  # a key may hold dots (sources)
+        node, rest = node.entries[key], rest[len(key) + 1 :]
+    return node.source.shown, None if node is tree else node.line

@@ -1,0 +1,29 @@
+"""The presets that come with the package: machines, models and runs, each a YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["machine", "model", "run"]
+
+
+def names(kind: Kind) -> list[str]:
+    """Names of the presets of a kind, sorted."""
+    entries = (Path(entry.name) for entry in files(f"frontrunner.configs.{kind}s").iterdir())
+    return sorted(entry.stem for entry in entries if entry.suffix == ".yaml")
+
+
+def path(kind: Kind, name: str) -> Path | None:
+    """The file of a preset; None if there is none of that name."""
+    return Path(str(files(f"frontrunner.configs.{kind}s") / f"{name}.yaml")) if name in names(kind) else None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A fix for a word that is not one of the known ones: the nearest, or all of them."""
+    choices = list(known)
+    near = difflib.get_close_matches(word, choices, n=1) or [c for c in choices if c in word]
+    return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(choices)}"

@@ -1,0 +1,246 @@
+"""What must hold between the values of a run: plain arithmetic, no placement of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import reduce
+from typing import Any
+
+from frontrunner.configs.errors import Violation
+from frontrunner.configs.presets import suggest
+from frontrunner.configs.validate import Outcome
+
+LARGEST_CHOICE = 4096
+_ABSENT = object()
+
+
+class _UnknownError(Exception):
+    """A rule asks for a value that could not be read."""
+
+
+class _Facts:
+    """The values of a run by dotted key."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def __call__(self, path: str) -> Any:
+        if not self.outcome.knows(path):
+            raise _UnknownError(path)
+        return reduce(getattr, path.split("."), self.outcome.spec)
+
+    def broken(self, path: str, constraint: str, fix: str) -> Violation:
+        return Violation(path, self(path), constraint, fix)
+
+    @property
+    def devices_per_node(self) -> int:
+        return int(self("machine.packages_per_node") * self("machine.devices_per_package"))
+
+    @property
+    def data_parallel(self) -> int:
+        """Raises _UnknownError where the model ranks do not divide the world, which has a rule of its own."""
+        ranks = self("layout.tensor") * self("layout.pipeline")
+        world = self("nodes") * self.devices_per_node
+        if world % ranks:
+            raise _UnknownError("data_parallel")
+        return int(world // ranks)
+
+
+def check(outcome: Outcome) -> list[Violation]:
+    """Every rule that a run breaks, without places; rules on values that are unknown are left out."""
+    facts = _Facts(outcome)
+    found: list[Violation] = []
+    for rule in RULES:
+        try:
+            found += rule(facts)
+        except _UnknownError:
+            continue
+    return found
+
+
+def _heads(f: _Facts) -> Iterator[Violation]:
+    heads, kv_heads = f("model.num_heads"), f("model.num_kv_heads")
+    if heads % kv_heads:
+        fix = _use(_divisors(heads), kv_heads)
+        yield f.broken("model.num_kv_heads", f"must divide num_heads {heads}", fix)
+
+
+def _head_dim(f: _Facts) -> Iterator[Violation]:
+    hidden, heads = f("model.hidden_size"), f("model.num_heads")
+    if hidden % heads and f("model.head_dim") == hidden // heads:
+        fix = "change one of the two, or give head_dim"
+        yield f.broken("model.num_heads", f"must divide hidden_size {hidden}", fix)
+
+
+def _rotary(f: _Facts) -> Iterator[Violation]:
+    rotated = int(f("model.head_dim") * f("model.rotary_fraction"))
+    if f("model.position_embedding") == "rotary" and (rotated % 2 or not rotated):
+        constraint = f"rotates {rotated} of head_dim {f('model.head_dim')}, which must be even and not 0"
+        yield f.broken("model.rotary_fraction", constraint, "choose a share that rotates pairs")
+
+
+def _vocabulary(f: _Facts) -> Iterator[Violation]:
+    size = f("model.vocab_size")
+    if f("model.padded_vocab_size") < size:
+        fix = f"use {-(-size // 128) * 128}, or leave it out"
+        yield f.broken("model.padded_vocab_size", f"must be at least vocab_size {size}", fix)
+
+
+def _sources(f: _Facts) -> Iterator[Violation]:
+    for section in ("model", "machine"):
+        fields = f(section).model_dump()
+        for key in fields["sources"]:
+            part: Any = fields
+            for word in key.split("."):
+                part = part.get(word, _ABSENT) if isinstance(part, dict) else _ABSENT
+            if part is _ABSENT:
+                fix = suggest(key, fields)
+                yield Violation(f"{section}.sources.{key}", None, f"{section} has no key {key}", fix)
+
+
+def _tensor(f: _Facts) -> Iterator[Violation]:
+    keys = ("num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
+    known = {key: f(f"model.{key}") for key in keys if f.outcome.knows(f"model.{key}")}
+    sizes = {f"{key} {size}": size for key, size in known.items() if key != "num_kv_heads"}
+    if known.get("num_kv_heads", known.get("num_heads")) != known.get("num_heads"):
+        sizes[f"num_kv_heads {known['num_kv_heads']}"] = known["num_kv_heads"]
+    if f.outcome.knows("machine"):
+        sizes[f"{f('machine.name')}'s {f.devices_per_node} devices a node"] = f.devices_per_node
+    tensor = f("layout.tensor")
+    wrong = [name for name, size in sizes.items() if size % tensor]
+    if wrong:
+        legal = [t for t in _divisors(min(sizes.values())) if not any(size % t for size in sizes.values())]
+        *others, last = wrong
+        named = f"{', '.join(others)} and {last}" if others else last
+        yield f.broken("layout.tensor", f"must divide {named}", _use(legal, tensor))
+
+
+def _sequence_parallel(f: _Facts) -> Iterator[Violation]:
+    tensor = f("layout.tensor")
+    if f("layout.sequence_parallel") and tensor == 1:
+        fix = "raise layout.tensor or remove sequence_parallel"
+        yield f.broken("layout.sequence_parallel", "needs tensor greater than 1, which is 1", fix)
+    elif f("layout.sequence_parallel") and f("training.seq_len") % tensor:
+        fix = _use(_multiples(f("training.seq_len"), tensor), None)
+        yield f.broken("training.seq_len", f"tensor {tensor} must divide it under sequence_parallel", fix)
+
+
+def _stages(f: _Facts) -> Iterator[Violation]:
+    layers, stages, virtual = f("model.num_layers"), f("layout.pipeline"), f("layout.virtual_stages")
+    if layers % stages:
+        yield f.broken("layout.pipeline", f"must divide num_layers {layers}", _use(_divisors(layers), stages))
+    elif layers % (stages * virtual):
+        product = f"pipeline {stages} x virtual_stages {virtual} = {stages * virtual}"
+        constraint = f"{product} must divide num_layers {layers}"
+        yield f.broken("layout.virtual_stages", constraint, _use(_divisors(layers // stages), virtual))
+    elif virtual > 1 and stages == 1:
+        fix = "raise layout.pipeline or remove virtual_stages"
+        yield f.broken("layout.virtual_stages", "needs pipeline greater than 1, which is 1", fix)
+
+
+def _nodes(f: _Facts) -> Iterator[Violation]:
+    limit = f("machine.num_nodes")
+    if f("nodes") > limit:
+        yield f.broken("nodes", f"{f('machine.name')} has {limit}", f"use at most {limit}")
+
+
+def _world(f: _Facts) -> Iterator[Violation]:
+    tensor, stages, nodes = f("layout.tensor"), f("layout.pipeline"), f("nodes")
+    world = nodes * f.devices_per_node
+    if world % (tensor * stages) and f.devices_per_node % tensor == 0:  # else tensor is said to be wrong
+        path = "layout.pipeline" if stages > 1 else "layout.tensor"
+        product = f"tensor {tensor} x pipeline {stages} = {tensor * stages}"
+        constraint = f"{product} must divide the {world} devices of {nodes} nodes x {f.devices_per_node}"
+        yield f.broken(path, constraint, "change one of the degrees, or nodes")
+
+
+def _batch(f: _Facts) -> Iterator[Violation]:
+    batch, micro, stages = f("training.global_batch_size"), f("layout.micro_batch_size"), f("layout.pipeline")
+    ranks = f.data_parallel
+    if batch % (micro * ranks):
+        product = f"micro_batch_size {micro} x {ranks} data-parallel ranks = {micro * ranks}"
+        fix = _use(_multiples(batch, micro * ranks), None)
+        yield f.broken("training.global_batch_size", f"{product} must divide it", fix)
+    elif f("layout.virtual_stages") > 1 and (count := batch // (micro * ranks)) % stages:
+        constraint = f"interleaved stages: pipeline {stages} must divide the {count} micro-batches of a step"
+        fix = _use(_multiples(batch, micro * ranks * stages), None)
+        yield f.broken("training.global_batch_size", constraint, fix)
+
+
+def _positions(f: _Facts) -> Iterator[Violation]:
+    limit = f("model.max_position_embeddings")
+    if f("model.position_embedding") == "learned" and f("training.seq_len") > limit:
+        constraint = f"the model has learned positions up to max_position_embeddings {limit}"
+        yield f.broken("training.seq_len", constraint, f"use at most {limit}")
+
+
+def _gradient_dtype(f: _Facts) -> Iterator[Violation]:
+    precision = f("training.precision")
+    if f("training.gradient_dtype") == "bfloat16" and precision != "bfloat16":
+        constraint = f"needs precision bfloat16, which is {precision}"
+        yield f.broken("training.gradient_dtype", constraint, "use float32")
+
+
+def _validation(f: _Facts) -> Iterator[Violation]:
+    samples, every = f("training.validation_samples"), f("training.validate_every_steps")
+    if every and not samples:
+        constraint = "needs training.validation_samples, which is 0"
+        yield f.broken("training.validate_every_steps", constraint, "set validation_samples")
+    if samples and f("data") != "synthetic" and not f("data.validation_fraction"):
+        constraint = f"must be greater than 0 for the {samples} validation_samples"
+        yield f.broken("data.validation_fraction", constraint, "use 0.01, or set validation_samples to 0")
+
+
+def _schedule(f: _Facts) -> Iterator[Violation]:
+    warmup, steps = f("optimizer.warmup_steps"), f("training.steps")
+    if warmup > steps:
+        fix = f"use at most {steps}"
+        yield f.broken("optimizer.warmup_steps", f"must be at most training.steps {steps}", fix)
+    decay = f("optimizer.decay_steps")
+    if decay is not None and decay < warmup:
+        fix = "lower warmup_steps or raise decay_steps"
+        yield f.broken("optimizer.decay_steps", f"must be at least warmup_steps {warmup}", fix)
+
+
+def _learning_rate(f: _Facts) -> Iterator[Violation]:
+    highest = f("optimizer.learning_rate")
+    if f("optimizer.min_learning_rate") > highest:
+        fix = f"use at most {highest}"
+        yield f.broken("optimizer.min_learning_rate", f"must be at most learning_rate {highest}", fix)
+
+
+RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
+    _heads,
+    _head_dim,
+    _rotary,
+    _vocabulary,
+    _sources,
+    _nodes,
+    _tensor,
+    _sequence_parallel,
+    _stages,
+    _world,
+    _batch,
+    _positions,
+    _gradient_dtype,
+    _validation,
+    _schedule,
+    _learning_rate,
+)
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, min(number, LARGEST_CHOICE) + 1) if number % d == 0]
+
+
+def _multiples(number: int, of: int) -> list[int]:
+    """The two multiples on either side of a number."""
+    below = number // of * of
+    return [m for m in (below, below + of) if m]
+
+
+def _use(choices: list[int], near: int | None) -> str:
+    """``use 1, 2, 4 or 8``: at most six of the choices, the nearest ones."""
+    shown = choices if near is None else sorted(sorted(choices, key=lambda c: abs(c - near))[:6])
+    *others, last = map(str, shown)
+    return f"use {', '.join(others)} or {last}" if others else f"use {last}"

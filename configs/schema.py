@@ -1,0 +1,327 @@
+"""What a user writes: the types of run, model, machine and layout.
+
+All are frozen and reject unknown keys. A :class:`RunSpec` is fully resolved: presets are expanded, so
+that the same file predicts, trains and submits the same run. Units are in the names (SI: bytes,
+seconds, FLOP/s). The defaults below are the defaults of a run file, and the descriptions are what an
+editor shows: ``frontrunner schema`` is derived from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError, ValidationError
+
+
+def _say(message: str, fix: str) -> WrapValidator:
+    """Replaces whatever a type with several forms finds wrong by one sentence and one fix."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("said", "{message}", {"message": message, "fix": fix}) from None
+
+    return WrapValidator(validate)
+
+
+PositiveInt = Annotated[int, Field(gt=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$"),
+    _say("must be text of 1 to 100 characters on one line", "write such a text, in quotes if it is a number"),
+]
+Level = Literal["package", "node", "all"]
+Degree = Annotated[
+    Level | PositiveInt,
+    _say("must be a level (package, node, all) or a number of ranks", "write package, node, all or a number"),
+]
+Preset = Literal["ddp", "zero1", "zero2", "zero3", "hsdp", "three_level"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Recompute = Literal["none", "selective", "full"]
+
+#: Degrees (weights, gradients, optimizer) of each sharding preset.
+SHARDING_PRESETS: dict[Preset, tuple[Level | int, Level | int, Level | int]] = {
+    "ddp": (1, 1, 1),
+    "zero1": (1, 1, "all"),
+    "zero2": (1, "all", "all"),
+    "zero3": ("all", "all", "all"),
+    "hsdp": ("node", "node", "node"),
+    "three_level": ("package", "node", "all"),
+}
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SourceSpec(Frozen):
+    """Where a fact was read."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """Document, repository or paper, precise enough to find the figure again."""
+    date: Annotated[
+        str,
+        Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$"),
+        _say("must be a date, YYYY-MM-DD or the beginning of one", "write it so; a year alone in quotes"),
+    ]
+    """Date of the source, YYYY-MM-DD (or YYYY-MM, YYYY)."""
+    status: Literal["verified", "secondary", "computed", "inferred", "memory", "assumed"] = "verified"
+    """verified: read in the source itself; secondary: in a text about it; computed: from verified figures;
+    inferred, memory: not verified; assumed: a placeholder, replace it by your own figure."""
+
+
+Sources = Annotated[dict[str, SourceSpec], Field(default_factory=dict)]
+
+
+class ModelSpec(Frozen):
+    """A decoder-only transformer, in Megatron's names."""
+
+    name: Name = "custom"
+    """Name for display (default: the file's)."""
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_heads: PositiveInt
+    """Attention (query) heads."""
+    num_kv_heads: PositiveInt = Field(default_factory=lambda given: given["num_heads"])
+    """Key and value heads, shared by groups of query heads (default: num_heads)."""
+    head_dim: PositiveInt = Field(default_factory=lambda given: given["hidden_size"] // given["num_heads"])
+    """Size of a head (default: hidden_size / num_heads)."""
+    ffn_hidden_size: PositiveInt = Field(default_factory=lambda given: 4 * given["hidden_size"])
+    """Width of the MLP (default: 4 * hidden_size)."""
+    vocab_size: PositiveInt
+    padded_vocab_size: PositiveInt = Field(default_factory=lambda given: -(-given["vocab_size"] // 128) * 128)
+    """Rows of the embedding, whatever the layout (default: vocab_size rounded up to a multiple of 128)."""
+    max_position_embeddings: PositiveInt = 2048
+    """Longest sequence: a hard limit with learned positions."""
+    position_embedding: Literal["learned", "rotary"] = "learned"
+    rotary_base: PositiveFloat = 10000.0
+    rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of head_dim that is rotated."""
+    rotary_scaling_factor: PositiveFloat | None = None
+    """Llama 3.1's frequency scaling (low_freq_factor 1, high_freq_factor 4, trained on 8192 positions);
+    null: none."""
+    normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_epsilon: PositiveFloat = 1e-5
+    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
+    """gelu_tanh is the tanh approximation that GPT-2 uses; swiglu has a gate of the same width."""
+    parallel_residual: bool = False
+    """Attention and MLP both read the layer's input (GPT-NeoX)."""
+    linear_bias: bool = True
+    """Biases in all linear layers but the output layer."""
+    qkv_bias: bool = Field(default_factory=lambda given: given["linear_bias"])
+    """Biases in the query, key and value projections (default: linear_bias)."""
+    tie_embeddings: bool = True
+    """The output layer uses the input embedding's weights."""
+    attention_dropout: Probability = 0.0
+    hidden_dropout: Probability = 0.0
+    init_std: PositiveFloat = 0.02
+    sources: Sources
+    """Where the facts come from, by key."""
+
+
+class LinkSpec(Frozen):
+    """One level of the interconnect as a single device sees it, one direction, all devices busy."""
+
+    bandwidth_bytes_per_s: PositiveFloat
+    """What a large message achieves, not the link's peak, where that was measured."""
+    latency_s: NonNegativeFloat
+    """Time of a small message."""
+
+
+class LinksSpec(Frozen):
+    """The three levels of the interconnect."""
+
+    package: LinkSpec
+    """Between devices of one package."""
+    node: LinkSpec
+    """Between packages of one node."""
+    network: LinkSpec
+    """Between nodes."""
+
+
+class DeviceSpec(Frozen):
+    """What torch sees as one device (one GCD on MI250X)."""
+
+    name: Name
+    kind: Literal["cuda", "cpu", "auto"] = "auto"
+    """ROCm is "cuda" in torch; auto: cuda if there is one."""
+    memory_bytes: PositiveInt
+    peak_flops_per_s: dict[Precision, PositiveFloat] = Field(default_factory=dict)
+    """Dense matrix peak by precision; empty where unknown: then no MFU is printed."""
+    memory_bandwidth_bytes_per_s: PositiveFloat | None = None
+    """Peak of the device's own memory; null where unknown."""
+
+
+class MachineSpec(Frozen):
+    """Nodes of packages of devices, and the links between them."""
+
+    name: Name = "custom"
+    """Name for display (default: the file's)."""
+    num_nodes: Annotated[int, Field(gt=0, le=100_000)]
+    """Nodes that the machine has."""
+    packages_per_node: Annotated[int, Field(gt=0, le=64)]
+    devices_per_package: Annotated[int, Field(gt=0, le=64)]
+    """Devices that share a package (2 on MI250X)."""
+    device: DeviceSpec
+    links: LinksSpec
+    sources: Sources
+    """Where the facts come from, by key (dotted below this machine)."""
+
+    @property
+    def devices_per_node(self) -> int:
+        return self.packages_per_node * self.devices_per_package
+
+
+class ShardingSpec(Frozen):
+    """Over how many data-parallel ranks each kind of state is cut: a preset, or levels and numbers.
+
+    The loader resolves a preset into the three degrees and keeps its name for display.
+    """
+
+    preset: Preset | None = None
+    """A named triple of degrees; instead of the degrees."""
+    weights: Degree = SHARDING_PRESETS["three_level"][0]
+    gradients: Degree = SHARDING_PRESETS["three_level"][1]
+    """weights must divide it."""
+    optimizer: Degree = SHARDING_PRESETS["three_level"][2]
+    """gradients must divide it, and it the data-parallel ranks."""
+
+
+class LayoutSpec(Frozen):
+    """How the work is cut; what tensor x pipeline leaves of the devices is data parallel."""
+
+    tensor: PositiveInt = 1
+    """Devices that share each layer; stays inside a node."""
+    sequence_parallel: bool = False
+    """Cut norms and dropout along the sequence too (needs tensor > 1)."""
+    pipeline: PositiveInt = 1
+    """Stages."""
+    virtual_stages: PositiveInt = 1
+    """Pieces of the model held by each stage (interleaved schedule)."""
+    micro_batch_size: PositiveInt = 1
+    """Sequences in one forward pass of one data-parallel rank."""
+    recompute: Recompute = "none"
+    """What the backward computes again instead of keeping it: nothing, the attention, or each whole layer."""
+    sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec(preset="three_level"))
+    """What each data-parallel rank keeps (default: preset three_level)."""
+
+
+class TrainingSpec(Frozen):
+    """How much is trained, and in which numbers."""
+
+    seq_len: PositiveInt
+    """Tokens in a sequence (default: 2048, or the model's max_position_embeddings where that is less)."""
+    global_batch_size: PositiveInt
+    """Sequences in a step of all ranks (default: one micro-batch a stage for each data-parallel rank)."""
+    steps: PositiveInt = 100
+    precision: Precision = "bfloat16"
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which micro-batches' gradients are summed; bfloat16 only with precision bfloat16."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1234
+    validate_every_steps: Count = 0
+    """0: before the first and after the last step only."""
+    validation_samples: Count = 0
+    """Sequences in a validation; 0: no validation."""
+
+
+class OptimizerSpec(Frozen):
+    """AdamW with warm-up, decay and clipping."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = 3e-4
+    """The highest, reached after the warm-up."""
+    min_learning_rate: NonNegativeFloat = Field(default_factory=lambda given: 0.1 * given["learning_rate"])
+    """Where the decay ends (default: 0.1 * learning_rate)."""
+    betas: Annotated[
+        tuple[Probability, Probability],
+        Strict(False),
+        _say("must be two numbers, each at least 0 and below 1", "write two, as in [0.9, 0.95]"),
+    ] = (0.9, 0.95)
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.1
+    clip: NonNegativeFloat = 1.0
+    """Largest global norm of the gradient; 0: no clipping."""
+    warmup_steps: Count = 0
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    decay_steps: PositiveInt | None = None
+    """Step at which min_learning_rate is reached, warm-up included; null: training.steps."""
+
+
+class DataSpec(Frozen):
+    """A prepared corpus."""
+
+    train: Annotated[str, Field(min_length=1)]
+    """The prefix of PREFIX.bin and PREFIX.idx, relative to the folder that the command runs in."""
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
+    """A tokenizer.json, relative to the folder that the command runs in."""
+    validation_fraction: Probability = 0.01
+    """Share of the corpus, its last documents, that is not trained on."""
+
+
+def _data_form(value: object) -> str:
+    return "synthetic" if isinstance(value, str) else "corpus"
+
+
+class RunSpec(Frozen):
+    """A training run: model x machine x layout."""
+
+    name: Name
+    """Name for display (default: the file's)."""
+    model: ModelSpec
+    machine: MachineSpec
+    nodes: PositiveInt = 1
+    layout: LayoutSpec = Field(default_factory=LayoutSpec)
+    training: TrainingSpec
+    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    data: Annotated[
+        Annotated[DataSpec, Tag("corpus")] | Annotated[Literal["synthetic"], Tag("synthetic")],
+        Discriminator(_data_form),
+    ]
+    """A prepared corpus, or "synthetic" for runs that measure speed."""
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _fill_training(cls, training: Any, info: ValidationInfo) -> Any:
+        """The defaults that depend on other sections (fields are validated in order)."""
+        given = info.data
+        if not isinstance(training, dict) or not {"model", "machine", "nodes", "layout"} <= given.keys():
+            return training
+        layout = given["layout"]
+        world_size = given["nodes"] * given["machine"].devices_per_node
+        data_parallel = max(1, world_size // (layout.tensor * layout.pipeline))
+        defaults = {
+            "seq_len": min(2048, given["model"].max_position_embeddings),
+            "global_batch_size": layout.micro_batch_size * layout.pipeline * data_parallel,
+        }
+        return defaults | training
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.machine.devices_per_node
+
+    @property
+    def data_parallel(self) -> int:
+        return self.world_size // (self.layout.tensor * self.layout.pipeline)
+
+    @property
+    def grad_accum_steps(self) -> int:
+        return self.training.global_batch_size // (self.layout.micro_batch_size * self.data_parallel)

@@ -1,0 +1,96 @@
+"""Checks a composed tree against the schema, and keeps what is sound of a tree that is not.
+
+One misspelt key must not hide that another value divides nothing: what is wrong is set aside, and the
+rest becomes a specification all the same, with a note of what in it means nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from frontrunner.configs.errors import Violation
+from frontrunner.configs.messages import UNKNOWN_KEY, location, nearest_key, violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.yaml_tree import TWICE
+
+_LINK = {"bandwidth_bytes_per_s": 1, "latency_s": 0}
+#: A sound value of each section; nothing is concluded from them.
+STAND_INS: dict[str, Any] = {
+    "name": "unknown",
+    "model": {"num_layers": 1, "hidden_size": 1, "num_heads": 1, "vocab_size": 1},
+    "machine": {
+        "num_nodes": 1,
+        "packages_per_node": 1,
+        "devices_per_package": 1,
+        "device": {"name": "unknown", "memory_bytes": 1},
+        "links": {"package": _LINK, "node": _LINK, "network": _LINK},
+    },
+    "nodes": 1,
+    "layout": {},
+    "training": {},
+    "optimizer": {},
+    "data": "synthetic",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``spec`` is what was asked for, but for the values at or below the dotted keys ``unknown``."""
+
+    spec: RunSpec
+    unknown: frozenset[str]
+
+    def knows(self, path: str) -> bool:
+        return not any(_related(path, other) for other in self.unknown)
+
+
+def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
+    """Appends what the schema refuses in ``data`` to ``problems`` (without places) and salvages the rest.
+
+    A key that ``problems`` names already counts as wrong and is not reported again.
+    """
+    data = {"training": {}, **copy.deepcopy(data)}
+    reported = {p.path for p in problems if p.path and not p.constraint.startswith(TWICE)}
+    orphan = "extends" in reported  # what the parent would give cannot be missed here
+    unknown = set(RunSpec.model_fields) if orphan else set(reported)
+    for error in _errors(data):
+        found = violation(error)
+        if found is None or orphan and error["type"] == "missing":
+            continue
+        if not any(_related(found.path, path) for path in reported):
+            problems.append(found)
+        # A key that does not exist says nothing, but the one that it stands for was not meant to be left out.
+        misspelt = found.constraint == UNKNOWN_KEY
+        unknown.add((nearest_key(location(error)) or "") if misspelt else found.path)
+        _remove(data, location(error))
+    for path in reported:
+        _remove(data, path.split("."))
+    data.setdefault("training", {})
+    for section in {location(error)[0] for error in _errors(data) if violation(error)}:
+        unknown.add(section)
+        data[section] = STAND_INS[section]
+    return Outcome(RunSpec.model_validate(data), frozenset(unknown - {""}))
+
+
+def _errors(data: dict[str, Any]) -> list[Any]:
+    try:
+        RunSpec.model_validate(data)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _related(a: str, b: str) -> bool:
+    """Whether two dotted keys are equal or one holds the other."""
+    return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
+
+
+def _remove(data: Any, keys: list[str]) -> None:
+    for key in keys[:-1]:
+        data = data.get(key) if isinstance(data, dict) else None
+    if isinstance(data, dict):
+        data.pop(keys[-1], None)
