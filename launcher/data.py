@@ -1,0 +1,157 @@
+"""``frontrunner data prepare``: text to a corpus that training reads."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from frontrunner.launcher.errors import try_import
+
+if TYPE_CHECKING:
+    from frontrunner.parallelism.runtime.data import prepare as preparing
+
+app = typer.Typer(no_args_is_help=True, help="Prepare corpora for training.")
+
+
+@app.callback()
+def _group() -> None:
+    """Prepare corpora for training."""  # with a callback, the only command keeps its name
+
+
+@app.command()
+def prepare(
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="PATHS...",
+            help="Text files, JSON lines (.jsonl), folders of them, each also as .gz; or python-stdlib, the "
+            "source text of Python's own standard library. The last documents in this order become the "
+            "validation split.",
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(metavar="PREFIX", help="Write PREFIX.bin, PREFIX.idx, PREFIX.json and tokenizer.json."),
+    ],
+    more_inputs: Annotated[list[str] | None, typer.Argument(metavar="MORE_PATHS", hidden=True)] = None,
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|byte|train:N",
+            help="A Hugging Face tokenizer.json; byte: a token a byte; train:N: a byte-level BPE of N tokens "
+            "trained on the input.",
+        ),
+    ] = "train:8192",
+    json_key: Annotated[str, typer.Option(metavar="KEY", help="Where the text is in a JSON line.")] = "text",
+    suffixes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suffix",
+            metavar=".EXT",
+            help="Files to take from folders; repeat for more. Without it .txt, .md, .rst, .py and .jsonl.",
+        ),
+    ] = None,
+    end_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN", help="What ends a document, where the name in FILE is not a usual one."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tokenise text into a corpus in Megatron's format.
+
+    Each JSON line and each text file is a document (a text file above 262,144 characters is cut into
+    several); an end token follows each. The same input gives the same bytes.
+    """
+    try_import("tokenizers", "train")
+    from frontrunner.parallelism.runtime.data import prepare as preparing
+    from frontrunner.parallelism.runtime.data.sources import SUFFIXES
+
+    start = time.perf_counter()
+    messages = Console(stderr=True)
+    with _progress(messages) as on_progress:
+        prepared = preparing.prepare(
+            [*inputs, *(more_inputs or [])],
+            output,
+            tokenizer=tokenizer,
+            json_key=json_key,
+            suffixes=suffixes or SUFFIXES,
+            end_token=end_token,
+            on_progress=on_progress,
+        )
+    elapsed_s = time.perf_counter() - start
+    for warning in prepared.warnings:
+        messages.print(f"[yellow]note:[/] {warning}", highlight=False)
+    if as_json:
+        typer.echo(json.dumps(_figures(prepared, elapsed_s)))
+    else:
+        _show(prepared, output, elapsed_s)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[preparing.Progress]:
+    """A bar a stage, on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    bars = Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+    tasks = {}
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+        bars.update(tasks[stage], completed=done)
+
+    with bars:
+        yield on_progress
+
+
+def _figures(prepared: preparing.Prepared, elapsed_s: float) -> dict[str, object]:
+    return {
+        "outputs": [str(path) for path in prepared.outputs],
+        **prepared.info.model_dump(),
+        "elapsed_s": elapsed_s,
+        "tokens_per_s": prepared.info.tokens / elapsed_s,
+        "warnings": prepared.warnings,
+    }
+
+
+def _show(prepared: preparing.Prepared, prefix: str, elapsed_s: float) -> None:
+    info, console = prepared.info, Console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right")
+    table.add_column()
+    for number, what in (
+        (info.documents, "documents"),
+        (info.tokens, f"tokens, {info.dtype}, {info.input_bytes / info.tokens:.2f} bytes of input each"),
+        (info.vocab_size, f"tokens in the vocabulary ({info.tokenizer_source})"),
+    ):
+        table.add_row(f"{number:,}", what)
+    console.print(table, highlight=False)
+    files = ", ".join(str(path) for path in prepared.outputs)
+    rate = info.tokens / elapsed_s
+    console.print(
+        f"wrote {files} in {elapsed_s:.1f} s ({rate:,.0f} tokens/s)", highlight=False, soft_wrap=True
+    )
+    console.print(
+        f"in a run file: data: {{train: {prefix}, tokenizer: {prepared.outputs[-1]}}}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,117 @@
+"""Tokenizers for preparing a corpus: from a file, of bytes, or trained on the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from frontrunner.configs.errors import SpecError, Violation
+
+_END_TOKEN = "<|endoftext|>"
+_END_TOKENS = (_END_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
+_BYTES = 256
+_TRAINING_CHARACTERS = 2**28
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer, the text of its tokenizer.json, and the token that ends a document.
+
+    ``vocab_size`` is the largest id plus one (ids may have holes).
+    """
+
+    tokenizer: Tokenizer
+    json: bytes
+    end_token: str
+    end_token_id: int
+    vocab_size: int
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, without added special tokens; in parallel on all cores."""
+        return [
+            encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ]
+
+
+def byte_encoder() -> Encoder:
+    """Token n is byte n; the end of a document is token 256."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # ByteLevel writes a printable byte as itself and the others, in order, as characters above 255
+    other = iter(sorted(char for char in alphabet if ord(char) >= _BYTES))
+    vocabulary = {chr(byte) if chr(byte) in alphabet else next(other): byte for byte in range(_BYTES)}
+    tokenizer = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens([_END_TOKEN])
+    return _encoder(tokenizer, tokenizer.to_str(pretty=True).encode(), None)
+
+
+def trained_encoder(vocab_size: int, documents: Iterable[str], characters: int) -> Encoder:
+    """A byte-level BPE trained on ``documents``, which hold about ``characters`` in all: on every one up to
+    268 million characters, else on some spread evenly. May end smaller than ``vocab_size``."""
+    if vocab_size <= _BYTES:
+        fix = f"write train:N with N of at least {_BYTES + 1} (all bytes, and the end of a document)"
+        raise SpecError([Violation("--tokenizer", f"train:{vocab_size}", "the vocabulary is too small", fix)])
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_END_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_evenly(documents, _TRAINING_CHARACTERS / max(characters, 1)), trainer)
+    return _encoder(tokenizer, tokenizer.to_str(pretty=True).encode(), None)
+
+
+def file_encoder(path: Path, end_token: str | None) -> Encoder:
+    """The tokenizer of a Hugging Face tokenizer.json; ``end_token`` where its name is not a usual one."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        fix = "name a tokenizer.json, byte or train:N (as train:8192)"
+        raise _bad_file(path, f"{path} cannot be read ({error.strerror})", fix) from error
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except ValueError as error:
+        raise _bad_file(
+            path, f"{path} is not a tokenizer.json ({error})", "name a Hugging Face tokenizer.json"
+        ) from error
+    # A file may say that texts are cut or padded to a length: documents must come out whole.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return _encoder(tokenizer, content, end_token, path)
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _encoder(
+    tokenizer: Tokenizer, content: bytes, end_token: str | None, path: Path | None = None
+) -> Encoder:
+    # "</s>" in a document is text, not the end of the document
+    tokenizer.encode_special_tokens = True
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    wanted = _END_TOKENS if end_token is None else (end_token,)
+    found = next((token for token in wanted if token in vocabulary), None)
+    if found is None:
+        problem = f"its vocabulary has none of {', '.join(wanted)} to end a document with"
+        raise _bad_file(path, problem, "name a token of it with --end-token")
+    return Encoder(tokenizer, content, found, vocabulary[found], max(vocabulary.values()) + 1)
+
+
+def _evenly(documents: Iterable[str], share: float) -> Iterator[str]:
+    seen = taken = 0
+    for text in documents:
+        seen += len(text)
+        if taken < seen * share:
+            taken += len(text)
+            yield text
+
+
+def _bad_file(path: Path | None, problem: str, fix: str) -> SpecError:
+    return SpecError([Violation("--tokenizer", str(path), problem, fix)])
