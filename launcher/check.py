@@ -1,0 +1,62 @@
+"""``frontrunner check``: is a run file right, and what does it come to?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load import Document, examine
+from frontrunner.parallelism.layout import Layout
+
+
+def check(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a run file is right and what it comes to, or name everything that is wrong."""
+    document, layout = verified(run, override or [])
+    if as_json:
+        typer.echo(json.dumps({"valid": True, "violations": []}))
+    else:
+        typer.echo(_summary(run, document, layout))
+
+
+def verified(run: str, overrides: Sequence[str]) -> tuple[Document, Layout]:
+    """A run and its layout; SpecError with the violations of both if anything is wrong."""
+    examination = examine(run, overrides)
+    violations = list(examination.violations)
+    document, layout = examination.document, None
+    placed = {"nodes", "layout.tensor", "layout.pipeline"}  # the layout would only say it again
+    if document and not placed & {violation.path for violation in violations}:
+        try:
+            layout = Layout.from_spec(document.spec)
+        except SpecError as error:
+            violations += document.annotate(error).violations
+    if violations or document is None or layout is None:
+        raise SpecError(violations)
+    return document, layout
+
+
+def _summary(run: str, document: Document, layout: Layout) -> str:
+    spec = document.spec
+    training, sharding = spec.training, spec.layout.sharding
+    micro_batch = f"micro-batch {spec.layout.micro_batch_size}"
+    virtual = f" ({layout.virtual_stages} virtual stages)" if layout.virtual_stages > 1 else ""
+    lines = {
+        "run": f"{spec.model.name} on {spec.nodes} of {spec.machine.num_nodes} nodes of {spec.machine.name}",
+        "devices": f"{layout.world_size} = tensor {layout.tensor} x pipeline {layout.pipeline}{virtual} "
+        f"x data {layout.data}",
+        "sharding": f"{sharding.preset or 'degrees'}: weights over {layout.weights}, gradients over "
+        f"{layout.gradients}, optimizer over {layout.optimizer} data-parallel ranks",
+        "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
+        f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
+    }
+    return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])

@@ -1,0 +1,93 @@
+"""``frontrunner``: one entry, a module a command.
+
+Only the module of the command that was asked for is imported, so that each starts fast and none needs
+what another imports. All errors of all commands are told to the user here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from frontrunner.launcher.errors import report
+
+# In the order of the help: where a command is (a typer.Typer is a group of them), and what it is for.
+COMMANDS = {
+    "check": ("frontrunner.launcher.check:check", "Say whether a run file is right and what it comes to."),
+    "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run files, for editors."),
+    "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
+    "train": ("frontrunner.launcher.train:train", "Train a model."),
+}
+
+
+class _Group(TyperGroup):
+    """Turns what escapes from a command into a message and an exit code."""
+
+    as_json = False
+
+    def invoke(self, ctx: Any) -> Any:  # typer's own context, whose module differs between versions
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, typer.BadParameter.__mro__[2]):  # a wrong option: typer shows the usage
+                raise
+            raise typer.Exit(report(error, self.as_json)) from None
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The application for these arguments; commands that they do not name have only name and purpose."""
+    app = typer.Typer(
+        cls=type("_Group", (_Group,), {"as_json": "--json" in arguments}),
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_frontrunner)
+    asked = next((argument for argument in arguments if not argument.startswith("-")), "")
+    for name, (target, purpose) in COMMANDS.items():
+        if name != asked:
+            app.command(name, help=purpose)(lambda: None)
+            continue
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        try:
+            build(sys.argv[1:])()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(metadata.version("frontrunner"))
+        raise typer.Exit
+
+
+def _frontrunner(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Finds, launches, runs and explains large-language-model training."""

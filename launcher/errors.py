@@ -1,0 +1,61 @@
+"""What goes wrong in a command: how the user hears of it, and the exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+import traceback
+from dataclasses import asdict
+from types import ModuleType
+
+from frontrunner.configs.errors import SpecError, Violation
+
+FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+
+
+class RunFailed(Exception):
+    """The work failed and the message says all that the user needs: exit code 1, no traceback."""
+
+
+def report(error: BaseException, as_json: bool) -> int:
+    """Tell the user about ``error`` on stderr, and on stdout as one object with ``--json``; the exit code.
+
+    A traceback is printed only for what no code expected, which is a bug.
+    """
+    match error:
+        case SpecError():
+            code, message = WRONG_REQUEST, "\n".join(str(violation) for violation in error.violations)
+        case KeyboardInterrupt():
+            code, message = INTERRUPTED, "interrupted"
+        case RunFailed():
+            code, message = FAILED, str(error)
+        case OSError(strerror=str(reason)):
+            code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason
+        case _:
+            code, message = FAILED, "".join(traceback.format_exception(error))
+    print(message, file=sys.stderr, flush=True)
+    if as_json:
+        answer: dict[str, object] = {"error": message}
+        if isinstance(error, SpecError):
+            answer = {"valid": False, "violations": [_fields(violation) for violation in error.violations]}
+        print(json.dumps(answer, default=str), flush=True)
+    return code
+
+
+def _fields(violation: Violation) -> dict[str, object]:
+    value = violation.value
+    unspeakable = isinstance(value, float) and not math.isfinite(value)  # JSON has no NaN
+    return asdict(violation) | {"value": str(value) if unspeakable else value}
+
+
+def try_import(module: str, extra: str) -> ModuleType:
+    """Import an optional package; raises RunFailed naming the extra to install where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # Only the package itself: a broken dependency of an installed one is another fault.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise RunFailed(f"{error.name} is not installed: pip install 'frontrunner[{extra}]'") from None

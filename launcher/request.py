@@ -1,0 +1,52 @@
+"""What the user asked ``train`` for, and the run that it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.check import verified
+from frontrunner.launcher.trackers import TrackerName
+from frontrunner.parallelism.data_files import check_data
+from frontrunner.parallelism.rendezvous import Rendezvous
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of the command; ``run_dir`` is None where the folder's name is left to us."""
+
+    run: str
+    overrides: Sequence[str] = ()
+    run_dir: Path | None = None
+    trackers: Sequence[TrackerName] = ()
+    as_json: bool = False
+
+    def resolve(self, place: Rendezvous | None = None) -> RunSpec:
+        """The resolved run; SpecError with all that is wrong with it, its data or the number of ranks.
+
+        ``place`` is this process's among ranks that are started already, of which only the first looks at
+        the data.
+        """
+        document, _ = verified(self.run, self.overrides)
+        spec = document.spec
+        violations: list[Violation] = []
+        if place is None or place.rank == 0:
+            try:
+                check_data(spec)
+            except SpecError as error:
+                violations.extend(document.annotate(error).violations)
+        if place is not None and place.world_size != spec.world_size:
+            constraint = (
+                f"{spec.nodes} nodes x {spec.machine.devices_per_node} devices of {spec.machine.name} are "
+                f"{spec.world_size} ranks, but there are {place.world_size} according to {place.source}"
+            )
+            fix = f"start {spec.world_size} ranks, or change nodes"
+            if place.world_size == 1 and "SLURM_PROCID" in place.source:  # such as `srun --pty bash`
+                fix += "; in a shell inside a step, `env -u SLURM_STEP_ID frontrunner ...` starts all of them"
+            violations.append(Violation("nodes", spec.nodes, constraint, fix, *document.locate("nodes")))
+        if violations:
+            raise SpecError(violations)
+        return spec

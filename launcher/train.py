@@ -1,0 +1,73 @@
+"""``frontrunner train``: alone it starts the ranks on this machine, under a launcher it is one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frontrunner.launcher.trackers import TrackerName
+
+if TYPE_CHECKING:  # imported when the command runs, so that `--help` stays fast
+    from frontrunner.launcher.request import Request
+    from frontrunner.launcher.totals import Record
+
+
+def train(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, or the name of a preset.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder [default: runs/NAME-DATE-TIME or runs/NAME-JOB]."),
+    ] = None,
+    tracker: Annotated[
+        list[TrackerName] | None, typer.Option(help="Send the records there too (repeat for more).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+    ] = False,
+) -> None:
+    """Train a model.
+
+    Alone, this starts all ranks on this machine. Under srun, mpirun or torchrun this process is one rank.
+    """
+    from frontrunner.launcher.launched import train_as_rank
+    from frontrunner.launcher.request import Request
+    from frontrunner.parallelism.rendezvous import from_environment
+
+    request = Request(run, override or (), run_dir, tracker or (), as_json)
+    place = from_environment(os.environ)
+    result = _train_here(request) if place is None else train_as_rank(place, request)
+    if as_json and result is not None:
+        print(json.dumps(result))
+
+
+def _train_here(request: Request) -> Record:
+    """Start all ranks on this machine and show what they record; what ``--json`` prints."""
+    from frontrunner.launcher import run_folder
+    from frontrunner.launcher.local import launch, require_torch
+    from frontrunner.launcher.watch import RecordFollower, Watch
+
+    spec = request.resolve()
+    require_torch()
+    folder = request.run_dir or run_folder.dated(spec.name)
+    run_folder.check_unused(folder)
+    output = sys.stderr if request.as_json else sys.stdout
+    with Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch:
+        run_folder.create(folder, spec)
+        watch.say(f"{spec.name}: starting {spec.world_size} ranks on this machine; run folder {folder}")
+        follower = RecordFollower(folder)
+
+        def on_tick() -> None:
+            for record in follower.new_records():
+                watch.record(record)
+
+        launch(folder, spec.world_size, on_tick=on_tick)
+    return watch.finish()

@@ -1,0 +1,78 @@
+"""Everything that listens to a run's records: the totals, the view and the trackers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from frontrunner.launcher.totals import Record, Totals
+from frontrunner.launcher.trackers import TrackerName, open_tracker
+from frontrunner.launcher.view import LiveView, PlainView
+from frontrunner.parallelism.runtime.records import FILE as RECORDS_FILE
+
+_PLAIN_WIDTH = 120  # of what is no terminal, for tables
+
+
+class Watch:
+    """Shows one run on ``output``; a context that ends the display and closes the trackers."""
+
+    def __init__(
+        self, run_dir: Path, steps: int, trackers: Sequence[TrackerName], output: TextIO, *, live: bool
+    ) -> None:
+        self._totals = Totals(run_dir, steps)
+        # Some launchers give their ranks a terminal of their own: what is plain must be so there too.
+        form: dict[str, Any] = {} if live else {"force_terminal": False, "width": _PLAIN_WIDTH}
+        self._console = Console(file=output, highlight=False, **form)
+        self._view = (LiveView if live else PlainView)(self._totals, self._console)
+        with ExitStack() as opening:
+            self._trackers = [
+                opening.enter_context(closing(open_tracker(name, run_dir))) for name in trackers
+            ]
+            self._open = opening.pop_all()
+
+    def __enter__(self) -> Watch:
+        self._open.enter_context(self._view)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def say(self, message: str) -> None:
+        self._console.print(message, soft_wrap=True, markup=False)
+
+    def record(self, record: Record) -> None:
+        self._totals.add(record)
+        self._view.record(record)
+        for tracker in self._trackers:
+            tracker.record(record)
+
+    def finish(self) -> Record:
+        """Print the summary table and return what ``--json`` prints."""
+        result = self._totals.result()
+        self._console.print(self._totals.table())
+        return result
+
+
+class RecordFollower:
+    """Reads the records that another process appends to a run's file; a missing file has none yet."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / RECORDS_FILE
+        self._offset = 0
+
+    def new_records(self) -> list[Record]:
+        """The records completed since the last call, in order."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole = file.read().rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self._offset += len(whole) + 1
+        return [json.loads(line) for line in whole.split(b"\n")]
