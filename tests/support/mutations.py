@@ -11,11 +11,12 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Groups, Layout
 from frontrunner.parallelism.runtime import trainer
+from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.unit import Geometry, Unit
 
-_config = trainer.transformer_config
+_config = transformer_config
 _groups = Layout.groups
 _of = Geometry.of
 _collect = Reducer.collect

@@ -104,7 +104,12 @@ def run_spec(
                 "virtual_stages": 1,
                 "micro_batch_size": 1,
                 "recompute": "none",
-                "sharding": {"preset": preset, "weights": weights, "gradients": gradients, "optimizer": states},
+                "sharding": {
+                    "preset": preset,
+                    "weights": weights,
+                    "gradients": gradients,
+                    "optimizer": states,
+                },
             }
             | (layout or {}),
             "training": {

@@ -67,16 +67,22 @@ def checksum(rendezvous: Rendezvous, spec: RunSpec) -> float:
 
 
 def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> list[tuple[bool, float, float]]:
-    """Two steps; in the first one rank's gradient holds ``value``. (skipped, loss scale after, weight) a step."""
+    """Two steps, in the first of which one rank's gradient holds ``value``.
+
+    (skipped, loss scale after, sum of weights) of each.
+    """
     trainer = make_trainer(rendezvous, spec)
     reducer, data, seen = trainer.engine.reducer, Patterns(spec), []
     for number in range(2):
         if number == 0 and rendezvous.rank == 3:
-            reducer.collect(trainer.engine.units[1], "decoder.layers.0.input_layernorm.bias", torch.full((32,), value))
-            original, trainer.engine.begin_step = trainer.engine.begin_step, lambda: None
+            reducer.collect(
+                trainer.engine.units[1], "decoder.layers.0.input_layernorm.bias", torch.full((32,), value)
+            )
+            # Nothing may clear what was put in.
+            trainer.engine.begin_step = lambda: None  # type: ignore[method-assign]
         _, result, _ = trainer.step(number, data)
         if number == 0 and rendezvous.rank == 3:
-            trainer.engine.begin_step = original
+            del trainer.engine.begin_step
         checksum = sum(unit.weights.double().sum().item() for unit in trainer.engine.units)
         seen.append((result.skipped, trainer.optimizer.loss_scale.value, checksum))
     dist.destroy_process_group()

@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`. CONTRIBUTING.md has the rest.
+# All paths are relative, so that the folder's own path may hold blanks.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: train test lint types tests tools format clean
+.NOTPARALLEL:  # an installation must not change under a command that runs
+
+train: corpus/train.idx
+	$(BIN)/frontrunner train quickstart
+
+test: lint types tests
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.test
+	$(BIN)/mypy
+
+tests: .venv/.test tools
+	$(BIN)/pytest
+
+# One test starts ranks with OpenMPI; ip and tc make the network of the emulated cluster. Where they are
+# missing and cannot be installed, the tests that need them are skipped.
+tools:
+	@{ command -v mpirun && command -v ip && command -v tc; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes openmpi-bin iproute2 </dev/null >/dev/null; } || \
+	  echo "mpirun, ip or tc is missing and was not installed: the tests that need them are skipped"
+
+format: .venv/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist corpus .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+# Python's own standard library: text that every machine has, and that nobody here wrote. It is prepared
+# again only when it is missing; `rm -r corpus` asks for that.
+corpus/train.idx: | .venv/.train
+	$(BIN)/frontrunner data prepare --input python-stdlib --output corpus/train --tokenizer train:2048
+
+# torch is asked for by its exact version, because pip would otherwise prefer a newer CUDA build of some
+# gigabytes; setuptools comes first, so that the build of this package uses the pinned one.
+.venv/.train: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(INSTALL) setuptools $(TORCH)
+	$(INSTALL) --no-build-isolation --editable '.[train]'
+	touch $@
+
+.venv/.test: .venv/.train
+	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,test]'
+	touch $@

@@ -1,0 +1,95 @@
+"""The JSON schema of run files says what the loader says."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import yaml
+
+from frontrunner.configs import presets
+from frontrunner.configs.json_schema import run_file_schema
+from frontrunner.configs.load import dump, examine, load_run
+from frontrunner.configs.schema import ModelSpec, RunSpec
+
+SHORTEST: dict[str, Any] = {"model": "gpt-tiny", "machine": "workstation", "data": "synthetic"}
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    jsonschema = importlib.import_module("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(run_file_schema())
+    return jsonschema.Draft202012Validator(run_file_schema())
+
+
+def complaints(validator: Any, data: object) -> list[str]:
+    return [".".join(map(str, error.absolute_path)) for error in validator.iter_errors(data)]
+
+
+@pytest.mark.parametrize("name", presets.names("run"))
+def test_presets_and_their_resolved_forms_are_accepted(validator: Any, name: str) -> None:
+    path = presets.path("run", name)
+    assert path is not None
+    assert complaints(validator, yaml.safe_load(path.read_text())) == []
+    assert complaints(validator, yaml.safe_load(dump(load_run(name).spec))) == []
+
+
+GOOD: list[dict[str, Any]] = [
+    SHORTEST,
+    {"extends": "quickstart"},
+    {"extends": "../base.yaml", "nodes": 2},
+    SHORTEST | {"model": "models/some/config.json"},
+    SHORTEST | {"machine": {"extends": "workstation", "num_nodes": 3}},
+    SHORTEST | {"model": {"num_layers": 1, "hidden_size": 8, "num_heads": 1, "vocab_size": 10}},
+    SHORTEST | {"layout": {"sharding": "zero3"}},
+    SHORTEST | {"layout": {"sharding": {"preset": "zero3"}}},
+    SHORTEST | {"layout": {"sharding": {"weights": 2, "gradients": "node", "optimizer": "all"}}},
+    SHORTEST | {"data": {"train": "a"}},
+]
+BAD: list[tuple[dict[str, Any], str]] = [
+    (SHORTEST | {"layout": {"tensr": 2}}, "layout"),
+    (SHORTEST | {"layout": {"tensor": "2"}}, "layout.tensor"),
+    (SHORTEST | {"layout": {"tensor": 0}}, "layout.tensor"),
+    (SHORTEST | {"layout": {"sharding": "zero4"}}, "layout.sharding"),
+    (SHORTEST | {"layout": {"recompute": "ful"}}, "layout.recompute"),
+    (SHORTEST | {"layout": {"sharding": {"wire": "int8"}}}, "layout.sharding"),
+    (SHORTEST | {"slurm": {}}, ""),
+    (SHORTEST | {"checkpoint": {}}, ""),
+    (SHORTEST | {"model": "gpt-22"}, "model"),
+    (SHORTEST | {"machine": {"extends": "frontir"}}, "machine"),
+    (SHORTEST | {"data": "corpus"}, "data"),
+    (SHORTEST | {"optimizer": {"betas": [0.9]}}, "optimizer.betas"),
+    (SHORTEST | {"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate"),
+    ({"model": "gpt-tiny", "machine": "workstation"}, ""),
+]
+
+
+@pytest.mark.parametrize("data", GOOD)
+def test_good_files_are_accepted(validator: Any, data: dict[str, Any]) -> None:
+    assert complaints(validator, data) == []
+
+
+@pytest.mark.parametrize(("data", "path"), BAD)
+def test_bad_files_are_refused_here_as_by_the_loader(
+    validator: Any, data: dict[str, Any], path: str, tmp_path: Any
+) -> None:
+    assert complaints(validator, data) == [path]
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(data))
+    assert examine(str(tmp_path / "run.yaml")).violations
+
+
+def test_editors_are_told_what_keys_mean_and_default_to() -> None:
+    schema = run_file_schema()
+    tensor = schema["$defs"]["LayoutSpec"]["properties"]["tensor"]
+    assert tensor["default"] == 1
+    assert tensor["description"] == "Devices that share each layer; stays inside a node."
+    assert schema["properties"]["model"]["anyOf"][0]["enum"] == presets.names("model")
+    assert schema["properties"]["extends"]["anyOf"][0]["enum"] == presets.names("run")
+    assert not any("required" in definition for definition in schema["$defs"].values())
+
+
+def test_the_schema_has_every_key_of_a_run_and_extends_besides() -> None:
+    schema = run_file_schema()
+    assert schema["properties"].keys() == {*RunSpec.model_fields, "extends"}
+    assert schema["$defs"]["ModelSpec"]["properties"].keys() == {*ModelSpec.model_fields, "extends"}

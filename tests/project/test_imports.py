@@ -1,0 +1,96 @@
+"""Imports follow the data, and torch stays where training runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.tree import FOLDERS, ROOT, modules
+
+KNOWS: dict[str, set[str]] = {
+    "configs": set(),
+    "slurm": {"configs"},
+    "parallelism": {"configs"},
+    "analysis": {"configs", "slurm", "parallelism"},
+    "launcher": {"configs", "slurm", "parallelism", "analysis"},
+}
+HEAVY = {"deepspeed", "megatron", "torch", "triton"}
+RUNTIME = Path("parallelism/runtime")
+IMPORTERS = {"__import__", "import_module", "try_import"}
+OUR_NAME = re.compile(r"frontrunner(\.\w+)+(:\w+)?")
+
+
+def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of what a module of ``package`` imports anywhere: also in functions, for type
+    checking only, and by a name in a string."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", None))
+            if called in IMPORTERS:
+                yield node.lineno, str(node.args[0].value)
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and OUR_NAME.fullmatch(node.value)
+        ):
+            yield node.lineno, node.value
+
+
+def all_imports() -> Iterator[tuple[Path, str, str]]:
+    """Module, place and imported name of each import under the five folders."""
+    for path in modules(*FOLDERS):
+        package = ".".join(["frontrunner", *path.parent.parts])
+        for line, name in imports((ROOT / path).read_text(), package):
+            yield path, f"{path}:{line} imports {name}", name
+
+
+def test_no_import_runs_against_the_data() -> None:
+    wrong = []
+    for path, place, name in all_imports():
+        folder, parts = path.parts[0], re.split("[.:]", name)
+        if parts[0] == "frontrunner" and parts[1] not in {folder, *KNOWS[folder]}:
+            wrong.append(place)
+        if parts[0] in FOLDERS:
+            wrong.append(f"{place}: say frontrunner.{name}")
+    assert not wrong
+
+
+def test_torch_is_imported_only_where_training_runs() -> None:
+    found = [(path, place) for path, place, name in all_imports() if name.partition(".")[0] in HEAVY]
+    assert found, "the runtime imports torch: a reader that finds nothing is broken"
+    assert not [place for path, place in found if RUNTIME not in path.parents]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import frontrunner.launcher.cli",
+        "from frontrunner import launcher",
+        "from frontrunner.launcher import cli",
+        "from frontrunner.launcher.cli import main as go",
+        "from ..launcher import cli",
+        "from .. import launcher",
+        "def f():\n    import frontrunner.launcher",
+        "if TYPE_CHECKING:\n    from frontrunner.launcher import cli",
+        "importlib.import_module('frontrunner.launcher.cli')",
+        "TARGETS = {'check': 'frontrunner.launcher.cli:main'}",
+    ],
+)
+def test_every_way_to_import_is_seen(source: str) -> None:
+    found = [re.split("[.:]", name)[:2] for _, name in imports(source, "frontrunner.slurm")]
+    assert ["frontrunner", "launcher"] in found
+
+
+@pytest.mark.parametrize(
+    "source", ["import torch.nn as nn", "from torch import nn", "try_import('torch', 'train')"]
+)
+def test_every_way_to_import_torch_is_seen(source: str) -> None:
+    assert [name.partition(".")[0] for _, name in imports(source, "frontrunner.slurm")] == ["torch"]
