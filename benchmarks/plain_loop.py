@@ -30,7 +30,7 @@ from frontrunner.parallelism.runtime.trainer import Trainer
 
 RUN = """
 name: plain-loop
-model: {extends: gpt-tiny, num_layers: 8, hidden_size: 512, num_heads: 8, vocab_size: 8192, max_position_embeddings: 256}
+model: {extends: gpt-tiny, num_layers: 8, hidden_size: 512, num_heads: 8, vocab_size: 8192}
 machine: {extends: workstation, packages_per_node: 1, devices_per_package: 1}
 nodes: 1
 layout: {micro_batch_size: 4, sharding: {preset: ddp}}
@@ -50,8 +50,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, s, h = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, s, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        x = x + self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, s, h))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        x = x + self.proj(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, s, h)
+        )
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
 
 
 class PlainGPT(nn.Module):
@@ -60,7 +63,9 @@ class PlainGPT(nn.Module):
         model = spec.model
         self.words = nn.Embedding(model.padded_vocab_size, model.hidden_size)
         self.positions = nn.Embedding(model.max_position_embeddings, model.hidden_size)
-        self.blocks = nn.Sequential(*(Block(model.hidden_size, model.num_heads) for _ in range(model.num_layers)))
+        self.blocks = nn.Sequential(
+            *(Block(model.hidden_size, model.num_heads) for _ in range(model.num_layers))
+        )
         self.norm = nn.LayerNorm(model.hidden_size)
         for weight in (self.words.weight, self.positions.weight):
             nn.init.normal_(weight, std=model.init_std)
@@ -92,7 +97,7 @@ def plain_step(spec: RunSpec, dataset: Any, device: torch.device) -> Callable[[i
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return float(loss)
 
     return step
 
@@ -116,7 +121,9 @@ def main() -> None:
         spec = load_run(str(path)).spec
     device = select_device(spec.machine.device.kind, 0)
     dataset = open_dataset(spec, split="train")
-    trainer = Trainer(spec, initialize(Layout.from_spec(spec), Rendezvous(0, 1, 0, "127.0.0.1", 0, "here"), device), device)
+    trainer = Trainer(
+        spec, initialize(Layout.from_spec(spec), Rendezvous(0, 1, 0, "127.0.0.1", 0, "here"), device), device
+    )
     plain = plain_step(spec, dataset, device)
 
     def ours(number: int) -> float:
@@ -130,10 +137,14 @@ def main() -> None:
         pairs.append((measure(ours, first, args.steps), measure(plain, first, args.steps)))
         ours_s, plain_s = pairs[-1]
         print(
-            f"frontrunner {tokens / ours_s:7.0f} tokens/s, plain {tokens / plain_s:7.0f} tokens/s, ratio {plain_s / ours_s:.3f}"
+            f"frontrunner {tokens / ours_s:7.0f} tokens/s, plain {tokens / plain_s:7.0f} tokens/s, "
+            f"ratio {plain_s / ours_s:.3f}"
         )
     ratios = sorted(plain_s / ours_s for ours_s, plain_s in pairs)
-    print(f"ratio frontrunner / plain: median {statistics.median(ratios):.3f} (min {ratios[0]:.3f}, max {ratios[-1]:.3f})")
+    print(
+        f"ratio frontrunner / plain: median {statistics.median(ratios):.3f} "
+        f"(min {ratios[0]:.3f}, max {ratios[-1]:.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -100,8 +100,8 @@ class Layout:
                     Violation(
                         "layout.tensor",
                         layout.tensor,
-                        f"tensor {layout.tensor} x pipeline {layout.pipeline} = {model_ranks} must divide the "
-                        f"{world} devices of {spec.nodes} nodes x {machine.devices_per_node}",
+                        f"tensor {layout.tensor} x pipeline {layout.pipeline} = {model_ranks} must divide "
+                        f"the {world} devices of {spec.nodes} nodes x {machine.devices_per_node}",
                         "choose degrees whose product divides the number of devices, or change nodes",
                     )
                 ]
@@ -156,9 +156,11 @@ class Layout:
         tensor, data, pipeline = self.coordinates(rank)
 
         def block(degree: int, stride: int = 1) -> tuple[int, ...]:
-            """Data indices of the block of ``degree`` around ``data`` that are equal to it modulo ``stride``."""
+            """The ranks in the block of ``degree`` around ``data`` that equal it modulo ``stride``."""
             start = data - data % degree
-            return tuple(self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride))
+            return tuple(
+                self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride)
+            )
 
         ends = (0, self.pipeline - 1) if pipeline in (0, self.pipeline - 1) else (pipeline,)
         return Groups(
@@ -211,7 +213,7 @@ def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
             if len(sizes) > 1:
                 counts = " and ".join(str(size) for size in sorted(sizes))
                 raise ValueError(
-                    f"the data-parallel ranks fall unevenly: with tensor {tensor} and {data} data-parallel ranks a stage, "
+                    f"data-parallel ranks fall unevenly: with tensor {tensor} and {data} of them a stage, "
                     f"a {degree} of {span} devices holds {counts} of them"
                 )
     return sizes.pop()
@@ -242,7 +244,8 @@ def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) ->
                 Violation(
                     f"layout.sharding.{inner}",
                     getattr(sharding, inner),
-                    f"{inner} {small} must divide {outer} {large} (weights | gradients | optimizer | data-parallel ranks)",
+                    f"{inner} {small} must divide {outer} {large} "
+                    "(weights | gradients | optimizer | data-parallel ranks)",
                     f"use a divisor of {large}",
                 )
             )

@@ -13,9 +13,9 @@ from frontrunner.configs.schema import RunSpec
 def micro_batches(
     dataset: Any, spec: RunSpec, first_sample: int, count: int, data_rank: int, device: torch.device
 ) -> list[torch.Tensor]:
-    """The rank's share of samples ``first_sample`` ... ``first_sample + count``, [micro_batch_size, seq_len + 1] each.
+    """The rank's share of ``count`` samples from ``first_sample`` on: [micro_batch_size, seq_len + 1] each.
 
-    Micro-batch m of data-parallel rank d holds the samples from ``m * dp * micro_batch_size + d * micro_batch_size``.
+    ``dp * micro_batch_size`` samples in a row are one micro-batch of all data-parallel ranks, in order.
     """
     size, data_parallel = spec.layout.micro_batch_size, spec.data_parallel
     batches = []

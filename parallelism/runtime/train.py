@@ -35,18 +35,17 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     layout = Layout.from_spec(spec)
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
     groups = initialize(layout, rendezvous, device)
-    try:
-        hosts: list[str] = [""] * layout.world_size
-        dist.all_gather_object(hosts, socket.gethostname())
-        trainer = Trainer(spec, groups, device)
-        if groups.rank == 0:
-            with RecordWriter(run_dir, on_record) as writer:
-                writer.write("header", **header(spec, layout.describe(), str(device), sorted(set(hosts))))
-                _run(spec, trainer, writer.write)
-        else:
-            _run(spec, trainer, lambda *_, **__: None)
-    finally:
-        dist.destroy_process_group()
+    hosts: list[str] = [""] * layout.world_size
+    dist.all_gather_object(hosts, socket.gethostname())
+    trainer = Trainer(spec, groups, device)
+    if groups.rank == 0:
+        with RecordWriter(run_dir, on_record) as writer:
+            writer.write("header", **header(spec, layout.describe(), str(device), sorted(set(hosts))))
+            _run(spec, trainer, writer.write)
+    else:
+        _run(spec, trainer, lambda *_, **__: None)
+    # Only after success: a failed rank must not wait for the others before it can say why.
+    dist.destroy_process_group()
 
 
 def _run(spec: RunSpec, trainer: Trainer, write: Write) -> None:
@@ -89,7 +88,7 @@ def _validation(spec: RunSpec, trainer: Trainer, write: Write) -> Callable[[int]
     if not samples:
         return lambda step: None
     dataset = open_dataset(spec, split="validation")
-    unigram = unigram_loss(spec) if trainer.groups.rank == 0 else None
+    unigram = unigram_loss(spec, samples) if trainer.groups.rank == 0 else None
 
     def validate(step: int) -> float:
         loss = trainer.validate(dataset, samples)

@@ -50,7 +50,9 @@ class Trainer:
     def step(self, number: int, dataset: Any) -> tuple[float, StepResult, Timing]:
         """Train on batch ``number`` (from 0): the mean loss, what the optimizer did, and the times."""
         size = self.spec.training.global_batch_size
-        batches = micro_batches(dataset, self.spec, number * size, size, self.groups.coordinates.data, self.device)
+        batches = micro_batches(
+            dataset, self.spec, number * size, size, self.groups.coordinates.data, self.device
+        )
         self.transport.take()
         start = self._now()
         self.engine.begin_step()
@@ -86,7 +88,7 @@ class Trainer:
         return int(peak.item())
 
     def _mean(self, loss: torch.Tensor, batches: int) -> float:
-        """Mean over micro-batches and data-parallel ranks; every tensor rank of the last stage has the sum."""
+        """Mean over micro-batches and data-parallel ranks; each tensor rank of the last stage has the sum."""
         total = loss.double() / (batches * self.groups.layout.data * self.groups.layout.tensor)
         dist.all_reduce(total)
         return total.item()

@@ -73,6 +73,7 @@ class Transport:
     @contextmanager
     def counting_tensor_parallel(self) -> Iterator[None]:
         """Count what megatron-core's tensor-parallel layers and the loss send."""
+
         def counted_gather(output: torch.Tensor, shard: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, shard.nbytes * (group.size() - 1))
             with self._waiting():
@@ -83,7 +84,9 @@ class Transport:
             with self._waiting():
                 return _reduce_scatter(output, whole, group=group, **kwargs)
 
-        def counted_reduce(tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM, group: Group = None, **kwargs: Any) -> Any:
+        def counted_reduce(
+            tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM, group: Group = None, **kwargs: Any
+        ) -> Any:
             self._count_ring(group, 2 * tensor.nbytes * (group.size() - 1) // group.size())
             with self._waiting():
                 return _all_reduce(tensor, op=op, group=group, **kwargs)
@@ -91,7 +94,7 @@ class Transport:
         megatron: tuple[Any, ...] = (megatron_layers, megatron_mappings)
         for module in megatron:
             module.dist_all_gather_func, module.dist_reduce_scatter_func = counted_gather, counted_scatter
-        dist.all_reduce = counted_reduce
+        dist.all_reduce = counted_reduce  # type: ignore[assignment]
         try:
             yield
         finally:

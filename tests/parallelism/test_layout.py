@@ -6,10 +6,10 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.specs import run_spec
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.parallelism.layout import Layout, Position
+from support.specs import run_spec
 
 
 def layout(**kwargs: object) -> Layout:
@@ -147,4 +147,3 @@ def test_a_level_is_the_placement(nodes: int, node: tuple[int, int], tensor: int
     else:
         with pytest.raises(SpecError, match="unevenly"):
             Layout.from_spec(spec)
-

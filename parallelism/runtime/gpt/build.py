@@ -62,7 +62,9 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
                 pre_process=stage == 0 and virtual == 0,
                 post_process=stage == stages - 1 and virtual == layout.virtual_stages - 1,
                 share_embeddings_and_output_weights=spec.model.tie_embeddings,
-                position_embedding_type="rope" if spec.model.position_embedding == "rotary" else "learned_absolute",
+                position_embedding_type="rope"
+                if spec.model.position_embedding == "rotary"
+                else "learned_absolute",
                 rotary_percent=spec.model.rotary_fraction,
                 rotary_base=spec.model.rotary_base,
                 rope_scaling=spec.model.rotary_scaling_factor is not None,

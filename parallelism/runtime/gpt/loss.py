@@ -20,7 +20,7 @@ def vocabulary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, group: 
     if group.size() == 1:
         flat = F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
         return flat.view_as(labels)
-    loss: torch.Tensor = _Parallel.apply(logits, labels, group)
+    loss: torch.Tensor = _Parallel.apply(logits, labels, group)  # type: ignore[no-untyped-call]
     return loss
 
 

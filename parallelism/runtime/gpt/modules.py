@@ -22,7 +22,9 @@ class CoreAttention(torch.nn.Module):
         self.sequence_parallel = config.sequence_parallel
         self.grouped = config.num_query_groups != config.num_attention_heads
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+    ) -> Tensor:
         """[s, b, heads, head_dim] each (fewer heads for key and value) to [s, b, heads * head_dim]."""
         dropout = self.dropout if self.training else 0.0
         # Each tensor rank holds other heads, so it needs masks of its own; under sequence parallelism
@@ -57,7 +59,9 @@ class RMSNorm(torch.nn.RMSNorm):
 class ParallelResidualLayer(TransformerLayer):
     """x + attention(norm1(x)) + mlp(norm2(x)), as in GPT-NeoX (Black et al. 2022, section 2.1)."""
 
-    def forward(self, hidden_states: Tensor, rotary_pos_emb: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+    def forward(
+        self, hidden_states: Tensor, rotary_pos_emb: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
         """[s, b, h] to ([s, b, h], None): megatron-core's layers also return a cross-attention context."""
         attention = self.self_attention(
             self.input_layernorm(hidden_states), attention_mask=None, rotary_pos_emb=rotary_pos_emb

@@ -103,12 +103,14 @@ class ShardingEngine:
             parameter = torch.nn.Parameter(unit.view(key))
             chunk.get_submodule(path).register_parameter(leaf, parameter)
             parameter.register_post_accumulate_grad_hook(
-                lambda p, unit=unit, key=key: self._collect(unit, key, p, progress)  # type: ignore[misc]
+                lambda p, unit=unit, key=key: self._collect(unit, key, p, progress)
             )
         for module in plan.modules:
             module.register_forward_pre_hook(lambda *_, unit=unit: self._enter(unit))
             if module not in plan.lookups:
-                module.register_forward_hook(lambda _module, _args, output, unit=unit: self._hook_backward(unit, output))
+                module.register_forward_hook(
+                    lambda _module, _args, output, unit=unit: self._hook_backward(unit, output)
+                )
 
     def _hook_backward(self, unit: Unit, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple) else output
@@ -143,7 +145,7 @@ class ShardingEngine:
             progress.next += 1
 
     def _finish_backward(self, progress: ChunkBackward) -> None:
-        """The end of a chunk's backward: units in which a parameter got no gradient are reduced as they are."""
+        """The end of a chunk's backward: units in which a parameter got no gradient are reduced now."""
         for unit in progress.order[progress.next :]:
             self.reducer.within_block(unit)
         progress.restart()

@@ -63,7 +63,9 @@ class ShardedAdamW:
         self.spec = spec
         self.engine = engine
         self.loss_scale = LossScale(spec.training.precision == "float16")
-        self.moments = [(torch.zeros_like(unit.master), torch.zeros_like(unit.master)) for unit in engine.units]
+        self.moments = [
+            (torch.zeros_like(unit.master), torch.zeros_like(unit.master)) for unit in engine.units
+        ]
         self._pieces: list[tuple[int, slice, torch.Tensor]] = []
         groups = []
         for decay in (True, False):
@@ -73,7 +75,9 @@ class ShardedAdamW:
                     views.append(unit.master[run])
                     self._pieces.append((index, run, views[-1]))
             if views:
-                groups.append({"params": views, "weight_decay": spec.optimizer.weight_decay if decay else 0.0})
+                groups.append(
+                    {"params": views, "weight_decay": spec.optimizer.weight_decay if decay else 0.0}
+                )
         self.adamw = (
             torch.optim.AdamW(groups, betas=spec.optimizer.betas, eps=spec.optimizer.epsilon, fused=True)
             if groups
@@ -132,5 +136,3 @@ class ShardedAdamW:
                     squares += torch.linalg.vector_norm(own[run]).double() ** 2
         self.engine.transport.all_reduce(squares, groups.world)
         return math.sqrt(squares.item()) if squares.item() >= 0 else math.nan
-
-

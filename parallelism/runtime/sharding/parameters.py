@@ -98,7 +98,7 @@ def _global_name(chunk: LanguageModel, local: str) -> str:
     if match is None:
         return local
     number = chunk.decoder.layers[int(match[1])].layer_number - 1
-    return f"decoder.layers.{number}.{local[match.end():]}"
+    return f"decoder.layers.{number}.{local[match.end() :]}"
 
 
 def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:

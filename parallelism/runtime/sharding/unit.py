@@ -127,7 +127,7 @@ class Unit:
             self.gathered = False
 
     def runs(self, wanted: Callable[[Parameter], bool]) -> list[slice]:
-        """Ranges of this rank's optimizer shard that belong to the ``wanted`` parameters, adjacent ones joined."""
+        """Ranges of this rank's optimizer shard that hold ``wanted`` parameters, adjacent ones joined."""
         mine, runs = self.geometry.optimizer, list[list[int]]()
         for key, parameter in self.parameters.items():
             start = max(self.offsets[key], mine.start) - mine.start

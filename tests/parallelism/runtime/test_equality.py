@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
 from support.specs import run_spec
@@ -27,7 +28,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "recompute selective": {"layout": {"recompute": "selective"}},
     "micro-batch 4": {"layout": {"micro_batch_size": 4}},
     "recompute full, three_level": TWO_NODES | {"sharding": "three_level", "layout": {"recompute": "full"}},
-    **{preset: TWO_NODES | {"sharding": preset} for preset in ("ddp", "zero1", "zero2", "zero3", "hsdp", "three_level")},
+    **{
+        preset: TWO_NODES | {"sharding": preset}
+        for preset in ("ddp", "zero1", "zero2", "zero3", "hsdp", "three_level")
+    },
     "replicas of (2, 2, 4)": TWO_NODES | {"sharding": (2, 2, 4)},
     "16 ranks, three_level": FRONTIER | {"sharding": "three_level"},
     "16 ranks, three_level, accumulation 4": FRONTIER
@@ -61,7 +65,10 @@ def one_rank(model: str, global_batch_size: int) -> Curve:
 
 def difference(found: Curve, reference: Curve) -> float:
     """Largest relative difference of any loss or gradient norm; infinite where one is not a number."""
-    pairs = [*zip(found.losses, reference.losses, strict=True), *zip(found.norms, reference.norms, strict=True)]
+    pairs = [
+        *zip(found.losses, reference.losses, strict=True),
+        *zip(found.norms, reference.norms, strict=True),
+    ]
     return max(abs(a - b) / b if abs(a - b) < float("inf") else float("inf") for a, b in pairs)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Geometry
 from support.ranks import run_ranks
 from support.specs import DEGREES, GPT, run_spec
 from support.training import curve
 
-from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Geometry
-
-TWO_NODES = {"nodes": 2, "packages": 2, "devices": 2}
+TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 UNITS = GPT["num_layers"] + 1
 
 
@@ -21,7 +22,10 @@ def parameters() -> int:
     """Parameters of the test model, by hand: tied embedding, positions, layers, final norm."""
     h, f = GPT["hidden_size"], GPT["ffn_hidden_size"]
     layer = (3 * h * h + 3 * h) + (h * h + h) + (h * f + f) + (f * h + h) + 4 * h
-    return GPT["padded_vocab_size"] * h + GPT["max_position_embeddings"] * h + GPT["num_layers"] * layer + 2 * h
+    total: int = (
+        GPT["padded_vocab_size"] * h + GPT["max_position_embeddings"] * h + GPT["num_layers"] * layer + 2 * h
+    )
+    return total
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -57,15 +61,15 @@ def test_shards_nest_and_tile(degrees: tuple[int, int, int]) -> None:
         geometry = Geometry.of(1000, layout, layout.position(data))
         assert geometry.weights.start <= geometry.gradients.start <= geometry.optimizer.start
         assert geometry.optimizer.end <= geometry.gradients.end <= geometry.weights.end
-        assert [geometry.padded // s.size for s in (geometry.weights, geometry.gradients, geometry.optimizer)] == list(
-            degrees
-        )
+        assert [
+            geometry.padded // s.size for s in (geometry.weights, geometry.gradients, geometry.optimizer)
+        ] == list(degrees)
         covered[slice(*geometry.optimizer)] += 1
     assert (covered == layout.data // layout.optimizer).all()
 
 
 def test_three_level_crosses_the_network_once_per_step() -> None:
-    """Four times the micro-batches: the package and node levels carry four times as much, the network no more."""
+    """With four times the micro-batches package and node carry more, the network no more."""
     sent = []
     for batch in (8, 32):
         spec = run_spec(

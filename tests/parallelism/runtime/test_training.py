@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+
+from frontrunner.parallelism.runtime.sharding.optimizer import LossScale, learning_rate
+from frontrunner.parallelism.runtime.sharding.parameters import Parameter, initial_values
 from support.ranks import run_ranks
 from support.specs import GPT, run_spec
 from support.training import checksum, curve, masks, with_bad_gradient
 
-from frontrunner.parallelism.runtime.sharding.optimizer import LossScale, learning_rate
-from frontrunner.parallelism.runtime.sharding.parameters import Parameter, initial_values
-
-TWO_NODES = {"nodes": 2, "packages": 2, "devices": 2}
+TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 DROPOUT = GPT | {"attention_dropout": 0.3, "hidden_dropout": 0.3}
 
 
@@ -21,7 +22,10 @@ DROPOUT = GPT | {"attention_dropout": 0.3, "hidden_dropout": 0.3}
 def test_half_precision_follows_float32(precision: str) -> None:
     exact = run_ranks(1, curve, run_spec(optimizer={"learning_rate": 3e-3}))[0]
     spec = run_spec(
-        **TWO_NODES, sharding="three_level", training={"precision": precision}, optimizer={"learning_rate": 3e-3}
+        **TWO_NODES,
+        sharding="three_level",
+        training={"precision": precision},
+        optimizer={"learning_rate": 3e-3},
     )
     half = run_ranks(8, curve, spec)[0]
     assert half.losses[-1] == pytest.approx(exact.losses[-1], rel=0.01)
@@ -30,13 +34,18 @@ def test_half_precision_follows_float32(precision: str) -> None:
 
 @pytest.mark.parametrize("layout", [{}, {"tensor": 2}, {"tensor": 2, "sequence_parallel": True}])
 @pytest.mark.parametrize("mode", ["full", "selective"])
-def test_recomputed_forward_draws_the_same_masks(layout: dict[str, object], mode: str) -> None:
+def test_recomputed_forward_draws_the_same_masks(layout: dict[str, Any], mode: str) -> None:
     devices = layout.get("tensor", 1)
     curves = [
         run_ranks(
             devices,
             curve,
-            run_spec(model=DROPOUT, devices=devices, layout=layout | {"recompute": recompute}, training={"steps": 3}),
+            run_spec(
+                model=DROPOUT,
+                devices=devices,
+                layout=layout | {"recompute": recompute},
+                training={"steps": 3},
+            ),
         )[0]
         for recompute in ("none", mode)
     ]
@@ -46,7 +55,9 @@ def test_recomputed_forward_draws_the_same_masks(layout: dict[str, object], mode
 def test_tensor_ranks_share_masks_of_copies_only() -> None:
     spec = run_spec(packages=2, devices=2, layout={"tensor": 2})
     ranks = run_ranks(4, masks, spec)
-    assert ranks[0][0] == ranks[1][0] != ranks[2][0]  # ranks 0 and 1 are one tensor group, 2 another data rank
+    assert (
+        ranks[0][0] == ranks[1][0] != ranks[2][0]
+    )  # ranks 0 and 1 are one tensor group, 2 another data rank
     assert len({tuple(inside) for _, inside in ranks}) == 4
 
 
