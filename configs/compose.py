@@ -160,7 +160,7 @@ def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below
     base = base.moved({"name": named, **base.entries})
     base = _expand(kind, base, tree, problems, (*below, path.resolve()))
     own = node.moved({k: child for k, child in node.entries.items() if k != "extends"})
-    return _without_stale_sources(_merge(base, own, ""))
+    return _without_stale_sources(_merge(base, own, ""), own)
 
 
 def _seq_len(tree: Node) -> int | None:
@@ -168,15 +168,17 @@ def _seq_len(tree: Node) -> int | None:
     return node.value if node and isinstance(node.value, int) else None
 
 
-def _without_stale_sources(node: Node) -> Node:
-    """Drops the sources of facts that a later file or the command line replaced."""
-    sources = node.entries.get("sources")
-    if sources is None:
+def _without_stale_sources(node: Node, own: Node) -> Node:
+    """Drops the sources of facts that ``own``, which was merged into ``node``, gave without a source."""
+    sources, new = node.entries.get("sources"), own.entries.get("sources")
+    if sources is None or not isinstance(sources.value, dict):
         return node
     kept = {}
-    for key, source in sources.entries.items():
+    for key, source in sources.value.items():
         fact = node.at(key)
-        if fact is None or all(leaf.source.shown == source.source.shown for leaf in fact.leaves()):
+        files = {leaf.source.shown for leaf in fact.leaves()} if fact else set()
+        is_new = new is not None and key in new.entries and COMMAND_LINE not in files
+        if is_new or files <= {source.source.shown}:
             kept[key] = source
     return node.moved({**node.entries, "sources": sources.moved(kept)})
 

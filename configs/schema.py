@@ -8,6 +8,8 @@ editor shows: ``frontrunner schema`` is derived from these classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import floordiv
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -35,6 +37,11 @@ def _say(message: str, fix: str) -> WrapValidator:
             raise PydanticCustomError("said", "{message}", {"message": message, "fix": fix}) from None
 
     return WrapValidator(validate)
+
+
+def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]], Any]:
+    """A default that follows from other fields; None where they are wrong and the whole is refused anyway."""
+    return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None
 
 
 PositiveInt = Annotated[int, Field(gt=0, le=2**53)]
@@ -101,14 +108,16 @@ class ModelSpec(Frozen):
     hidden_size: PositiveInt
     num_heads: PositiveInt
     """Attention (query) heads."""
-    num_kv_heads: PositiveInt = Field(default_factory=lambda given: given["num_heads"])
+    num_kv_heads: PositiveInt = Field(default_factory=_derived(lambda heads: heads, "num_heads"))
     """Key and value heads, shared by groups of query heads (default: num_heads)."""
-    head_dim: PositiveInt = Field(default_factory=lambda given: given["hidden_size"] // given["num_heads"])
+    head_dim: PositiveInt = Field(default_factory=_derived(floordiv, "hidden_size", "num_heads"))
     """Size of a head (default: hidden_size / num_heads)."""
-    ffn_hidden_size: PositiveInt = Field(default_factory=lambda given: 4 * given["hidden_size"])
+    ffn_hidden_size: PositiveInt = Field(default_factory=_derived(lambda size: 4 * size, "hidden_size"))
     """Width of the MLP (default: 4 * hidden_size)."""
     vocab_size: PositiveInt
-    padded_vocab_size: PositiveInt = Field(default_factory=lambda given: -(-given["vocab_size"] // 128) * 128)
+    padded_vocab_size: PositiveInt = Field(
+        default_factory=_derived(lambda size: -(-size // 128) * 128, "vocab_size")
+    )
     """Rows of the embedding, whatever the layout (default: vocab_size rounded up to a multiple of 128)."""
     max_position_embeddings: PositiveInt = 2048
     """Longest sequence: a hard limit with learned positions."""
@@ -127,7 +136,7 @@ class ModelSpec(Frozen):
     """Attention and MLP both read the layer's input (GPT-NeoX)."""
     linear_bias: bool = True
     """Biases in all linear layers but the output layer."""
-    qkv_bias: bool = Field(default_factory=lambda given: given["linear_bias"])
+    qkv_bias: bool = Field(default_factory=_derived(lambda bias: bias, "linear_bias"))
     """Biases in the query, key and value projections (default: linear_bias)."""
     tie_embeddings: bool = True
     """The output layer uses the input embedding's weights."""
@@ -249,7 +258,9 @@ class OptimizerSpec(Frozen):
     name: Literal["adamw"] = "adamw"
     learning_rate: PositiveFloat = 3e-4
     """The highest, reached after the warm-up."""
-    min_learning_rate: NonNegativeFloat = Field(default_factory=lambda given: 0.1 * given["learning_rate"])
+    min_learning_rate: NonNegativeFloat = Field(
+        default_factory=_derived(lambda rate: 0.1 * rate, "learning_rate")
+    )
     """Where the decay ends (default: 0.1 * learning_rate)."""
     betas: Annotated[
         tuple[Probability, Probability],

@@ -173,11 +173,21 @@ def test_sharding_presets_and_degrees_replace_each_other(
     assert by_override == sharding
 
 
-def test_sources_of_overridden_facts_are_dropped() -> None:
+def test_sources_of_overridden_facts_are_dropped(write: Write) -> None:
     spec = load_run("gpt-22b-frontier", ["machine.links.network.latency_s=1", "model.num_layers=24"]).spec
     assert "links.network.latency_s" not in spec.machine.sources
     assert "links.network.bandwidth_bytes_per_s" in spec.machine.sources
     assert "num_layers" not in spec.model.sources and "hidden_size" in spec.model.sources
+    write("model: gpt-tiny\ndata: synthetic\nmachine:\n  extends: frontier\n  num_nodes: 3\n")
+    assert "num_nodes" not in load_run("run.yaml").spec.machine.sources
+    write(
+        "model: gpt-tiny\ndata: synthetic\nmachine:\n  extends: frontier\n"
+        "  num_nodes: 3\n"
+        "  sources: {num_nodes: &me {source: me, date: '2026'}, links: *me}\n"
+    )
+    assert load_run("run.yaml").spec.machine.sources["num_nodes"].source == "me"
+    assert load_run("run.yaml").spec.machine.sources["links"].source == "me"
+    assert "num_nodes" not in load_run("run.yaml", ["machine.num_nodes=4"]).spec.machine.sources
     whole = load_run("quickstart", ["machine.device.memory_bytes=1"]).spec.machine.sources
     assert "device" not in whole and "links" in whole
 

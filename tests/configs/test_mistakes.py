@@ -309,6 +309,15 @@ def test_a_section_that_is_wrong_does_not_hide_the_others(wrong: Wrong) -> None:
         assert all(path.startswith(key) for path in found if path != "optimizer.warmup_steps")
 
 
+def test_tensor_is_held_against_what_is_known(wrong: Wrong) -> None:
+    layout = "layout: {tensor: 3}\ndata: synthetic\n"
+    unknown_machine = wrong("model: gpt-tiny\nmachine: x\n" + layout)
+    assert unknown_machine.keys() == {"machine", "layout.tensor"}
+    assert unknown_machine["layout.tensor"].fix == "use 1, 2 or 4"
+    unknown_model = wrong("model: x\nmachine: workstation\n" + layout)
+    assert unknown_model["layout.tensor"].constraint == "must divide workstation's 4 devices a node"
+
+
 def test_mistakes_in_several_files_name_their_files(write: Write) -> None:
     write(SHORTEST + "nodes: x\n", "base.yaml")
     write("extends: workstation\nnum_nodez: 3\n", "machine.yaml")
@@ -342,6 +351,49 @@ def test_messages_read_as_one_line(write: Write) -> None:
     assert str(caught.value) == "run.yaml:4 nodes = 17: workstation has 16; use at most 16"
     long = Violation("a", {"b": ["c" * 200]}, "is long", "shorten it")
     assert str(long) == 'a = {"b": ["' + "c" * 49 + "...: is long; shorten it"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer: {learning_rate: 0}", "must be greater than 0; use a number greater than 0"),
+        ("optimizer: {name: adam}", "must be adamw; did you mean adamw?"),
+        ("layout: {recomputation: full}", "there is no such key; did you mean layout.recompute?"),
+        ("layout: {tensor_parallel_size: 2}", "there is no such key; did you mean layout.tensor?"),
+        ("micro_batchsize: 2", "there is no such key; did you mean layout.micro_batch_size?"),
+        (
+            "layout: {sharding: {wire: 1}}",
+            "there is no such key; use one of: preset, weights, gradients, optimizer",
+        ),
+        (
+            "data: {train: ''}",
+            "must not be empty; write it or leave the key out",
+        ),
+        (
+            "machine: {extends: workstation, xyz: 1}",
+            "there is no such key; use one of: name, num_nodes, packages_per_node, devices_per_package, "
+            "device, links, sources, extends",
+        ),
+        (
+            "machine: {extends: workstation, device: {peak_flops_per_s: {bf16: 1}}}",
+            "must be one of float32, bfloat16, float16; did you mean bfloat16?",
+        ),
+        (
+            "machine: {extends: workstation, sources: {num_nodes: {source: a, date: '2020', foo: 1}}}",
+            "there is no such key; use one of: source, date, status",
+        ),
+        (
+            "machine: {extends: workstation, sources: {num_nodes: {source: a, date: 2020}}}",
+            "must be a date, YYYY-MM-DD or the beginning of one; write it so; a year alone in quotes",
+        ),
+    ],
+)
+def test_whole_messages(wrong: Wrong, text: str, message: str) -> None:
+    key = text.partition(":")[0]
+    start = "".join(line for line in SHORTEST.splitlines(True) if not line.startswith(key))
+    (violation,) = wrong(f"{start}{text}\n").values()
+    assert str(violation).endswith(f": {message}")
+    assert violation.path.startswith(key) and violation.line == len(start.splitlines()) + 1
 
 
 def test_shown_values_of_all_kinds() -> None:

@@ -44,6 +44,13 @@ BROKEN = [
     ),
     (
         TINY,
+        ["machine.sources={num_nodes.x: {source: a, date: '2020'}}"],
+        "machine.sources.num_nodes.x",
+        "machine has no key num_nodes.x",
+        "num_nodes",
+    ),
+    (
+        TINY,
         ["model.sources={num_layer: {source: a, date: '2020'}}"],
         "model.sources.num_layer",
         "model has no key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError
@@ -74,6 +77,32 @@ def test_what_the_rules_said_is_not_said_again_by_the_layout() -> None:
     with pytest.raises(SpecError) as caught:
         verified("gpt-22b-frontier", ["layout.pipeline=3"])
     assert [v.path for v in caught.value.violations] == ["layout.pipeline"]
+
+
+small = st.integers(-1, 20) | st.sampled_from([2**53, 64, 100_000])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    keys=st.dictionaries(
+        st.sampled_from(
+            [
+                *("nodes", "layout.tensor", "layout.pipeline", "layout.virtual_stages"),
+                *("machine.num_nodes", "machine.packages_per_node", "machine.devices_per_package"),
+                *("layout.sharding.weights", "layout.sharding.gradients", "layout.sharding.optimizer"),
+                *("training.global_batch_size", "layout.micro_batch_size", "model.num_layers"),
+            ]
+        ),
+        small | st.sampled_from(["package", "node", "all"]),
+        max_size=6,
+    ),
+    run=st.sampled_from(presets.names("run")),
+)
+def test_any_layout_is_laid_out_or_refused(keys: dict[str, int | str], run: str) -> None:
+    with contextlib.suppress(SpecError):
+        document, layout = verified(run, [f"{key}={value}" for key, value in keys.items()])
+        assert layout.world_size == document.spec.world_size
+        assert layout.data * layout.tensor * layout.pipeline == layout.world_size
 
 
 def test_a_wrong_file_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:
