@@ -1,0 +1,128 @@
+"""The block-quantised formats on CPU tensors, in torch's own vectorised operations.
+
+All rows are worked through together in as few operations as possible: to start one costs as much as some
+ten thousand elements. Adding ``1.5 * 2^23`` to a quotient rounds it to even and leaves the integer in its
+last bits, so that dividing, rounding and (for int4) shifting into an unsigned nibble are one operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PADDING = 16  # bytes
+LEAST_SCALE = 2.0**-126  # the least normal float32: nothing is divided by zero, no product is denormal
+ROUND = 1.5 * 2**23
+CHUNK = 2**19  # elements of all rows: bounds temporaries, which take up to 8 bytes an element
+
+_MAGNITUDE = {
+    torch.float32: (torch.int32, 0x7FFFFFFF),
+    torch.bfloat16: (torch.int16, 0x7FFF),
+    torch.float16: (torch.int16, 0x7FFF),
+}
+
+
+def padded(nbytes: int) -> int:
+    return math.ceil(nbytes / PADDING) * PADDING
+
+
+def payload_bytes(n: int, bits: int) -> int:
+    return padded(math.ceil(n * bits / 8))
+
+
+def quantize(x: Tensor, encoded: Tensor, bits: int, block: int) -> None:
+    """Encode ``x`` [a, b, n] to ``encoded``, uint8 [a * b, row bytes]."""
+    outer, inner, n = x.shape
+    payload, scales = _parts(encoded, n, bits)
+    count = math.ceil(n / block)
+    scales[:, count:] = 0
+    for blocks in _chunks(len(encoded), count, block):
+        part = x[..., blocks.start * block : blocks.stop * block]
+        if missing := (blocks.stop - blocks.start) * block - part.shape[2]:
+            part = F.pad(part, (0, missing))
+        scale = scales[:, blocks].view(outer, inner, -1, 1)
+        integers = _quantize_blocks(part.unflatten(2, (-1, block)), scale, bits)
+        if bits == 4:
+            pairs = integers.to(torch.int8, memory_format=torch.contiguous_format).view(torch.int16)
+            integers = (pairs >> 4).bitwise_or_(pairs)
+        target = payload[:, _bytes(blocks, bits, block)].unflatten(0, (outer, inner))
+        target.copy_(integers.flatten(2)[..., : target.shape[2]])
+
+
+def _quantize_blocks(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """[a, b, blocks, block] to int32 whose last bits are what travels, and ``scale`` [a, b, blocks, 1].
+
+    The quotients need no clamp: as a scale is a normal number, none exceeds qmax by more than its rounding.
+    """
+    # As integers magnitudes compare as they do as floats, and above them all stand infinity and NaN.
+    integer, mask = _MAGNITUDE[x.dtype]
+    largest = (x.view(integer) & mask).amax(-1, keepdim=True).view(x.dtype).float()
+    torch.clamp(largest / (2 ** (bits - 1) - 1), min=LEAST_SCALE, out=scale)
+    if not scale.max().item() < math.inf:
+        broken = ~(scale < math.inf)
+        scale.masked_fill_(broken, math.inf)
+        x = x.masked_fill(broken, 0)
+    rounding = torch.full((x.shape[-1],), ROUND + (8 if bits == 4 else 0), device=x.device)
+    return torch.addcdiv(rounding, x, scale).view(torch.int32)
+
+
+def dequantize(encoded: Tensor, out: Tensor, bits: int, block: int) -> None:
+    """Decode to ``out`` [rows, n] of any float dtype."""
+    for blocks, values in _decoded(encoded, out.shape[1], bits, block):
+        part = out[:, blocks.start * block : blocks.stop * block]
+        part.copy_(values[:, : part.shape[1]])
+
+
+def dequantize_sum(encoded: Tensor, out: Tensor, accumulate: bool, bits: int, block: int) -> None:
+    """Set ``out`` float32 [n] to the sum of the decoded rows in order, or add that sum to it."""
+    for blocks, values in _decoded(encoded, len(out), bits, block):
+        part = out[blocks.start * block : blocks.stop * block]
+        sum_rows(values, part, accumulate)
+
+
+def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
+    """The same of rows of floats, [rows, n or more]."""
+    total = torch.empty_like(out) if accumulate else out
+    total.copy_(values[0, : len(out)])
+    for row in values[1:, : len(out)]:
+        total += row
+    if accumulate:
+        out += total
+
+
+def _decoded(encoded: Tensor, n: int, bits: int, block: int) -> Iterator[tuple[slice, Tensor]]:
+    """Ranges of blocks and their values, float32 [rows, blocks * block] with the last block filled up."""
+    payload, scales = _parts(encoded, n, bits)
+    for blocks in _chunks(len(encoded), math.ceil(n / block), block):
+        packed = payload[:, _bytes(blocks, bits, block)]
+        if missing := (blocks.stop - blocks.start) * block * bits // 8 - packed.shape[1]:
+            packed = F.pad(packed, (0, missing))
+        if bits == 4:
+            pairs = packed.to(torch.int16)
+            integers = (pairs << 4).bitwise_or_(pairs).bitwise_and_(0x0F0F).view(torch.int8).sub_(8)
+        else:
+            integers = packed.view(torch.int8)
+        values = integers.float()
+        values.view(len(encoded), -1, block).mul_(scales[:, blocks].unsqueeze(2))
+        yield blocks, values
+
+
+def _parts(encoded: Tensor, n: int, bits: int) -> tuple[Tensor, Tensor]:
+    """Payload, uint8 [rows, bytes], and scales, float32 [rows, blocks], both with their padding."""
+    width = payload_bytes(n, bits)
+    return encoded[:, :width], encoded[:, width:].view(torch.float32)
+
+
+def _chunks(rows: int, count: int, block: int) -> Iterator[slice]:
+    """Ranges of the ``count`` blocks of a row."""
+    step = max(1, CHUNK // (rows * block))
+    return (slice(first, min(first + step, count)) for first in range(0, count, step))
+
+
+def _bytes(blocks: slice, bits: int, block: int) -> slice:
+    """Where in the payload these blocks are."""
+    return slice(blocks.start * block * bits // 8, blocks.stop * block * bits // 8)
