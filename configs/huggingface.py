@@ -28,6 +28,7 @@ class Family:
 
     ``keys``: our field to their key. ``defaults``: transformers' values for keys left out. ``implied``:
     fields that follow from the family. ``only``: keys for which one value alone can be expressed.
+    ``equal``: keys that must have the value of another, because here both are one.
     """
 
     keys: Mapping[str, str]
@@ -35,6 +36,7 @@ class Family:
     defaults: Mapping[str, Scalar]
     implied: Mapping[str, Scalar]
     only: Mapping[str, Scalar] = field(default_factory=dict)
+    equal: Mapping[str, str] = field(default_factory=dict)
 
 
 _SHARED = {
@@ -99,6 +101,7 @@ FAMILIES = {
             "scale_attn_by_inverse_layer_idx": False,
             "add_cross_attention": False,
         },
+        equal={"embd_pdrop": "resid_pdrop"},
     ),
     "gpt_neox": Family(
         keys=_SHARED
@@ -120,7 +123,13 @@ FAMILIES = {
         implied={"position_embedding": "rotary", "normalization": "layernorm", "linear_bias": True},
         only={"attention_bias": True},
     ),
-    "llama": Family(_LLAMA_KEYS, GATED, _LLAMA_DEFAULTS, _LLAMA_IMPLIED),
+    "llama": Family(
+        _LLAMA_KEYS | {"linear_bias": "attention_bias"},
+        GATED,
+        _LLAMA_DEFAULTS | {"attention_bias": False, "mlp_bias": False},
+        _LLAMA_IMPLIED,
+        equal={"attention_bias": "mlp_bias"},
+    ),
     "mistral": Family(
         _LLAMA_KEYS,
         GATED,
@@ -137,7 +146,12 @@ FAMILIES = {
         _LLAMA_KEYS,
         GATED,
         _LLAMA_DEFAULTS
-        | {"intermediate_size": 22016, "max_position_embeddings": 32768, "num_key_value_heads": 32},
+        | {
+            "intermediate_size": 22016,
+            "max_position_embeddings": 32768,
+            "num_key_value_heads": 32,
+            "use_sliding_window": False,
+        },
         _LLAMA_IMPLIED | {"qkv_bias": True},
     ),
 }
@@ -165,7 +179,7 @@ def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Nod
     fields = {name: config.moved(value) for name, value in family.implied.items()}
     fields |= {ours: node for ours, theirs in family.keys.items() if (node := reading.get(theirs))}
     fields |= reading.activation(fields.get("activation", config.moved(None)))
-    return config.moved(fields | reading.biases() | reading.rope())
+    return config.moved(fields | reading.rope())
 
 
 class _Reading:
@@ -193,47 +207,35 @@ class _Reading:
             node = self.get(key)
             if node and node.value not in (0, 1):
                 self.refuse(key, node, "mixtures of experts cannot be expressed", "choose a dense model")
-        residual, embedding = self.get("resid_pdrop"), self.get("embd_pdrop")
-        if residual and embedding and residual.value != embedding.value:
-            what = f"must equal resid_pdrop {residual.value}: there is one hidden dropout"
-            self.refuse("embd_pdrop", embedding, what, "make the two equal")
+        for key, other in self.family.equal.items():
+            node, twin = self.get(key), self.get(other)
+            if node and twin and node.value != twin.value:
+                what = f"must equal {other} {twin.plain()}: here one value serves for both"
+                self.refuse(key, node, what, "choose another model")
 
     def check_window(self, seq_len: int | None) -> None:
         """Attention here sees the whole sequence, which equals a window of at least its length."""
-        switch = self.get("use_sliding_window")
-        window = self.get("sliding_window")
-        qwen = "qkv_bias" in self.family.implied
-        off = switch.value is False if switch else qwen  # the one family with a switch: off by default
-        if off or window is None or not isinstance(window.value, int):
+        switch, window = self.get("use_sliding_window"), self.get("sliding_window")
+        if window is None or switch and switch.value is False:
             return
         longest = self.get("max_position_embeddings")
         limit = longest.value if longest and isinstance(longest.value, int) else 2048
         length = seq_len or min(2048, limit)
-        if window.value < length:
+        if not isinstance(window.value, int) or window.value < length:
             what = f"a window shorter than training.seq_len {length} cannot be expressed"
-            self.refuse("sliding_window", window, what, f"set training.seq_len to at most {window.value}")
+            self.refuse("sliding_window", window, what, "shorten training.seq_len to the window")
 
     def activation(self, node: Node) -> dict[str, Node]:
         name = self.family.activations.get(node.value) if isinstance(node.value, str) else None
         if name is None:
             known = ", ".join(self.family.activations)
             self.refuse("activation", node, f"must be one of {known} in this family", "choose another model")
-        return {"activation": node.moved(name or "gelu")}
-
-    def biases(self) -> dict[str, Node]:
-        """Llama's two switches: ours is one, for attention's output projection and the MLP."""
-        attention, mlp = self.get("attention_bias"), self.get("mlp_bias")
-        if self.family.only or "qkv_bias" in self.family.implied or attention is None:
-            return {}
-        if bool(attention.value) != bool(mlp and mlp.value):
-            what = "must equal mlp_bias: biases in attention's output and in the MLP are one switch"
-            self.refuse("attention_bias", attention, what, "choose another model")
-        return {"linear_bias": attention}
+        return {"activation": node.moved(name)}
 
     def rope(self) -> dict[str, Node]:
         """Rotary base, share and scaling; ``rope_parameters`` holds them all since transformers 5."""
         node = self.get("rope_parameters") or self.get("rope_scaling")
-        if node is None or self.family.implied["position_embedding"] != "rotary":
+        if node is None:
             return {}
         given = {key: child.value for key, child in node.entries.items()}
         kind = given.get("rope_type", given.get("type", "default"))

@@ -148,10 +148,9 @@ def _world(f: _Facts) -> Iterator[Violation]:
     tensor, stages, nodes = f("layout.tensor"), f("layout.pipeline"), f("nodes")
     world = nodes * f.devices_per_node
     if world % (tensor * stages) and f.devices_per_node % tensor == 0:  # else tensor is said to be wrong
-        path = "layout.pipeline" if stages > 1 else "layout.tensor"
         product = f"tensor {tensor} x pipeline {stages} = {tensor * stages}"
         constraint = f"{product} must divide the {world} devices of {nodes} nodes x {f.devices_per_node}"
-        yield f.broken(path, constraint, "change one of the degrees, or nodes")
+        yield f.broken("layout.pipeline", constraint, "change one of the degrees, or nodes")
 
 
 def _batch(f: _Facts) -> Iterator[Violation]:

@@ -44,8 +44,9 @@ def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]],
     return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None
 
 
-PositiveInt = Annotated[int, Field(gt=0, le=2**53)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
+LARGEST = 2**53  # whole numbers up to here are exact in JSON
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -105,7 +106,7 @@ class ModelSpec(Frozen):
     name: Name = "custom"
     """Name for display (default: the file's)."""
     num_layers: PositiveInt
-    hidden_size: PositiveInt
+    hidden_size: Annotated[int, Field(gt=0, le=LARGEST // 4)]
     num_heads: PositiveInt
     """Attention (query) heads."""
     num_kv_heads: PositiveInt = Field(default_factory=_derived(lambda heads: heads, "num_heads"))
@@ -321,7 +322,7 @@ class RunSpec(Frozen):
         data_parallel = max(1, world_size // (layout.tensor * layout.pipeline))
         defaults = {
             "seq_len": min(2048, given["model"].max_position_embeddings),
-            "global_batch_size": layout.micro_batch_size * layout.pipeline * data_parallel,
+            "global_batch_size": min(LARGEST, layout.micro_batch_size * layout.pipeline * data_parallel),
         }
         return defaults | training
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from frontrunner.configs import presets
+from frontrunner.configs.huggingface import FAMILIES
 from frontrunner.configs.load import dump, examine, read_resolved
 from frontrunner.configs.messages import _dotted_keys
 
@@ -118,11 +119,12 @@ def test_any_overrides(folder: Path, changes: dict[str, Any], junk: list[str]) -
 
 
 @every
-@given(
-    config=st.dictionaries(st.sampled_from(["model_type", "rope_scaling", "sliding_window", *KEYS]), trees)
-)
-def test_any_hugging_face_configuration(folder: Path, config: dict[str, Any]) -> None:
-    write(folder / "config.json", {"model_type": "mistral"} | config)
+@given(family=st.sampled_from(sorted(FAMILIES)), data=st.data())
+def test_any_hugging_face_configuration(folder: Path, family: str, data: st.DataObject) -> None:
+    theirs = FAMILIES[family]
+    keys = {*theirs.keys.values(), *theirs.defaults, *theirs.only, "rope_scaling", "model_type"}
+    config = data.draw(st.dictionaries(st.sampled_from(sorted(keys)), scalars | trees))
+    write(folder / "config.json", {"model_type": family} | config)
     (folder / "run.yaml").write_text("model: config.json\nmachine: workstation\ndata: synthetic\n")
     ask(folder / "run.yaml")
 

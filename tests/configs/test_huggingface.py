@@ -229,6 +229,7 @@ def test_rope_parameters_of_transformers_5(model: Model) -> None:
             "none of",
         ),
         (LLAMA | {"num_local_experts": 8}, "model.num_local_experts", "mixtures of experts"),
+        (LLAMA | {"hidden_act": ["silu"]}, "model.activation", "must be one of silu, swish"),
         (LLAMA | {"hidden_act": "gelu"}, "model.activation", "must be one of silu, swish"),
         (GPT2 | {"activation_function": "relu"}, "model.activation", "gelu_new"),
         (GPT2 | {"activation_function": None}, "model.activation", "gelu_new"),
@@ -236,7 +237,8 @@ def test_rope_parameters_of_transformers_5(model: Model) -> None:
         (GPT2 | {"scale_attn_by_inverse_layer_idx": True}, "model.scale_attn_by_inverse_layer_idx", "false"),
         (GPT2 | {"scale_attn_weights": False}, "model.scale_attn_weights", "only true"),
         (PYTHIA | {"attention_bias": False}, "model.attention_bias", "only true can be expressed"),
-        (LLAMA | {"attention_bias": True}, "model.attention_bias", "must equal mlp_bias"),
+        (LLAMA | {"attention_bias": True}, "model.attention_bias", "must equal mlp_bias False"),
+        (LLAMA | {"mlp_bias": True}, "model.attention_bias", "must equal mlp_bias True"),
         (LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}, "model.rope_scaling", "only llama3"),
         (LLAMA | {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "model.rope_scaling", "only llama3"),
         (
@@ -244,9 +246,25 @@ def test_rope_parameters_of_transformers_5(model: Model) -> None:
             "model.rope_scaling",
             "factors 1 and 4 from 8192",
         ),
+        (
+            LLAMA | {"rope_scaling": LLAMA["rope_scaling"] | {"rope_type": "yarn"}},
+            "model.rope_scaling",
+            "only llama3",
+        ),
+        (
+            LLAMA | {"rope_scaling": {k: v for k, v in LLAMA["rope_scaling"].items() if k != "factor"}},
+            "model.rope_scaling",
+            "only llama3",
+        ),
         (LLAMA | {"rope_scaling": "x"}, "model.rope_scaling", "only llama3"),
         (LLAMA | {"rope_parameters": {"full": {"rope_theta": 1.0}}}, "model.rope_scaling", "only llama3"),
         (MISTRAL | {"sliding_window": 512}, "model.sliding_window", "shorter than training.seq_len 1024"),
+        (MISTRAL | {"sliding_window": "long"}, "model.sliding_window", "cannot be expressed"),
+        (
+            MISTRAL | {"sliding_window": 4096, "max_position_embeddings": "long"},
+            "model.max_position_embeddings",
+            "must be a whole number",
+        ),
         (QWEN2 | {"sliding_window": 512, "use_sliding_window": True}, "model.sliding_window", "seq_len 1024"),
         (LLAMA | {"hidden_size": "4096"}, "model.hidden_size", "must be a whole number, not text"),
         (LLAMA | {"num_key_value_heads": 5}, "model.num_kv_heads", "must divide num_heads 32"),
@@ -285,6 +303,17 @@ def test_the_default_length_counts_too(write: Write) -> None:
     (violation,) = examine("run.yaml").violations
     assert "shorter than training.seq_len 2048" in violation.constraint
     assert examine("run.yaml", ["training.seq_len=2047"]).violations == ()
+    put(write, MISTRAL | {"sliding_window": 1000, "max_position_embeddings": 1000})
+    write("model: some-model/config.json\nmachine: workstation\ndata: synthetic\n")
+    assert load_run("run.yaml").spec.training.seq_len == 1000
+
+
+def test_what_is_said_outright_may_be_what_is_expressed_anyway(model: Model) -> None:
+    assert model(PYTHIA | {"attention_bias": True}).linear_bias is True
+    assert model(GPT2 | {"scale_attn_weights": True, "add_cross_attention": False}).num_layers == 12
+    assert model(MISTRAL | {"num_local_experts": 1}).num_layers == 40
+    assert model({key: value for key, value in GPT2.items() if "pdrop" not in key}).hidden_dropout == 0.1
+    assert model(GPT2 | {"resid_pdrop": None, "embd_pdrop": None}).hidden_dropout == 0
 
 
 def test_a_length_that_is_no_number_is_the_one_mistake(write: Write) -> None:

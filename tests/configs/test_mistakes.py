@@ -244,6 +244,7 @@ def test_a_run_that_is_not_there(write: Write, name: str, constraint: str, fix: 
         ("layout.tensor=[", "layout.tensor", "is not YAML"),
         ("layout.tensor=four", "layout.tensor", "must be a whole number"),
         ("layout.tensr=4", "layout.tensr", "there is no such key"),
+        ("layout={tensor: 1, tensor: 1}", "layout.tensor", "is given twice"),
         ("nodes.x=4", "nodes", "must be a whole number"),
         ("model=gpt-tny", "model", "neither a model preset"),
         ("model.num_layer=2", "model.num_layer", "there is no such key"),
@@ -297,6 +298,24 @@ def test_nothing_is_concluded_from_what_is_wrong(wrong: Wrong) -> None:
     assert wrong("extends: x\nnodes: 0\n").keys() == {"extends", "nodes"}
     twice = "layout: {tensor: 3, recompute: 1}\nlayout: 3\n"
     assert wrong(SHORTEST + twice).keys() == {"layout", "layout.tensor", "layout.recompute"}
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("slurm: {}", True),
+        ("nodes: 17", True),
+        ("layout: {tensor: 1, tensor: 1}", True),
+        ("layout: {tensr: 2}", False),
+        ("nodes: x", False),
+        ("extends: x", False),
+    ],
+)
+def test_there_is_a_document_where_every_value_is_known(write: Write, line: str, known: bool) -> None:
+    write(f"{SHORTEST}{line}\n")
+    examination = examine("run.yaml")
+    assert examination.violations
+    assert (examination.document is not None) == known
 
 
 def test_a_section_that_is_wrong_does_not_hide_the_others(wrong: Wrong) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from frontrunner.configs import rules
-from frontrunner.configs.load import examine
+from frontrunner.configs.load import examine, load_run
 
 TINY = "quickstart"  # 4 layers, 4 heads, 256 learned positions; 8 devices of 2 nodes
 BIG = "gpt-22b-frontier"  # 48 layers; pipeline 8, batch 640, 16 devices of 2 nodes
@@ -191,6 +191,8 @@ SOUND = [
     (TINY, ["optimizer.warmup_steps=300", "optimizer.decay_steps=300"]),
     (TINY, ["nodes=16", "training.global_batch_size=256"]),
     (BIG, ["layout.tensor=8", "layout.pipeline=2"]),
+    (BIG, ["training.global_batch_size=642"]),  # 321 micro-batches over 8 stages: only interleaving minds
+    (TINY, ["data=synthetic"]),
 ]
 
 
@@ -225,6 +227,16 @@ def test_fixes_work() -> None:
         ).violations
     for value in (32, 64):
         assert not examine(TINY, [f"training.global_batch_size={value}"]).violations
+
+
+def test_defaults_stay_within_bounds() -> None:
+    most = 2**53
+    found = examine("gpt-22b-frontier", [f"nodes={most}", "training.global_batch_size=0"]).violations
+    assert {violation.path for violation in found} == {"nodes", "training.global_batch_size"}
+    document = load_run(TINY, [f"model.hidden_size={most // 4}"])
+    assert document.spec.model.ffn_hidden_size == most
+    (violation,) = examine(TINY, [f"model.hidden_size={most}"]).violations
+    assert violation.path == "model.hidden_size"
 
 
 def test_huge_numbers_take_no_time() -> None:

@@ -65,6 +65,7 @@ def refused(text: str) -> Violation:
         (".nan", ".nan"),  # no key of ours may be infinite or not a number
         ("1e999", "1e999"),
         ("9" * 5000, "9" * 5000),  # Python refuses to convert it
+        ("{'<<': 1}", {"<<": 1}),
         ("[1, [a], {b: 2}]", [1, ["a"], {"b": 2}]),
     ],
 )
@@ -104,9 +105,9 @@ def test_anchors_and_merge_keys() -> None:
         ("a: 1\nb: *nothing\n", "b", 2, "*nothing"),
         ("a: 1\n---\nb: 2\n", "", 2, "second document"),
         ("a: {b: 1\nc: 2\n", "", 2, "is not YAML"),
-        ("a: b: c\n", "", 1, "is not YAML"),
+        ("a: b: c\n", "", 1, "is not YAML: mapping values are not allowed"),
         ("a:\n\tb: 1\n", "", 2, "is not YAML"),
-        ("a: 1\nb: \x07\n", "", 2, "is not YAML"),
+        ("a: 1\nb: \x07\n", "", 2, "characters are not allowed"),
         ("[a, b]: 1\n", "", 1, "a key must be a word"),
         ("a: {<<: 3}\n", "a", 1, "merges mappings only"),
         ("a: " + "[" * 50 + "]" * 50, None, 1, "deep"),
