@@ -214,6 +214,8 @@ def test_annotate_fills_what_a_violation_lacks(write: Write) -> None:
     lacking = Violation("layout.tensor", None, "is wrong", "change it")
     (full,) = document.annotate(SpecError([lacking])).violations
     assert (full.file, full.line, full.value) == ("run.yaml", 5, 2)
+    (section,) = document.annotate(SpecError([Violation("layout", None, "a", "b")])).violations
+    assert (section.line, section.value) == (4, None)
     placed = Violation("layout.tensor", 7, "is wrong", "change it", "elsewhere", 1)
     assert document.annotate(SpecError([placed])).violations == (placed,)
 

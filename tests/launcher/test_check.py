@@ -82,7 +82,7 @@ def test_what_the_rules_said_is_not_said_again_by_the_layout() -> None:
 small = st.integers(-1, 20) | st.sampled_from([2**53, 64, 100_000])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     keys=st.dictionaries(
         st.sampled_from(
