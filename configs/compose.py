@@ -14,7 +14,7 @@ from typing import get_args
 from frontrunner.configs import huggingface, presets
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.presets import Kind
-from frontrunner.configs.schema import SHARDING_PRESETS, Preset
+from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Source, read_file, read_text
 
 COMMAND_LINE = "command line"

@@ -12,31 +12,20 @@ from collections.abc import Callable
 from operator import floordiv
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Strict,
-    Tag,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
+from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
+
+from frontrunner.configs.sharding import Precision, ShardingSpec
+from frontrunner.configs.types import (
+    LARGEST,
+    Count,
+    Frozen,
+    Name,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    say,
 )
-from pydantic_core import PydanticCustomError, ValidationError
-
-
-def _say(message: str, fix: str) -> WrapValidator:
-    """Replaces whatever a type with several forms finds wrong by one sentence and one fix."""
-
-    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        try:
-            return handler(value)
-        except ValidationError:
-            raise PydanticCustomError("said", "{message}", {"message": message, "fix": fix}) from None
-
-    return WrapValidator(validate)
 
 
 def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]], Any]:
@@ -44,41 +33,7 @@ def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]],
     return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None
 
 
-LARGEST = 2**53  # whole numbers up to here are exact in JSON
-PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[
-    str,
-    Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$"),
-    _say("must be text of 1 to 100 characters on one line", "write such a text, in quotes if it is a number"),
-]
-Level = Literal["package", "node", "all"]
-Degree = Annotated[
-    Level | PositiveInt,
-    _say("must be a level (package, node, all) or a number of ranks", "write package, node, all or a number"),
-]
-Preset = Literal["ddp", "zero1", "zero2", "zero3", "hsdp", "three_level"]
-Precision = Literal["float32", "bfloat16", "float16"]
 Recompute = Literal["none", "selective", "full"]
-
-#: Degrees (weights, gradients, optimizer) of each sharding preset.
-SHARDING_PRESETS: dict[Preset, tuple[Level | int, Level | int, Level | int]] = {
-    "ddp": (1, 1, 1),
-    "zero1": (1, 1, "all"),
-    "zero2": (1, "all", "all"),
-    "zero3": ("all", "all", "all"),
-    "hsdp": ("node", "node", "node"),
-    "three_level": ("package", "node", "all"),
-}
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class SourceSpec(Frozen):
@@ -89,7 +44,7 @@ class SourceSpec(Frozen):
     date: Annotated[
         str,
         Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$"),
-        _say("must be a date, YYYY-MM-DD or the beginning of one", "write it so; a year alone in quotes"),
+        say("must be a date, YYYY-MM-DD or the beginning of one", "write it so; a year alone in quotes"),
     ]
     """Date of the source, YYYY-MM-DD (or YYYY-MM, YYYY)."""
     status: Literal["verified", "secondary", "computed", "inferred", "memory", "assumed"] = "verified"
@@ -201,21 +156,6 @@ class MachineSpec(Frozen):
         return self.packages_per_node * self.devices_per_package
 
 
-class ShardingSpec(Frozen):
-    """Over how many data-parallel ranks each kind of state is cut: a preset, or levels and numbers.
-
-    The loader resolves a preset into the three degrees and keeps its name for display.
-    """
-
-    preset: Preset | None = None
-    """A named triple of degrees; instead of the degrees."""
-    weights: Degree = SHARDING_PRESETS["three_level"][0]
-    gradients: Degree = SHARDING_PRESETS["three_level"][1]
-    """weights must divide it."""
-    optimizer: Degree = SHARDING_PRESETS["three_level"][2]
-    """gradients must divide it, and it the data-parallel ranks."""
-
-
 class LayoutSpec(Frozen):
     """How the work is cut; what tensor x pipeline leaves of the devices is data parallel."""
 
@@ -266,7 +206,7 @@ class OptimizerSpec(Frozen):
     betas: Annotated[
         tuple[Probability, Probability],
         Strict(False),
-        _say("must be two numbers, each at least 0 and below 1", "write two, as in [0.9, 0.95]"),
+        say("must be two numbers, each at least 0 and below 1", "write two, as in [0.9, 0.95]"),
     ] = (0.9, 0.95)
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1

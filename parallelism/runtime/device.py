@@ -14,7 +14,7 @@ from typing import Any
 import megatron.core.pipeline_parallel.schedules as schedules
 import torch
 
-from frontrunner.configs.schema import Precision
+from frontrunner.configs.sharding import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump, load_run, read_resolved
-from frontrunner.configs.schema import LayoutSpec, ShardingSpec
+from frontrunner.configs.schema import LayoutSpec
+from frontrunner.configs.sharding import ShardingSpec
 
 Write = Callable[..., Path]
 SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from frontrunner.configs import load, presets
-from frontrunner.configs.schema import SHARDING_PRESETS, ModelSpec
+from frontrunner.configs.schema import ModelSpec
+from frontrunner.configs.sharding import SHARDING_PRESETS
 
 MACHINES = ["emulated", "frontier", "lumi-g", "workstation"]
 MODELS = [
@@ -185,6 +186,7 @@ def test_sharding_presets_are_those_of_the_lattice() -> None:
         "zero1": (1, 1, "all"),
         "zero2": (1, "all", "all"),
         "zero3": ("all", "all", "all"),
+        "zeropp": ("all", "all", "all"),
         "hsdp": ("node", "node", "node"),
         "three_level": ("package", "node", "all"),
     }

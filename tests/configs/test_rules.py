@@ -164,16 +164,16 @@ BROKEN = [
         TINY,
         ["optimizer.warmup_steps=301"],
         "optimizer.warmup_steps",
-        "at most training.steps 300",
-        "at most 300",
+        "at most training.steps 260",
+        "at most 260",
     ),
     (TINY, ["optimizer.decay_steps=19"], "optimizer.decay_steps", "at least warmup_steps 20", "lower"),
     (
         TINY,
         ["optimizer.min_learning_rate=0.01"],
         "optimizer.min_learning_rate",
-        "must be at most learning_rate 0.003",
-        "use at most 0.003",
+        "must be at most learning_rate 0.004",
+        "use at most 0.004",
     ),
 ]
 SOUND = [
@@ -188,7 +188,7 @@ SOUND = [
         TINY,
         ["training.validation_samples=0", "training.validate_every_steps=0", "data.validation_fraction=0"],
     ),
-    (TINY, ["optimizer.warmup_steps=300", "optimizer.decay_steps=300"]),
+    (TINY, ["optimizer.warmup_steps=260", "optimizer.decay_steps=260"]),
     (TINY, ["nodes=16", "training.global_batch_size=256"]),
     (BIG, ["layout.tensor=8", "layout.pipeline=2"]),
     (BIG, ["training.global_batch_size=642"]),  # 321 micro-batches over 8 stages: only interleaving minds
