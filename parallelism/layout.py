@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import Degree, RunSpec
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.sharding import Degree
 
 LEVELS = ("package", "node", "network")
 
@@ -45,16 +46,18 @@ class Position(NamedTuple):
 class Groups(NamedTuple):
     """The ranks that one rank works with, itself included, in increasing order.
 
-    ``weights`` gather a weight shard's unit. ``gradients`` is the block inside which each micro-batch's
-    gradients are reduced. ``node_hop`` holds the ranks with the same weight shard inside that block,
-    ``network_hop`` those with the same gradient shard inside the optimizer's block, ``replicas`` those
-    with the same optimizer shard. ``embedding`` are the first and last stage (the rank alone on others).
+    ``weights`` gather a unit for the forward, ``secondary`` for the backward where it has shards of its own
+    (the same ranks where not). ``gradients`` is the block inside which each micro-batch's gradients are
+    reduced. ``node_hop`` holds the ranks with the same weight shard inside that block, ``network_hop`` those
+    with the same gradient shard inside the optimizer's block, ``replicas`` those with the same optimizer
+    shard. ``embedding`` are the first and last stage (the rank alone on others).
     """
 
     tensor: tuple[int, ...]
     data: tuple[int, ...]
     pipeline: tuple[int, ...]
     weights: tuple[int, ...]
+    secondary: tuple[int, ...]
     gradients: tuple[int, ...]
     node_hop: tuple[int, ...]
     network_hop: tuple[int, ...]
@@ -75,6 +78,7 @@ class Layout:
     weights: int
     gradients: int
     optimizer: int
+    secondary: int
 
     @property
     def world_size(self) -> int:
@@ -109,8 +113,10 @@ class Layout:
         data = world // model_ranks
         violations: list[Violation] = []
         degrees: dict[str, int] = {}
-        for kind in ("weights", "gradients", "optimizer"):
-            value: Degree = getattr(layout.sharding, kind)
+        for kind in ("weights", "gradients", "optimizer", "secondary"):
+            value: Degree = getattr(layout.sharding, kind) or layout.sharding.weights
+            if kind == "secondary" and layout.sharding.preset == "zeropp":
+                value = layout.sharding.secondary or "node"
             try:
                 degrees[kind] = _resolve(value, spec, data)
             except ValueError as error:
@@ -168,12 +174,27 @@ class Layout:
             data=block(self.data),
             pipeline=tuple(self.rank(tensor, data, p) for p in range(self.pipeline)),
             weights=block(self.weights),
+            secondary=block(self.secondary),
             gradients=block(self.gradients),
             node_hop=block(self.gradients, self.weights),
             network_hop=block(self.optimizer, self.gradients),
             replicas=block(self.data, self.optimizer),
             embedding=tuple(sorted({self.rank(tensor, data, p) for p in ends})),
         )
+
+    def stages(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
+        """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network.
+
+        One stage where the ranks share a node, or hold one or unequal numbers of ranks a node.
+        """
+        nodes: dict[int, list[int]] = {}
+        for other in ranks:
+            nodes.setdefault(other // self.devices_per_node, []).append(other)
+        inside = nodes[rank // self.devices_per_node]
+        if len(nodes) == 1 or len(inside) == 1 or len({len(members) for members in nodes.values()}) > 1:
+            return (ranks,)
+        index = inside.index(rank)
+        return (tuple(inside), tuple(members[index] for members in nodes.values()))
 
     def level_between(self, a: int, b: int) -> str:
         """The fastest level that two different ranks share: ``package``, ``node`` or ``network``."""
@@ -194,6 +215,7 @@ class Layout:
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
+            "secondary": self.secondary,
         }
 
 
@@ -237,15 +259,16 @@ def _run_lengths(first: int, stride: int, count: int, span: int) -> set[int]:
 def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) -> list[Violation]:
     chain = [("weights", degrees["weights"]), ("gradients", degrees["gradients"])]
     chain += [("optimizer", degrees["optimizer"]), ("data-parallel ranks", data)]
+    pairs = [*zip(chain, chain[1:], strict=False), (("secondary", degrees["secondary"]), chain[0])]
     violations = []
-    for (inner, small), (outer, large) in zip(chain, chain[1:], strict=False):
+    for (inner, small), (outer, large) in pairs:
         if large % small:
             violations.append(
                 Violation(
                     f"layout.sharding.{inner}",
                     getattr(sharding, inner),
                     f"{inner} {small} must divide {outer} {large} "
-                    "(weights | gradients | optimizer | data-parallel ranks)",
+                    "(secondary | weights | gradients | optimizer | data-parallel ranks)",
                     f"use a divisor of {large}",
                 )
             )

@@ -1,7 +1,6 @@
 """The communicators of one rank, made from its layout's groups.
 
-Groups with the same ranks share one communicator (each costs hundreds of MiB of device memory on RCCL),
-and only the members of a group take part in making it, so that start-up does not grow with the world.
+Only the members of a group take part in making it, so that start-up does not grow with the world.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.process_groups_config import ProcessGroupCollection
 
-from frontrunner.parallelism.layout import Coordinates, Groups, Layout, Position
+from frontrunner.parallelism.layout import Coordinates, Layout, Position
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size()
@@ -24,24 +23,31 @@ Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size(
 
 @dataclass(frozen=True)
 class ProcessGroups:
-    """One rank's place in the layout and its communicators, named as in :class:`Groups`."""
+    """One rank's place in the layout and its communicators, named as in :class:`Groups`.
+
+    Each hop of the sharding engine has a communicator of its own even where ranks coincide: hops overlap,
+    and what follows a collective is issued when that is complete, at a moment that differs between ranks.
+    ``block_stages``, ``network_stages`` and ``replica_stages`` are the groups of each reduction in order.
+    """
 
     layout: Layout
     rank: int
     coordinates: Coordinates
     position: Position
-    ranks: Groups
     tensor: Group
     data: Group
     pipeline: Group
-    weights: Group
-    gradients: Group
-    node_hop: Group
-    network_hop: Group
-    replicas: Group
     embedding: Group
     itself: Group
     world: Group
+    weights: Group
+    secondary: Group
+    node_hop: Group
+    network_hop: Group
+    replicas: Group
+    block_stages: tuple[Group, ...]
+    network_stages: tuple[Group, ...]
+    replica_stages: tuple[Group, ...]
 
     def for_megatron(self) -> ProcessGroupCollection:
         """The groups that megatron-core's model and schedules ask for."""
@@ -67,13 +73,21 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         device_id=device if device.type == "cuda" else None,
     )
     rank = rendezvous.rank
-    groups = layout.groups(rank)
-    made: dict[tuple[int, ...], Group] = {tuple(range(layout.world_size)): dist.group.WORLD}
+    ranks = layout.groups(rank)
+    shared: dict[tuple[int, ...], Group] = {tuple(range(layout.world_size)): dist.group.WORLD}
 
-    def group(ranks: tuple[int, ...]) -> Group:
-        if ranks not in made:
-            made[ranks] = dist.new_group(list(ranks), use_local_synchronization=True)
-        return made[ranks]
+    def join(members: tuple[int, ...]) -> Group:
+        if members not in shared:
+            shared[members] = _make(members)
+        return shared[members]
+
+    itself = join((rank,))
+
+    def own(members: tuple[int, ...]) -> Group:
+        return _make(members) if len(members) > 1 else itself
+
+    def stages(members: tuple[int, ...]) -> tuple[Group, ...]:
+        return tuple(own(stage) for stage in layout.stages(members, rank))
 
     # Sequence-parallel layers gather into a buffer that megatron-core makes with its own groups.
     parallel_state.destroy_global_memory_buffer()
@@ -84,8 +98,22 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         rank=rank,
         coordinates=coordinates,
         position=layout.position(coordinates.data),
-        ranks=groups,
-        itself=group((rank,)),
+        tensor=join(ranks.tensor),
+        data=join(ranks.data),
+        pipeline=join(ranks.pipeline),
+        embedding=join(ranks.embedding),
+        itself=itself,
         world=dist.group.WORLD,
-        **{name: group(ranks) for name, ranks in groups._asdict().items()},
+        weights=own(ranks.weights),
+        secondary=own(ranks.secondary) if layout.secondary < layout.weights else itself,
+        node_hop=own(ranks.node_hop),
+        network_hop=own(ranks.network_hop),
+        replicas=own(ranks.replicas),
+        block_stages=stages(ranks.gradients),
+        network_stages=stages(ranks.network_hop),
+        replica_stages=stages(ranks.replicas),
     )
+
+
+def _make(members: tuple[int, ...]) -> Group:
+    return dist.new_group(list(members), use_local_synchronization=True)

@@ -44,6 +44,7 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
             _run(spec, trainer, writer.write)
     else:
         _run(spec, trainer, lambda *_, **__: None)
+    trainer.settle()
     # Only after success: a failed rank must not wait for the others before it can say why.
     dist.destroy_process_group()
 

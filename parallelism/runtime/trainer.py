@@ -74,6 +74,10 @@ class Trainer:
         self.engine.release()
         return self._mean(loss, len(batches))
 
+    def settle(self) -> None:
+        """Wait for what the last step left on its way."""
+        self.engine.gatherer.join()
+
     def average_sent(self) -> dict[str, float]:
         """Bytes that a rank sent in the last step by level, averaged over the world."""
         total = torch.tensor([self.sent[level] for level in LEVELS], dtype=torch.float64, device=self.device)

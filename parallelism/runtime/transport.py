@@ -39,19 +39,22 @@ class Transport:
         self.waited_s = 0.0
         self._ranks: dict[Group, list[int]] = {}
 
-    def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> None:
-        """``output`` [n * len(shard)] from each rank's ``shard``, in the group's order."""
+    def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> Any:
+        """Start gathering ``output`` [n * len(shard)] from each rank's ``shard``, in the group's order."""
         self._count_ring(group, shard.nbytes * (group.size() - 1))
-        with self._waiting():
-            _all_gather(output, shard, group=group)
+        return _all_gather(output, shard, group=group, async_op=True)
 
-    def exchange(self, received: torch.Tensor, chunks: torch.Tensor, group: Group) -> None:
-        """All-to-all of [n, m] chunks: row i goes to the group's rank i, which is where row i came from."""
+    def exchange(self, received: torch.Tensor, chunks: torch.Tensor, group: Group) -> Any:
+        """Start an all-to-all of [n, m] chunks: row i goes to the group's rank i, and i came from there."""
         for other in self._members(group):
             if other != self.rank:
-                self.sent[self.layout.level_between(self.rank, other)] += chunks[0].nbytes
+                self.count_to(other, chunks[0].nbytes)
+        return dist.all_to_all_single(received, chunks, group=group, async_op=True)
+
+    def wait(self, work: Any) -> None:
+        """Wait for a collective that was started."""
         with self._waiting():
-            dist.all_to_all_single(received, chunks, group=group)
+            work.wait()
 
     def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:
         """Sum (or ``op``) over the group, in place."""

@@ -94,7 +94,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     gradients = draw(st.sampled_from(DIVISORS[optimizer]))
     weights = draw(st.sampled_from(DIVISORS[gradients]))
     tensor, pipeline = draw(st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 3)]))
-    return Layout(data * tensor * pipeline, 1, 1, tensor, pipeline, 1, weights, gradients, optimizer)
+    return Layout(data * tensor * pipeline, 1, 1, tensor, pipeline, 1, weights, gradients, optimizer, weights)
 
 
 @given(layouts())
@@ -138,7 +138,7 @@ def test_a_level_is_the_placement(nodes: int, node: tuple[int, int], tensor: int
         layout={"tensor": tensor, "pipeline": pipeline},
     )
     data = nodes * 8 // (tensor * pipeline)
-    grid = Layout(nodes, 8, devices, tensor, pipeline, 1, 1, 1, 1)
+    grid = Layout(nodes, 8, devices, tensor, pipeline, 1, 1, 1, 1, 1)
     sizes = set()
     for t, p in product(range(tensor), range(pipeline)):
         sizes |= set(Counter(grid.rank(t, d, p) // 8 for d in range(data)).values())

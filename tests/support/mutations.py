@@ -12,14 +12,15 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Groups, Layout
 from frontrunner.parallelism.runtime import trainer
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
-from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.unit import Geometry, Unit
+from frontrunner.parallelism.runtime.sharding.weights import Gatherer
 
 _config = transformer_config
 _groups = Layout.groups
 _of = Geometry.of
 _collect = Reducer.collect
+_within_block = Reducer.within_block
 
 
 def _nothing(*_: Any) -> None:
@@ -31,11 +32,11 @@ def _network_hop_crosses_dies(self: Layout, rank: int) -> Groups:
     return _groups(self, rank)._replace(network_hop=tuple(sorted((rank, (rank + 8) % 16 ^ 1))))
 
 
-def _shards_in_rank_order(numel: int, layout: Layout, position: Any) -> Geometry:
+def _shards_in_rank_order(numel: int, layout: Layout, position: Any, alignment: int) -> Geometry:
     """Every rank takes the shard of its neighbour in the node."""
     parts = layout.gradients // layout.weights
     moved = position._replace(gradients=(position.gradients + 1) % parts)
-    right, wrong = _of(numel, layout, position), _of(numel, layout, moved)
+    right, wrong = _of(numel, layout, position, alignment), _of(numel, layout, moved, alignment)
     return Geometry(right.padded, right.weights, wrong.gradients, wrong.optimizer)
 
 
@@ -43,8 +44,17 @@ def _drop_one_parameter(self: Reducer, unit: Unit, key: str, gradient: torch.Ten
     _collect(self, unit, key, gradient * 0 if key.endswith("linear_fc2.weight") else gradient)
 
 
-def _no_gather_in_the_node(self: ShardingEngine, unit: Unit) -> None:
-    unit.own(unit.weights, unit.geometry.weights).copy_(unit.master)
+def _no_gather(self: Gatherer, unit: Unit) -> None:
+    unit.encode_master()
+
+
+def _stop_before_the_network(self: Reducer, unit: Unit, last: bool) -> None:
+    _within_block(self, unit, False)
+
+
+def _stop_before_the_block(self: Reducer, unit: Unit, last: bool) -> None:
+    if last:
+        self.network_lane.submit(self._network_job(unit))
 
 
 def _first_micro_batch_only(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
@@ -65,12 +75,12 @@ def _patch(owner: Any, name: str, value: Any) -> Callable[[], None]:
 
 MUTATIONS: dict[str, Callable[[], None]] = {
     "network hop joins the wrong ranks": _patch(Layout, "groups", _network_hop_crosses_dies),
-    "no reduction across the network": _patch(Reducer, "across_network", _nothing),
-    "no reduction inside the node": _patch(Reducer, "within_block", _nothing),
+    "no reduction across the network": _patch(Reducer, "within_block", _stop_before_the_network),
+    "no reduction inside the node": _patch(Reducer, "within_block", _stop_before_the_block),
     "no reduction over tensor ranks and tied stages": _patch(Reducer, "across_tensor_ranks", _nothing),
     "a shard of the neighbour": _patch(Geometry, "of", staticmethod(_shards_in_rank_order)),
     "a parameter's gradient dropped": _patch(Reducer, "collect", _drop_one_parameter),
-    "updated weights not gathered": _patch(ShardingEngine, "_gather_update", _no_gather_in_the_node),
+    "updated weights not gathered": _patch(Gatherer, "update", _no_gather),
     "megatron's default hops": _patch(trainer, "transformer_config", _megatrons_default_hops),
     "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
 }

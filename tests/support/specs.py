@@ -52,11 +52,13 @@ NEOX = GPT | {
 }
 MODELS = {"gpt": GPT, "llama": LLAMA, "neox": NEOX}
 
+FLOAT32_WIRE = dict.fromkeys(("weights", "gradients", "network"), "float32")
 DEGREES: dict[str, tuple[int | str, int | str, int | str]] = {
     "ddp": (1, 1, 1),
     "zero1": (1, 1, "all"),
     "zero2": (1, "all", "all"),
     "zero3": ("all", "all", "all"),
+    "zeropp": ("all", "all", "all"),
     "hsdp": ("node", "node", "node"),
     "three_level": ("package", "node", "all"),
 }
@@ -72,9 +74,10 @@ def run_spec(
     layout: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     optimizer: dict[str, Any] | None = None,
+    wire: dict[str, Any] | None = None,
     data: Any = "synthetic",
 ) -> RunSpec:
-    """A run of a tiny model on ``nodes`` x ``packages`` x ``devices`` CPU ranks."""
+    """A run of a tiny model on ``nodes`` x ``packages`` x ``devices`` CPU ranks; wires default to float32."""
     preset = sharding if isinstance(sharding, str) else None
     weights, gradients, states = DEGREES[sharding] if isinstance(sharding, str) else sharding
     link = {"bandwidth_bytes_per_s": 1e9, "latency_s": 1e-6}
@@ -109,6 +112,7 @@ def run_spec(
                     "weights": weights,
                     "gradients": gradients,
                     "optimizer": states,
+                    "wire": wire or FLOAT32_WIRE,
                 },
             }
             | (layout or {}),

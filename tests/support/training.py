@@ -14,6 +14,8 @@ from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
+from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.trainer import Trainer
 from support.mutations import MUTATIONS
 
@@ -55,6 +57,7 @@ def curve(rendezvous: Rendezvous, spec: RunSpec, mutation: str | None = None) ->
         losses.append(loss)
         norms.append(result.gradient_norm)
         skipped.append(result.skipped)
+    trainer.settle()
     found = Curve(losses, norms, skipped, trainer.optimizer.bytes_held(), trainer.sent)
     dist.destroy_process_group()
     return found
@@ -63,7 +66,7 @@ def curve(rendezvous: Rendezvous, spec: RunSpec, mutation: str | None = None) ->
 def checksum(rendezvous: Rendezvous, spec: RunSpec) -> float:
     trainer = make_trainer(rendezvous, spec)
     dist.destroy_process_group()
-    return float(sum(unit.weights.double().sum().item() for unit in trainer.engine.units))
+    return float(sum(unit.master.double().sum().item() for unit in trainer.engine.units))
 
 
 def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> list[tuple[bool, float, float]]:
@@ -83,7 +86,7 @@ def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> li
         _, result, _ = trainer.step(number, data)
         if number == 0 and rendezvous.rank == 3:
             del trainer.engine.begin_step
-        checksum = sum(unit.weights.double().sum().item() for unit in trainer.engine.units)
+        checksum = sum(unit.master.double().sum().item() for unit in trainer.engine.units)
         seen.append((result.skipped, trainer.optimizer.loss_scale.value, checksum))
     dist.destroy_process_group()
     return seen
@@ -97,3 +100,40 @@ def masks(rendezvous: Rendezvous, spec: RunSpec) -> tuple[list[float], list[floa
         inside = torch.rand(8).tolist()
     dist.destroy_process_group()
     return outside, inside
+
+
+def gathered_units(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, list[str]]:
+    """The most units that were gathered or on their way at once in a step, and those left after it."""
+    trainer = make_trainer(rendezvous, spec)
+    units, most = trainer.engine.units, 0
+    allocate = Unit.allocate
+
+    def counted(unit: Unit) -> None:
+        nonlocal most
+        allocate(unit)
+        most = max(most, sum(u.full.untyped_storage().nbytes() > 0 for u in units))
+
+    Unit.allocate = counted  # type: ignore[method-assign,assignment]
+    trainer.step(0, Patterns(spec))
+    dist.destroy_process_group()
+    return most, [unit.name for unit in units if unit.full.untyped_storage().nbytes()]
+
+
+def without_a_gradient(rendezvous: Rendezvous, spec: RunSpec) -> list[float]:
+    """Losses of a run in which one bias gets no gradient in every second step."""
+    trainer = make_trainer(rendezvous, spec)
+    data, collect = Patterns(spec), ShardingEngine._collect
+    number = 0
+
+    def skipping(engine: Any, unit: Any, key: str, parameter: Any, chunk: Any) -> None:
+        if number % 2 and key.endswith("layers.1.mlp.linear_fc1.bias"):
+            parameter.grad = None
+            return
+        collect(engine, unit, key, parameter, chunk)
+
+    ShardingEngine._collect = skipping  # type: ignore[method-assign,assignment]
+    losses = []
+    for number in range(spec.training.steps):
+        losses.append(trainer.step(number, data)[0])
+    dist.destroy_process_group()
+    return losses

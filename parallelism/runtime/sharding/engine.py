@@ -1,9 +1,10 @@
 """The sharding engine: gathers weights before use and reduces gradients after it, on any degrees.
 
 Hooks on a built model do everything; the model's code knows nothing of sharding. In the forward and the
-backward a unit's weights are gathered when a module that needs them is entered and freed when another
-unit is. Gradients are collected as autograd finishes each parameter. Reductions are issued in one fixed
-order of units (the reverse of first use), so that ranks agree on it even if a parameter got no gradient.
+backward a unit's weights are gathered when a module that needs them is entered, while the next unit's are
+on their way, and freed when another unit is entered: two units are there at most. Gradients are
+collected as autograd finishes each parameter. Reductions are issued in one fixed order of units (the
+reverse of first use), so that ranks agree on it even if a parameter got no gradient.
 """
 
 from __future__ import annotations
@@ -18,20 +19,29 @@ from frontrunner.parallelism.runtime.gpt.build import LanguageModel, UnitPlan, p
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.sharding.parameters import describe, initial_values
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
-from frontrunner.parallelism.runtime.sharding.unit import Unit
+from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Unit
+from frontrunner.parallelism.runtime.sharding.weights import Gatherer
 from frontrunner.parallelism.runtime.transport import Transport
+from frontrunner.parallelism.runtime.wire.formats import wire_format
 
 
-class ChunkBackward:
-    """Progress of one chunk's backward: which parameters have their gradient, which units are reduced."""
+class Chunk:
+    """A model chunk's units in order of use, and how far its backward has come."""
 
-    def __init__(self, units: list[Unit]) -> None:
-        self.order = units[::-1]
-        self.restart()
+    def __init__(self, units: list[Unit], accumulation: int) -> None:
+        self.reduction_order = units[::-1]
+        self.visits: list[tuple[Unit, bool]] = []  # as modules use them; False: the backward does not
+        self.accumulation = accumulation
+        self.micro_batch = 0
+        self._restart()
 
-    def restart(self) -> None:
-        self.missing = {unit: set(unit.parameters) for unit in self.order}
-        self.next = 0
+    def end_backward(self) -> None:
+        self.micro_batch = (self.micro_batch + 1) % self.accumulation
+        self._restart()
+
+    def _restart(self) -> None:
+        self.missing = {unit: set(unit.parameters) for unit in self.reduction_order}
+        self.reduced = 0
         self.running = False
 
 
@@ -46,32 +56,23 @@ class ShardingEngine:
         transport: Transport,
         device: torch.device,
     ) -> None:
+        self.spec = spec
         self.groups = groups
         self.transport = transport
-        self.reducer = Reducer(groups, transport, DTYPES[spec.training.precision])
+        self.device = device
+        self.gatherer = Gatherer(groups, transport, device)
+        wires = spec.layout.sharding.wires(spec.training.precision)
+        block, network = (wire_format(name, wires.block) for name in (wires.gradients, wires.network))
+        self.weight_wire = wire_format(
+            wires.weights if groups.layout.weights > 1 else spec.training.precision, wires.block
+        )
+        quantised = any(wire.name.startswith("int") for wire in (self.weight_wire, block, network))
+        self.alignment = wires.block if quantised else ALIGNMENT
+        self.reducer = Reducer(groups, transport, device, DTYPES[spec.training.precision], block, network)
         self.units: list[Unit] = []
-        self.active: Unit | None = None
-        for chunk in chunks:
-            described = describe(chunk, spec.model, groups, spec.layout.sequence_parallel)
-            plans = plan_units(chunk)
-            units = [
-                Unit(
-                    plan.name,
-                    {key: described[key] for key in plan.parameters},
-                    groups.layout,
-                    groups.position,
-                    device,
-                    DTYPES[spec.training.precision],
-                    DTYPES[spec.training.gradient_dtype],
-                )
-                for plan in plans
-            ]
-            progress = ChunkBackward(units)
-            for unit, plan in zip(units, plans, strict=True):
-                self._install(chunk, unit, plan, progress)
-                unit.fill(lambda parameter: initial_values(parameter, spec.training.seed))
-                unit.free()
-            self.units += units
+        self.held: list[Unit] = []  # gathered or on their way: the one in use and the next
+        for model in chunks:
+            self._install(model)
 
     def begin_step(self) -> None:
         """Forget the last step's gradients."""
@@ -79,86 +80,133 @@ class ShardingEngine:
             unit.gradients.zero_()
 
     def finish_gradients(self) -> None:
-        """After the last micro-batch: reduce what crosses the network once per step."""
+        """After the last micro-batch: wait for the reductions."""
         self.release()
-        for unit in self.units:
-            self.reducer.across_network(unit)
+        self.reducer.join()
         self.reducer.across_tensor_ranks(self.units)
 
     def gather_updated(self) -> None:
-        """After the optimizer: bring each weight shard up to date."""
+        """After the optimizer: start to bring each weight shard up to date."""
         for unit in self.units:
-            self._gather_update(unit)
+            self.gatherer.update(unit)
 
     def release(self) -> None:
         """Free the gathered weights that are still held."""
-        if self.active is not None:
-            self.active.free()
-            self.active = None
+        for unit in self.held:
+            self.gatherer.finish(unit)
+            unit.free()
+        self.held = []
 
-    def _install(self, chunk: LanguageModel, unit: Unit, plan: UnitPlan, progress: ChunkBackward) -> None:
-        """Put the unit's views into the chunk's modules and hook the modules that use them."""
-        for key in plan.parameters:
-            path, _, leaf = key.rpartition(".")
-            parameter = torch.nn.Parameter(unit.view(key))
-            chunk.get_submodule(path).register_parameter(leaf, parameter)
-            parameter.register_post_accumulate_grad_hook(
-                lambda p, unit=unit, key=key: self._collect(unit, key, p, progress)
-            )
-        for module in plan.modules:
-            module.register_forward_pre_hook(lambda *_, unit=unit: self._enter(unit))
-            if module not in plan.lookups:
-                module.register_forward_hook(
-                    lambda _module, _args, output, unit=unit: self._hook_backward(unit, output)
+    def _install(self, model: LanguageModel) -> None:
+        """Make a chunk's units, put their views into its modules and hook the modules that use them."""
+        described = describe(model, self.spec.model, self.groups, self.spec.layout.sequence_parallel)
+        plans = plan_units(model)
+        units = [self._make(plan, {key: described[key] for key in plan.parameters}) for plan in plans]
+        chunk = Chunk(units, self.spec.grad_accum_steps)
+        uses = [
+            (module, unit, plan) for unit, plan in zip(units, plans, strict=True) for module in plan.modules
+        ]
+        order = {id(module): index for index, module in enumerate(model.modules())}
+        for module, unit, plan in sorted(uses, key=lambda use: order[id(use[0])]):
+            self._hook(module, unit, plan, chunk)
+        for unit, plan in zip(units, plans, strict=True):
+            for key in plan.parameters:
+                path, _, leaf = key.rpartition(".")
+                parameter = torch.nn.Parameter(unit.view(key))
+                model.get_submodule(path).register_parameter(leaf, parameter)
+                parameter.register_post_accumulate_grad_hook(
+                    lambda p, unit=unit, key=key: self._collect(unit, key, p, chunk)
                 )
+            unit.fill(lambda parameter: initial_values(parameter, self.spec.training.seed))
+            unit.free()
+        self.units += units
 
-    def _hook_backward(self, unit: Unit, output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple) else output
-        if tensor.requires_grad:
-            tensor.register_hook(lambda _gradient: self._enter(unit))
+    def _make(self, plan: UnitPlan, parameters: dict[str, Any]) -> Unit:
+        precision, sharding = self.spec.training, self.spec.layout.sharding
+        layout = self.groups.layout
+        unit = Unit(
+            plan.name,
+            parameters,
+            layout,
+            self.groups.position,
+            self.device,
+            DTYPES[precision.precision],
+            DTYPES[precision.gradient_dtype],
+            self.weight_wire,
+            self.alignment,
+        )
+        if layout.secondary < layout.weights:
+            rows = layout.optimizer // layout.secondary
+            unit.secondary = torch.zeros(rows, unit.rows.size(1), dtype=torch.uint8, device=self.device)
+        if sharding.wires(precision.precision).error_feedback and layout.gradients > 1:
+            unit.residual = torch.zeros(
+                unit.geometry.padded, dtype=DTYPES[precision.precision], device=self.device
+            )
+        return unit
 
-    def _enter(self, unit: Unit) -> None:
-        """A module of ``unit`` is about to run, forward or backward."""
-        if self.active is unit:
+    def _hook(self, module: torch.nn.Module, unit: Unit, plan: UnitPlan, chunk: Chunk) -> None:
+        lookup = module in plan.lookups
+        if not chunk.visits or chunk.visits[-1][0] is not unit:
+            chunk.visits.append((unit, not lookup))
+        else:
+            chunk.visits[-1] = (unit, chunk.visits[-1][1] or not lookup)
+        visit = len(chunk.visits) - 1
+
+        def enter(*_: Any) -> None:
+            self._enter(chunk, visit, backward=False)
+
+        def enter_backward(_gradient: torch.Tensor) -> None:
+            self._enter(chunk, visit, backward=True)
+
+        def after_forward(_module: Any, _args: Any, output: Any) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            if tensor.requires_grad:
+                tensor.register_hook(enter_backward)
+
+        module.register_forward_pre_hook(enter)
+        if not lookup:
+            module.register_forward_hook(after_forward)
+
+    def _enter(self, chunk: Chunk, visit: int, backward: bool) -> None:
+        """A module is about to run: have its unit gathered, the next one coming, and no other."""
+        unit, _ = chunk.visits[visit]
+        self.reducer.advance()
+        self.gatherer.advance()
+        following = visit - 1 if backward else visit + 1
+        coming = [unit]
+        if 0 <= following < len(chunk.visits) and (chunk.visits[following][1] or not backward):
+            coming.append(chunk.visits[following][0])
+        if coming == self.held:
             return
-        self.release()
-        self.active = unit
-        if not unit.gathered:
-            unit.allocate()
-            self.transport.all_gather(unit.full, unit.weights, self.groups.weights)
-            unit.gathered = True
+        for other in self.held:
+            if other not in coming:
+                self.gatherer.finish(other)
+                other.free()
+        self.held = coming
+        for each in coming:
+            self.gatherer.start(each, backward)
+        self.gatherer.finish(unit)
 
-    def _collect(self, unit: Unit, key: str, parameter: torch.nn.Parameter, progress: ChunkBackward) -> None:
+    def _collect(self, unit: Unit, key: str, parameter: torch.nn.Parameter, chunk: Chunk) -> None:
         """Autograd has finished the gradient of one parameter for this micro-batch."""
-        if not progress.running:
-            progress.running = True
-            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._finish_backward(progress))
+        if not chunk.running:
+            chunk.running = True
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._finish_backward(chunk))
         assert parameter.grad is not None
         self.reducer.collect(unit, key, parameter.grad)
         parameter.grad = None
-        progress.missing[unit].discard(key)
-        self._reduce_complete(progress)
+        chunk.missing[unit].discard(key)
+        self._reduce(chunk, only_complete=True)
 
-    def _reduce_complete(self, progress: ChunkBackward) -> None:
-        while progress.next < len(progress.order) and not progress.missing[progress.order[progress.next]]:
-            self.reducer.within_block(progress.order[progress.next])
-            progress.next += 1
-
-    def _finish_backward(self, progress: ChunkBackward) -> None:
+    def _finish_backward(self, chunk: Chunk) -> None:
         """The end of a chunk's backward: units in which a parameter got no gradient are reduced now."""
-        for unit in progress.order[progress.next :]:
-            self.reducer.within_block(unit)
-        progress.restart()
+        self._reduce(chunk, only_complete=False)
+        chunk.end_backward()
 
-    @torch.no_grad()
-    def _gather_update(self, unit: Unit) -> None:
-        geometry = unit.geometry
-        own = unit.own(unit.weights, geometry.weights)
-        if own.data_ptr() != unit.master.data_ptr():
-            own.copy_(unit.master)
-        start, end = (edge - geometry.weights.start for edge in geometry.gradients)
-        gradient_part = unit.weights[start:end]
-        if self.groups.network_hop.size() > 1:
-            self.transport.all_gather(gradient_part, own.clone(), self.groups.network_hop)
-        if self.groups.node_hop.size() > 1:
-            self.transport.all_gather(unit.weights, gradient_part.clone(), self.groups.node_hop)
+    def _reduce(self, chunk: Chunk, only_complete: bool) -> None:
+        last = chunk.micro_batch == chunk.accumulation - 1
+        for unit in chunk.reduction_order[chunk.reduced :]:
+            if only_complete and chunk.missing[unit]:
+                return
+            self.reducer.within_block(unit, last)
+            chunk.reduced += 1

@@ -95,7 +95,7 @@ class ShardedAdamW:
     @torch.no_grad()
     def step(self, number: int) -> StepResult:
         """Update the weights with the reduced gradients of step ``number`` (from 0); collective."""
-        owned = [unit.own(unit.gradients, unit.geometry.gradients).float() for unit in self.engine.units]
+        owned = [unit.own_gradients.float() for unit in self.engine.units]
         average = 1.0 / (self.engine.groups.layout.data * self.loss_scale.value)
         norm = self._norm(owned) * average
         skipped = not math.isfinite(norm)
@@ -112,17 +112,19 @@ class ShardedAdamW:
                     group["lr"] = rate
                 self.adamw.step()
                 self.adamw.zero_grad(set_to_none=True)
-        self.engine.gather_updated()
+            self.engine.gather_updated()
         return StepResult(norm, skipped)
 
     def bytes_held(self) -> dict[str, int]:
         """Bytes of each kind of state that this rank keeps between steps."""
-        held = {"weights": 0, "gradients": 0, "optimizer": 0}
+        held = dict.fromkeys(("weights", "gradients", "optimizer", "secondary", "error_feedback"), 0)
         for unit, moments in zip(self.engine.units, self.moments, strict=True):
-            held["weights"] += unit.weights.nbytes
+            held["weights"] += unit.rows.nbytes
+            held["secondary"] += unit.secondary.nbytes if unit.secondary is not None else 0
+            held["error_feedback"] += unit.residual.nbytes if unit.residual is not None else 0
             held["gradients"] += unit.gradients.nbytes
             # A float32 run's master weights are its weights.
-            master = 0 if unit.weights.dtype == torch.float32 else unit.master.nbytes
+            master = 0 if unit.master._base is not None else unit.master.nbytes
             held["optimizer"] += master + sum(moment.nbytes for moment in moments)
         return held
 

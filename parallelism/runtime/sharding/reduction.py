@@ -1,25 +1,45 @@
 """How a unit's gradients travel: to the block in each micro-batch, across the network once per step.
 
-Every hop is an exchange of chunks, each of which is summed in float32 by the rank that keeps it, in the
-order of ranks: the result does not depend on timing, and a chunk is rounded to the wire's type once.
+Every hop is an exchange of encoded chunks, each of which is summed in float32 by the rank that keeps it,
+in the order of ranks: the result does not depend on timing, and a chunk is rounded to the wire once a
+hop. A block that spans nodes is reduced inside each node first and then across (ZeRO++'s qgZ, section 3.3,
+whatever the wire), so that the network carries each node's sum and not its addends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
-from frontrunner.parallelism.runtime.process_groups import ProcessGroups
+from frontrunner.parallelism.runtime.lanes import Job, Lane
+from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.transport import Transport
+from frontrunner.parallelism.runtime.wire.formats import WireFormat
+
+Keep = Callable[[torch.Tensor], object]
 
 
 class Reducer:
-    """Reduces units' gradients on one rank; ``wire`` is the dtype that travels."""
+    """Reduces units' gradients on one rank. ``dtype`` is the model's, in which gradients are collected."""
 
-    def __init__(self, groups: ProcessGroups, transport: Transport, wire: torch.dtype) -> None:
+    def __init__(
+        self,
+        groups: ProcessGroups,
+        transport: Transport,
+        device: torch.device,
+        dtype: torch.dtype,
+        block_wire: WireFormat,
+        network_wire: WireFormat,
+    ) -> None:
         self.groups = groups
         self.transport = transport
-        self.wire = wire
+        self.dtype = dtype
+        self.block_wire = block_wire
+        self.network_wire = network_wire
+        self.block_lane = Lane(transport, device)
+        self.network_lane = Lane(transport, device)
         self._whole: dict[Unit, torch.Tensor] = {}
 
     def collect(self, unit: Unit, key: str, gradient: torch.Tensor) -> None:
@@ -30,55 +50,100 @@ class Reducer:
             unit.gradients[part] += gradient.flatten()
             return
         if unit not in self._whole:
-            self._whole[unit] = torch.zeros(unit.geometry.padded, dtype=self.wire, device=gradient.device)
+            self._whole[unit] = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=gradient.device)
         self._whole[unit][part] = gradient.flatten()
 
-    def within_block(self, unit: Unit) -> None:
-        """Add this micro-batch's gradients, summed over the gradient block, to the rank's shard."""
-        layout = self.groups.layout
-        if layout.gradients == 1:
-            return
-        whole = self._whole.pop(unit, None)
-        if whole is None:
-            whole = torch.zeros(unit.geometry.padded, dtype=self.wire, device=unit.gradients.device)
-        # Flat order is (weights, gradients); the block's ranks are in order (gradients, weights).
-        parts = whole.view(layout.weights, layout.gradients // layout.weights, -1)
-        chunks = parts.transpose(0, 1).reshape(layout.gradients, -1)
-        unit.gradients += self._sum_of_exchange(chunks, self.groups.gradients)
+    def within_block(self, unit: Unit, last: bool) -> None:
+        """Start to add this micro-batch's gradients, summed over the gradient block, to the rank's shard.
 
-    def across_network(self, unit: Unit) -> None:
-        """Reduce the accumulated shard over the optimizer's block and then over replicas."""
-        own = unit.own(unit.gradients, unit.geometry.gradients)
-        hops = self.groups.network_hop.size()
-        if hops > 1:
-            own.copy_(self._sum_of_exchange(unit.gradients.view(hops, -1), self.groups.network_hop))
-        replicas = self.groups.replicas.size()
-        if replicas > 1:
-            total = self._sum_of_exchange(own.view(replicas, -1), self.groups.replicas).to(self.wire)
-            gathered = torch.empty(own.numel(), dtype=self.wire, device=own.device)
-            self.transport.all_gather(gathered, total, self.groups.replicas)
-            own.copy_(gathered)
+        After the ``last`` micro-batch of a step the shard goes on across the network.
+        """
+        self.block_lane.submit(self._block_job(unit, last))
 
     def across_tensor_ranks(self, units: list[Unit]) -> None:
         """Sum what tensor ranks or tied stages hold parts of: a few parameters, in one message each."""
-        owned = [(unit, unit.own(unit.gradients, unit.geometry.gradients)) for unit in units]
         if self.groups.tensor.size() > 1:
-            parts = [own[run] for unit, own in owned for run in unit.runs(lambda p: p.partial_gradient)]
+            parts = [
+                unit.own_gradients[run] for unit in units for run in unit.runs(lambda p: p.partial_gradient)
+            ]
             if parts:
                 packed = torch.cat(parts).float()
                 self.transport.all_reduce(packed, self.groups.tensor)
                 for part, total in zip(parts, packed.split([p.numel() for p in parts]), strict=True):
                     part.copy_(total)
         if self.groups.embedding.size() > 1:
-            for unit, own in owned:
+            for unit in units:
                 if any(parameter.shared for parameter in unit.parameters.values()):
-                    total = own.float()
+                    total = unit.own_gradients.float()
                     self.transport.all_reduce(total, self.groups.embedding)
-                    own.copy_(total)
+                    unit.own_gradients.copy_(total)
 
-    def _sum_of_exchange(self, chunks: torch.Tensor, group: object) -> torch.Tensor:
-        """[n, m] chunks, one for each rank of the group, to the float32 sum [m] of what arrives."""
-        chunks = chunks.to(self.wire)
-        received = torch.empty_like(chunks)
-        self.transport.exchange(received, chunks, group)
-        return received.sum(dim=0, dtype=torch.float32)
+    def advance(self) -> None:
+        """Go on with what has arrived."""
+        self.block_lane.advance()
+        self.network_lane.advance()
+
+    def join(self) -> None:
+        """Wait for everything that was started."""
+        self.block_lane.join()
+        self.network_lane.join()
+
+    def _block_job(self, unit: Unit, last: bool) -> Job:
+        layout = self.groups.layout
+        if layout.gradients > 1:
+            whole = self._whole.pop(unit, None)
+            if whole is None:
+                whole = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=unit.gradients.device)
+            self.block_lane.borrow(whole)
+            if unit.residual is not None:
+                whole = whole + unit.residual
+            # Flat order is (weights, gradients); the block's ranks are in order (gradients, weights).
+            parts = whole.view(layout.weights, layout.gradients // layout.weights, -1).transpose(0, 1)
+            if unit.residual is not None:
+                self._keep_residual(unit, whole)
+            yield from self._reduce(parts, self.groups.block_stages, self.block_wire, unit.gradients.add_)
+        if last:
+            self.network_lane.submit(self._network_job(unit))
+
+    def _network_job(self, unit: Unit) -> Job:
+        """Reduce the accumulated shard over the optimizer's block and then over replicas."""
+        own = unit.own_gradients
+        if self.groups.network_hop.size() > 1:
+            hops = self.groups.network_hop.size()
+            chunks = unit.gradients.view(hops, 1, -1)
+            yield from self._reduce(chunks, self.groups.network_stages, self.network_wire, own.copy_)
+        replicas = self.groups.replicas.size()
+        if replicas > 1:
+            totals: list[torch.Tensor] = []
+            chunks = own.view(replicas, 1, -1)
+            yield from self._reduce(chunks, self.groups.replica_stages, self.network_wire, totals.append)
+            total = totals[0].to(self.dtype)
+            gathered = torch.empty(own.numel(), dtype=self.dtype, device=own.device)
+            yield self.transport.all_gather(gathered, total, self.groups.replicas)
+            own.copy_(gathered)
+
+    def _reduce(self, chunks: torch.Tensor, stages: Sequence[Group], wire: WireFormat, keep: Keep) -> Job:
+        """Sum [a, b, m] chunks, m elements for each of a x b ranks in order; ``keep`` one's own [m]."""
+        size = chunks.size(-1)
+        if len(stages) > 1:
+            # To each rank of the node the chunks of its counterparts on all nodes, in the order of nodes.
+            inside = stages[0].size()
+            chunks = chunks.reshape(-1, inside, size).transpose(0, 1)
+        for group in stages:
+            rows = wire.encode(chunks)
+            sent = rows.view(group.size(), -1)
+            received = torch.empty_like(sent)
+            yield self.transport.exchange(received, sent, group)
+            held = rows.size(0) // group.size()  # chunks that this rank goes on with
+            sums = torch.empty(held, size, device=chunks.device)
+            for index, arrived in enumerate(received.view(group.size(), held, -1).unbind(1)):
+                wire.decode_sum(arrived.contiguous(), size, out=sums[index], accumulate=False)
+            chunks = sums.view(held, 1, size)
+        keep(sums[0])
+
+    def _keep_residual(self, unit: Unit, whole: torch.Tensor) -> None:
+        """What encoding loses now is added to the next micro-batch's gradients (error feedback)."""
+        rows = whole.view(self.groups.layout.gradients, -1)
+        arrives = torch.empty_like(rows)
+        self.block_wire.decode(self.block_wire.encode(rows), rows.size(-1), out=arrives)
+        unit.residual = whole - arrives.flatten()

@@ -4,6 +4,9 @@ A unit's parameters stand one after the other in a flat order of ``padded`` elem
 nested shards: ``weights`` parts, each into ``gradients / weights`` parts, each into ``optimizer / gradients``
 parts. This rank's :class:`Position` picks its part at each level, so its optimizer shard lies inside its
 gradient shard, which lies inside its weight shard.
+
+Weights are kept as they travel: one encoded row for each optimizer shard inside the weight shard. A row is
+encoded once per step, by its owner, and every rank computes with what decoding it gives.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 
 from frontrunner.parallelism.layout import Layout, Position
 from frontrunner.parallelism.runtime.sharding.parameters import Parameter
+from frontrunner.parallelism.runtime.wire.formats import WireFormat
 
 ALIGNMENT = 8  # elements: 16 bytes of bfloat16, the widest load and store of a device
 
@@ -42,9 +46,9 @@ class Geometry:
     optimizer: Shard
 
     @classmethod
-    def of(cls, numel: int, layout: Layout, position: Position) -> Geometry:
-        """Shards of ``numel`` elements, padded so that every data-parallel rank's part is aligned."""
-        step = layout.data * ALIGNMENT
+    def of(cls, numel: int, layout: Layout, position: Position, alignment: int = ALIGNMENT) -> Geometry:
+        """Shards of ``numel`` elements, padded to a multiple of ``alignment`` for each data-parallel rank."""
+        step = layout.data * alignment
         padded = math.ceil(numel / step) * step
         start, size, shards = 0, padded, []
         parts = (layout.weights, layout.gradients // layout.weights, layout.optimizer // layout.gradients)
@@ -56,12 +60,14 @@ class Geometry:
 
 
 class Unit:
-    """Storage of one unit on one rank. Tensors are flat; dtypes are those of the run.
+    """Storage of one unit on one rank.
 
-    ``weights`` is this rank's weight shard, ``full`` the gathered unit (the same tensor where weights are
-    not cut; otherwise its storage exists only between :meth:`allocate` and :meth:`free`), ``gradients`` the
-    accumulator of this rank's gradient shard, ``master`` its float32 optimizer shard (a view of ``weights``
-    when those are float32).
+    ``rows`` is this rank's weight shard, encoded: uint8 [optimizer / weights, row_bytes]. ``full`` is the
+    decoded unit, flat, whose storage exists between :meth:`allocate` and :meth:`free` (always, where weights
+    are not cut). ``gradients`` is the flat accumulator of this rank's gradient shard, ``master`` its float32
+    optimizer shard (a view of its row, where that is float32). ``secondary`` are the rows that serve the
+    backward inside a node (hpZ), None without. ``residual`` is what the last micro-batch's gradients lost in
+    encoding, None without error feedback.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class Unit:
         device: torch.device,
         dtype: torch.dtype,
         gradient_dtype: torch.dtype,
+        wire: WireFormat,
+        alignment: int,
     ) -> None:
         self.name = name
         self.parameters = parameters
@@ -80,24 +88,52 @@ class Unit:
         numel = 0
         for key, parameter in parameters.items():
             self.offsets[key] = numel
-            numel += parameter.numel
+            # On a quantised wire no block holds two parameters: a norm's ones would drown a bias's values.
+            numel += math.ceil(parameter.numel / alignment) * alignment
         self.numel = numel
-        self.geometry = geometry = Geometry.of(numel, layout, position)
+        self.geometry = geometry = Geometry.of(numel, layout, position, alignment)
+        self.wire = wire
         self.sharded = layout.weights > 1
-        self.weights = torch.zeros(geometry.weights.size, dtype=dtype, device=device)
-        self.full = torch.empty(geometry.padded, dtype=dtype, device=device) if self.sharded else self.weights
+        self.exact = wire.name == str(dtype).removeprefix("torch.")
+        count = layout.optimizer // layout.weights
+        self.rows = torch.zeros(count, wire.row_bytes(self.row_size), dtype=torch.uint8, device=device)
+        self.own_index = (geometry.optimizer.start - geometry.weights.start) // self.row_size
+        self.full = (
+            torch.empty(geometry.padded, dtype=dtype, device=device)
+            if self.sharded
+            else self.rows.view(dtype).flatten()
+        )
         self.gathered = True
         self.gradients = torch.zeros(geometry.gradients.size, dtype=gradient_dtype, device=device)
         self.master = (
-            self.own(self.weights, geometry.weights)
-            if dtype == torch.float32
+            self.own_row.view(torch.float32)[0]
+            if dtype == torch.float32 and self.exact
             else torch.zeros(geometry.optimizer.size, device=device)
         )
+        self.secondary: torch.Tensor | None = None
+        self.residual: torch.Tensor | None = None
 
-    def own(self, tensor: torch.Tensor, shard: Shard) -> torch.Tensor:
-        """This rank's optimizer shard inside a tensor that holds ``shard``."""
-        mine = self.geometry.optimizer
-        return tensor[mine.start - shard.start : mine.end - shard.start]
+    @property
+    def row_size(self) -> int:
+        """Elements in a row."""
+        return self.geometry.optimizer.size
+
+    @property
+    def own_row(self) -> torch.Tensor:
+        """This rank's row, uint8 [1, row_bytes]."""
+        return self.rows[self.own_index : self.own_index + 1]
+
+    @property
+    def own_gradients(self) -> torch.Tensor:
+        """The accumulated gradients of this rank's optimizer shard, a view."""
+        mine, shard = self.geometry.optimizer, self.geometry.gradients
+        return self.gradients[mine.start - shard.start : mine.end - shard.start]
+
+    @property
+    def gradient_rows(self) -> torch.Tensor:
+        """The rows of the weight shard that belong to this rank's gradient shard, a view."""
+        first = (self.geometry.gradients.start - self.geometry.weights.start) // self.row_size
+        return self.rows[first : first + self.geometry.gradients.size // self.row_size]
 
     def view(self, key: str) -> torch.Tensor:
         """The gathered parameter ``key``, in its shape, with a version counter of its own.
@@ -109,12 +145,17 @@ class Unit:
 
     def fill(self, values: Callable[[Parameter], torch.Tensor]) -> None:
         """Set weights and master from ``values``, one parameter at a time."""
-        flat = torch.zeros(self.geometry.padded, device=self.weights.device)
+        flat = torch.zeros(self.geometry.padded, device=self.rows.device)
         for key, parameter in self.parameters.items():
             start = self.offsets[key]
             flat[start : start + parameter.numel] = values(parameter).flatten()
-        self.weights.copy_(flat[slice(*self.geometry.weights)])
+        self.wire.encode(flat[slice(*self.geometry.weights)].view(-1, self.row_size), out=self.rows)
         self.master.copy_(flat[slice(*self.geometry.optimizer)])
+
+    def encode_master(self) -> None:
+        """Write the updated master weights to this rank's row."""
+        if self.own_row.data_ptr() != self.master.data_ptr():
+            self.wire.encode(self.master.view(1, -1), out=self.own_row)
 
     def allocate(self) -> None:
         """Give the gathered unit its storage."""

@@ -31,12 +31,14 @@ def parameters() -> int:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("preset", DEGREES)
 def test_bytes_held_equal_the_formula(preset: str, precision: str) -> None:
-    spec = run_spec(**TWO_NODES, sharding=preset, training={"precision": precision, "steps": 1})
+    wire = dict.fromkeys(("weights", "gradients", "network"), precision)
+    spec = run_spec(**TWO_NODES, sharding=preset, wire=wire, training={"precision": precision, "steps": 1})
     layout = Layout.from_spec(spec)
     weight, gradient, state = (4, 4, 8) if precision == "float32" else (2, 4, 12)
     held = run_ranks(8, curve, spec)
     padding = UNITS * layout.data * ALIGNMENT
     for rank in held:
+        assert rank.bytes_held["secondary"] == (0 if preset != "zeropp" else rank.bytes_held["weights"] * 2)
         for kind, per_parameter, degree in (
             ("weights", weight, layout.weights),
             ("gradients", gradient, layout.gradients),
@@ -48,14 +50,14 @@ def test_bytes_held_equal_the_formula(preset: str, precision: str) -> None:
 
 def test_padding_of_a_real_layer_on_384_devices() -> None:
     layer = 12 * 6144**2  # a layer of the 22B model
-    layout = Layout(48, 8, 2, 1, 1, 1, 2, 8, 384)
+    layout = Layout(48, 8, 2, 1, 1, 1, 2, 8, 384, 2)
     padded = Geometry.of(layer + 13 * 6144, layout, layout.position(0)).padded
     assert padded / (layer + 13 * 6144) < 1.001
 
 
 @pytest.mark.parametrize("degrees", [(1, 1, 1), (2, 8, 16), (2, 4, 8), (1, 16, 16), (1, 1, 16), (4, 4, 4)])
 def test_shards_nest_and_tile(degrees: tuple[int, int, int]) -> None:
-    layout = Layout(2, 8, 2, 1, 1, 1, *degrees)
+    layout = Layout(2, 8, 2, 1, 1, 1, *degrees, secondary=degrees[0])
     covered = torch.zeros(math.ceil(1000 / 128) * 128, dtype=torch.int)
     for data in range(16):
         geometry = Geometry.of(1000, layout, layout.position(data))

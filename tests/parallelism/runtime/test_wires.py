@@ -1,0 +1,80 @@
+"""Quantised wires, overlap and what happens around their edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.ranks import run_ranks
+from support.specs import GPT, run_spec
+from support.training import curve, gathered_units, without_a_gradient
+
+TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
+FLOAT = {"learning_rate": 3e-3}
+
+
+@pytest.mark.parametrize("preset", ["three_level", "zeropp"])
+def test_quantised_wires_learn_alike_with_fewer_bytes(preset: str) -> None:
+    exact, quantised = (
+        run_ranks(8, curve, run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=FLOAT))[0]
+        for wire in (None, {"block": 64})
+    )
+    assert quantised.losses != exact.losses
+    assert quantised.losses[-1] == pytest.approx(exact.losses[-1], rel=0.01)
+    # int8 and int4 of float32, with their scales and padding.
+    assert quantised.sent["package"] < 0.35 * exact.sent["package"]
+    assert quantised.sent["network"] < 0.55 * exact.sent["network"]
+
+
+def test_all_ranks_compute_with_the_same_weights() -> None:
+    """What a rank gathers is what its owner decodes of itself: replicated losses are equal to the bit."""
+    curves = run_ranks(8, curve, run_spec(**TWO_NODES, sharding="three_level", wire={"weights": "int8"}))
+    assert all(other.losses == curves[0].losses for other in curves)
+
+
+def test_error_feedback_keeps_what_the_wire_lost() -> None:
+    lossy, corrected, exact = (
+        run_ranks(8, curve, run_spec(**TWO_NODES, sharding="three_level", wire=wire, training={"steps": 2}))[
+            0
+        ]
+        for wire in (
+            {"weights": "float32", "gradients": "int4", "network": "float32"},
+            {"weights": "float32", "gradients": "int4", "network": "float32", "error_feedback": True},
+            None,
+        )
+    )
+    assert corrected.bytes_held["error_feedback"] > 0
+    assert corrected.norms[0] == pytest.approx(exact.norms[0], rel=0.05)
+    assert abs(corrected.norms[1] - exact.norms[1]) != abs(lossy.norms[1] - exact.norms[1])
+
+
+def test_two_units_are_gathered_at_most() -> None:
+    spec = run_spec(**TWO_NODES, sharding="zero3", training={"steps": 1})
+    for most, names in run_ranks(8, gathered_units, spec):
+        assert most == 2
+        assert names == []  # nothing is left gathered after the step
+
+
+@pytest.mark.parametrize("preset", ["zero1", "zero3", "three_level"])
+def test_a_parameter_without_gradient_counts_as_zero(preset: str) -> None:
+    one = run_ranks(1, without_a_gradient, run_spec())[0]
+    many = run_ranks(8, without_a_gradient, run_spec(**TWO_NODES, sharding=preset))
+    for losses in many:
+        assert losses == pytest.approx(one, rel=1e-5)
+
+
+def test_sizes_that_nothing_divides_and_one_rank_a_level() -> None:
+    odd = GPT | {
+        "hidden_size": 36,
+        "head_dim": 9,
+        "ffn_hidden_size": 50,
+        "vocab_size": 61,
+        "padded_vocab_size": 67,
+    }
+    training = {"global_batch_size": 15}
+    reference = run_ranks(1, curve, run_spec(model=odd, optimizer=FLOAT, training=training))[0]
+    shapes: list[dict[str, Any]] = [{"nodes": 3}, {"nodes": 1, "packages": 3}]
+    for shape in shapes:
+        spec = run_spec(model=odd, sharding="three_level", optimizer=FLOAT, training=training, **shape)
+        assert run_ranks(3, curve, spec)[0].losses == pytest.approx(reference.losses, rel=1e-5)
