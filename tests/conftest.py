@@ -1,13 +1,18 @@
-"""Lets the processes that tests start import ``support`` by name, as the tests themselves do.
+"""What the processes that tests start inherit.
 
-pytest's ``pythonpath`` is for its own process alone, and a fork server does not take over ``sys.path``
-before Python 3.13.
+They import ``support`` by name, as the tests themselves do: pytest's ``pythonpath`` is for its own process
+alone, and a fork server does not take over ``sys.path`` before Python 3.13. And Ctrl-C reaches them, also where
+a shell runs pytest in the background, which has it ignored.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 _paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,15 +15,16 @@ from support.training import Curve, curve
 TOLERANCE = 1e-5
 OPTIMIZER = {"learning_rate": 3e-3}
 
+FEW = {"micro_batch_size": 4}  # four micro-batches a step: as good as sixteen, and faster
 TWO_NODES = {"nodes": 2, "packages": 2, "devices": 2}
 FRONTIER = {"nodes": 2, "packages": 4, "devices": 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "tensor 2": {"devices": 2, "layout": {"tensor": 2}},
-    "tensor 2, sequence parallel": {"devices": 2, "layout": {"tensor": 2, "sequence_parallel": True}},
-    "pipeline 2": {"devices": 2, "layout": {"pipeline": 2}},
-    "pipeline 4": {"packages": 2, "devices": 2, "layout": {"pipeline": 4}},
-    "pipeline 2, virtual stages 2": {"devices": 2, "layout": {"pipeline": 2, "virtual_stages": 2}},
-    "tensor 2 x pipeline 2": {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2}},
+    "tensor 2": {"devices": 2, "layout": {"tensor": 2, **FEW}},
+    "tensor 2, sequence parallel": {"devices": 2, "layout": {"tensor": 2, "sequence_parallel": True, **FEW}},
+    "pipeline 2": {"devices": 2, "layout": {"pipeline": 2, **FEW}},
+    "pipeline 4": {"packages": 2, "devices": 2, "layout": {"pipeline": 4, **FEW}},
+    "pipeline 2, virtual stages 2": {"devices": 2, "layout": {"pipeline": 2, "virtual_stages": 2, **FEW}},
+    "tensor 2 x pipeline 2": {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2, **FEW}},
     "recompute full": {"layout": {"recompute": "full"}},
     "recompute selective": {"layout": {"recompute": "selective"}},
     "micro-batch 4": {"layout": {"micro_batch_size": 4}},

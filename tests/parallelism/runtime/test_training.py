@@ -43,7 +43,7 @@ def test_recomputed_forward_draws_the_same_masks(layout: dict[str, Any], mode: s
             run_spec(
                 model=DROPOUT,
                 devices=devices,
-                layout=layout | {"recompute": recompute},
+                layout=layout | {"recompute": recompute, "micro_batch_size": 4},
                 training={"steps": 3},
             ),
         )[0]
