@@ -1,8 +1,8 @@
 """What the processes that tests start inherit.
 
 They import ``support`` by name, as the tests themselves do: pytest's ``pythonpath`` is for its own process
-alone, and a fork server does not take over ``sys.path`` before Python 3.13. And Ctrl-C reaches them, also where
-a shell runs pytest in the background, which has it ignored.
+alone, and a fork server does not take over ``sys.path`` before Python 3.13. And Ctrl-C reaches them, even
+where a shell runs pytest in the background and has it ignored.
 """
 
 from __future__ import annotations
