@@ -1,8 +1,8 @@
 """What the processes that tests start inherit.
 
 They import ``support`` by name, as the tests themselves do: pytest's ``pythonpath`` is for its own process
-alone, and a fork server does not take over ``sys.path`` before Python 3.13. And Ctrl-C reaches them, even
-where a shell runs pytest in the background and has it ignored.
+alone, and a fork server does not take over ``sys.path`` before Python 3.13. And signals end them, even where
+pytest runs in the background or under nohup, which have some ignored.
 """
 
 from __future__ import annotations
@@ -14,5 +14,6 @@ from pathlib import Path
 _paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)

@@ -29,7 +29,7 @@ class LanguageModel(GPTModel):
 
     def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """[b, s] labels and [s, b, v / tensor] logits to the loss per token, [b, s]."""
-        loss = vocabulary_cross_entropy(logits, labels.transpose(0, 1), self.pg_collection.tp)
+        loss = vocabulary_cross_entropy(logits, labels.transpose(0, 1).contiguous(), self.pg_collection.tp)
         return loss.transpose(0, 1)
 
 
