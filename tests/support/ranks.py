@@ -20,7 +20,8 @@ from frontrunner.parallelism.rendezvous import Rendezvous
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["frontrunner.parallelism.runtime.trainer", "support.training"])
+# pytest too: each rank imports the script that runs the tests again as its main module.
+_context.set_forkserver_preload(["frontrunner.parallelism.runtime.trainer", "support.training", "pytest"])
 
 
 def run_ranks(size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
