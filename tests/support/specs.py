@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 
 GPT: dict[str, Any] = {
     "name": "gpt",
@@ -53,15 +54,6 @@ NEOX = GPT | {
 MODELS = {"gpt": GPT, "llama": LLAMA, "neox": NEOX}
 
 FLOAT32_WIRE = dict.fromkeys(("weights", "gradients", "network"), "float32")
-DEGREES: dict[str, tuple[int | str, int | str, int | str]] = {
-    "ddp": (1, 1, 1),
-    "zero1": (1, 1, "all"),
-    "zero2": (1, "all", "all"),
-    "zero3": ("all", "all", "all"),
-    "zeropp": ("all", "all", "all"),
-    "hsdp": ("node", "node", "node"),
-    "three_level": ("package", "node", "all"),
-}
 
 
 def run_spec(
@@ -70,7 +62,7 @@ def run_spec(
     nodes: int = 1,
     packages: int = 1,
     devices: int = 1,
-    sharding: str | tuple[int | str, int | str, int | str] = "ddp",
+    sharding: Preset | tuple[int | str, int | str, int | str] = "ddp",
     layout: dict[str, Any] | None = None,
     training: dict[str, Any] | None = None,
     optimizer: dict[str, Any] | None = None,
@@ -79,7 +71,7 @@ def run_spec(
 ) -> RunSpec:
     """A run of a tiny model on ``nodes`` x ``packages`` x ``devices`` CPU ranks; wires default to float32."""
     preset = sharding if isinstance(sharding, str) else None
-    weights, gradients, states = DEGREES[sharding] if isinstance(sharding, str) else sharding
+    weights, gradients, states = SHARDING_PRESETS[sharding] if isinstance(sharding, str) else sharding
     link = {"bandwidth_bytes_per_s": 1e9, "latency_s": 1e-6}
     return RunSpec.model_validate(
         {

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
-from support.specs import DEGREES, run_spec
+from support.specs import run_spec
 from support.training import Curve, curve
 
 TOLERANCE = 1e-5
@@ -29,7 +30,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "recompute selective": {"layout": {"recompute": "selective"}},
     "micro-batch 4": {"layout": {"micro_batch_size": 4}},
     "recompute full, three_level": TWO_NODES | {"sharding": "three_level", "layout": {"recompute": "full"}},
-    **{preset: TWO_NODES | {"sharding": preset} for preset in DEGREES},
+    **{preset: TWO_NODES | {"sharding": preset} for preset in SHARDING_PRESETS},
     "replicas of (2, 2, 4)": TWO_NODES | {"sharding": (2, 2, 4)},
     "16 ranks, zeropp": FRONTIER | {"sharding": "zeropp"},
     "16 ranks, zero1": FRONTIER | {"sharding": "zero1"},

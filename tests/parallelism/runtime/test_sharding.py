@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Geometry
 from support.ranks import run_ranks
-from support.specs import DEGREES, GPT, run_spec
+from support.specs import GPT, run_spec
 from support.training import curve
 
 TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
@@ -29,8 +30,8 @@ def parameters() -> int:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("preset", DEGREES)
-def test_bytes_held_equal_the_formula(preset: str, precision: str) -> None:
+@pytest.mark.parametrize("preset", SHARDING_PRESETS)
+def test_bytes_held_equal_the_formula(preset: Preset, precision: str) -> None:
     wire = dict.fromkeys(("weights", "gradients", "network"), precision)
     spec = run_spec(**TWO_NODES, sharding=preset, wire=wire, training={"precision": precision, "steps": 1})
     layout = Layout.from_spec(spec)

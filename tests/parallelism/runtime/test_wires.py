@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from frontrunner.configs.sharding import Preset
 from support.ranks import run_ranks
 from support.specs import GPT, run_spec
 from support.training import curve, gathered_units, without_a_gradient
@@ -15,7 +16,7 @@ FLOAT = {"learning_rate": 3e-3}
 
 
 @pytest.mark.parametrize("preset", ["three_level", "zeropp"])
-def test_quantised_wires_learn_alike_with_fewer_bytes(preset: str) -> None:
+def test_quantised_wires_learn_alike_with_fewer_bytes(preset: Preset) -> None:
     exact, quantised = (
         run_ranks(8, curve, run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=FLOAT))[0]
         for wire in (None, {"block": 64})
@@ -57,7 +58,7 @@ def test_two_units_are_gathered_at_most() -> None:
 
 
 @pytest.mark.parametrize("preset", ["zero1", "zero3", "three_level"])
-def test_a_parameter_without_gradient_counts_as_zero(preset: str) -> None:
+def test_a_parameter_without_gradient_counts_as_zero(preset: Preset) -> None:
     one = run_ranks(1, without_a_gradient, run_spec())[0]
     many = run_ranks(8, without_a_gradient, run_spec(**TWO_NODES, sharding=preset))
     for losses in many:
