@@ -5,9 +5,7 @@ Only the members of a group take part in making it, so that start-up does not gr
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -69,7 +67,6 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         init_method=f"tcp://{rendezvous.master_addr}:{rendezvous.master_port}",
         world_size=rendezvous.world_size,
         rank=rendezvous.rank,
-        timeout=timedelta(minutes=int(os.environ.get("FRONTRUNNER_TIMEOUT_MINUTES", "30"))),
         device_id=device if device.type == "cuda" else None,
     )
     rank = rendezvous.rank

@@ -15,6 +15,7 @@ from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
+from frontrunner.parallelism.runtime.sharding.optimizer import StepResult
 from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.trainer import Trainer
 from support.mutations import MUTATIONS
@@ -76,16 +77,15 @@ def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> li
     """
     trainer = make_trainer(rendezvous, spec)
     reducer, data, seen = trainer.engine.reducer, Patterns(spec), []
+    collect = reducer.collect
+
+    def spoil(unit: Unit, key: str, gradient: torch.Tensor) -> None:
+        spoilt = number == 0 and rendezvous.rank == 3 and key == "decoder.layers.0.input_layernorm.bias"
+        collect(unit, key, torch.full_like(gradient, value) if spoilt else gradient)
+
+    reducer.collect = spoil  # type: ignore[method-assign]
     for number in range(2):
-        if number == 0 and rendezvous.rank == 3:
-            reducer.collect(
-                trainer.engine.units[1], "decoder.layers.0.input_layernorm.bias", torch.full((32,), value)
-            )
-            # Nothing may clear what was put in.
-            trainer.engine.begin_step = lambda: None  # type: ignore[method-assign]
         _, result, _ = trainer.step(number, data)
-        if number == 0 and rendezvous.rank == 3:
-            del trainer.engine.begin_step
         checksum = sum(unit.master.double().sum().item() for unit in trainer.engine.units)
         seen.append((result.skipped, trainer.optimizer.loss_scale.value, checksum))
     dist.destroy_process_group()
@@ -137,3 +137,21 @@ def without_a_gradient(rendezvous: Rendezvous, spec: RunSpec) -> list[float]:
         losses.append(trainer.step(number, data)[0])
     dist.destroy_process_group()
     return losses
+
+
+def reduced_gradients(rendezvous: Rendezvous, spec: RunSpec) -> list[float]:
+    """This rank's optimizer shards of the first step's summed gradient, without what pads them."""
+    trainer = make_trainer(rendezvous, spec)
+    found: list[float] = []
+    units = trainer.engine.units
+
+    def keep(number: int) -> StepResult:
+        for unit in units:
+            for run in unit.runs(lambda parameter: True):
+                found.extend(unit.own_gradients[run].tolist())
+        return StepResult(0.0, skipped=True)
+
+    trainer.optimizer.step = keep  # type: ignore[method-assign]
+    trainer.step(0, Patterns(spec))
+    dist.destroy_process_group()
+    return found

@@ -137,4 +137,4 @@ class ShardedAdamW:
                 for run in unit.runs(lambda parameter: parameter.counted):
                     squares += torch.linalg.vector_norm(own[run]).double() ** 2
         self.engine.transport.all_reduce(squares, groups.world)
-        return math.sqrt(squares.item()) if squares.item() >= 0 else math.nan
+        return squares.sqrt().item()

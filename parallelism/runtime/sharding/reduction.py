@@ -146,4 +146,5 @@ class Reducer:
         rows = whole.view(self.groups.layout.gradients, -1)
         arrives = torch.empty_like(rows)
         self.block_wire.decode(self.block_wire.encode(rows), rows.size(-1), out=arrives)
-        unit.residual = whole - arrives.flatten()
+        # Not what an overflow leaves, which would spoil every step that follows.
+        unit.residual = torch.nan_to_num_(whole - arrives.flatten(), nan=0.0, posinf=0.0, neginf=0.0)
