@@ -119,6 +119,20 @@ def gathered_units(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, list[str
     return most, [unit.name for unit in units if unit.full.untyped_storage().nbytes()]
 
 
+def gathered_weights(rendezvous: Rendezvous, spec: RunSpec) -> list[list[float]]:
+    """Each unit as this rank computes with it after the last step."""
+    trainer = make_trainer(rendezvous, spec)
+    for number in range(spec.training.steps):
+        trainer.step(number, Patterns(spec))
+    found, gatherer = [], trainer.engine.gatherer
+    for unit in trainer.engine.units:
+        gatherer.start(unit, backward=False)
+        gatherer.finish(unit)
+        found.append(unit.full[: unit.numel].tolist())
+    dist.destroy_process_group()
+    return found
+
+
 def without_a_gradient(rendezvous: Rendezvous, spec: RunSpec) -> list[float]:
     """Losses of a run in which one bias gets no gradient in every second step."""
     trainer = make_trainer(rendezvous, spec)

@@ -12,6 +12,7 @@ from support.specs import GPT, run_spec
 from support.training import (
     curve,
     gathered_units,
+    gathered_weights,
     reduced_gradients,
     with_bad_gradient,
     without_a_gradient,
@@ -35,9 +36,14 @@ def test_quantised_wires_learn_alike_with_fewer_bytes(preset: Preset) -> None:
 
 
 def test_all_ranks_compute_with_the_same_weights() -> None:
-    """What a rank gathers is what its owner decodes of itself: replicated losses are equal to the bit."""
-    curves = run_ranks(8, curve, run_spec(**TWO_NODES, sharding="three_level", wire={"weights": "int8"}))
-    assert all(other.losses == curves[0].losses for other in curves)
+    """A rank decodes its own shard too, rather than keep what it has exactly."""
+    spec = run_spec(**TWO_NODES, sharding="three_level", wire={"weights": "int8"}, training={"steps": 2})
+    gathered = run_ranks(8, gathered_weights, spec)
+    assert all(other == gathered[0] for other in gathered)
+    exact = run_ranks(
+        8, gathered_weights, run_spec(**TWO_NODES, sharding="three_level", training={"steps": 2})
+    )
+    assert exact[0] != gathered[0]
 
 
 def test_error_feedback_keeps_what_the_wire_lost() -> None:
