@@ -1,153 +1,192 @@
-"""Step time of each sharding preset and engine on an emulated cluster, as ratios to three_level.
+"""Step time of frontrunner's engine and of its peers on an emulated cluster, as ratios to three_level.
 
-    python benchmarks/engines.py [--accumulation 1 4] [--scale 1.0] [--rounds 3]
+    python benchmarks/engines.py [--accumulation 1 4] [--scale 1.0 0.25] [--output FILE.jsonl]
+    python benchmarks/engines.py --show FILE.jsonl
 
-All run the same model (8 layers of hidden size 256, 6.3 M parameters, bfloat16) on the same samples, in
-turn, on one cluster of 2 nodes x 4 packages x 2 devices. Peak memory is that of the states that a rank
-keeps and, at most, two gathered units.
+All run the same model (8 layers of hidden size 256, 6.3 M parameters, bfloat16) on the same samples, in turn,
+on one cluster of 2 nodes x 4 packages x 2 devices. Each peer has the settings that serve it best: DeepSpeed
+and FSDP2 fetch one layer ahead and hold two, reduce in bfloat16 and overlap it with the backward; HSDP sums
+its replicas in the last micro-batch only. Rows below the line buy speed with memory: they are not what
+the ratios are about. Memory is the peak of tensors in a step, measured in a run apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from emulated_cluster.cluster import EmulatedCluster
 from emulated_cluster.topology import Topology, load_machine
+from emulated_runs import Bytes, Engine, peak_tensor_bytes, run, run_spec
 from rich.console import Console
 from rich.table import Table
 
-from frontrunner.configs.load import load_run
-from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.rendezvous import Rendezvous
-
-MODEL = {
-    "num_layers": 8,
-    "hidden_size": 256,
-    "num_heads": 4,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-}
+NODES = 2
 FLOATS = {"weights": "bfloat16", "gradients": "bfloat16", "network": "bfloat16"}
-ROWS: dict[str, dict[str, Any]] = {
-    "three_level, int8/int4": {"preset": "three_level"},
-    "three_level, bfloat16": {"preset": "three_level", "wire": FLOATS},
-    "zeropp": {"preset": "zeropp"},
-    "zero3": {"preset": "zero3"},
-    "hsdp over the node": {"preset": "hsdp"},
-    "hsdp over the package": {"weights": 2, "gradients": 2, "optimizer": 2},
-}
-
-
-class Measured(NamedTuple):
-    """A row's figures; bytes are those that all packages send in a step, by level."""
-
-    step_s: float
-    losses: list[float]
-    kernel_bytes: dict[str, float]
-    engine_bytes: dict[str, float]
-    held_bytes: int
-
-
-def measure(place: Rendezvous, spec: RunSpec, steps: int) -> tuple[Any, ...]:
-    """On one rank: times and losses of the steps, bytes by level sent in the last, bytes kept."""
-    from frontrunner.parallelism.runtime.data import open_dataset
-    from frontrunner.parallelism.runtime.device import select_device
-    from frontrunner.parallelism.runtime.process_groups import initialize
-    from frontrunner.parallelism.runtime.trainer import Trainer
-
-    device = select_device("cpu", place.local_rank)
-    trainer = Trainer(spec, initialize(Layout.from_spec(spec), place, device), device)
-    dataset = open_dataset(spec, split="train")
-    times, losses = [], []
-    for number in range(steps):
-        loss, _, timing = trainer.step(number, dataset)
-        times.append(timing.step)
-        losses.append(loss)
-    return times, losses, trainer.average_sent(), sum(trainer.optimizer.bytes_held().values())
-
-
-def run_spec(nodes: int, accumulation: int, tokens: int, sharding: dict[str, Any]) -> RunSpec:
-    """One row's run, with one sequence of ``tokens`` tokens in a micro-batch."""
-    run = {
-        "name": "engines",
-        "model": MODEL,
-        "machine": "emulated",
-        "nodes": nodes,
-        "data": "synthetic",
-        "layout": {"micro_batch_size": 1, "sharding": sharding},
-        "training": {
-            "seq_len": tokens,
-            "global_batch_size": nodes * 8 * accumulation,
-            "steps": 1000,
-            "precision": "bfloat16",
-        },
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.yaml"
-        path.write_text(json.dumps(run))
-        return load_run(str(path)).spec
-
-
-def run_row(cluster: EmulatedCluster, spec: RunSpec, steps: int) -> Measured:
-    """Run one row twice, for 2 and for ``steps`` steps: the difference is what steps alone cost."""
-    counts = []
-    for length in (2, steps):
-        before = cluster.bytes_sent()
-        ranks = cluster.call("engines:measure", spec, length)
-        after = cluster.bytes_sent()
-        counts.append({level: after[level] - before[level] for level in after})
-    times, losses, sent, held = ranks[0]
-    per_step = {level: (counts[1][level] - counts[0][level]) / (steps - 2) for level in counts[0]}
-    total = {level: value * spec.world_size for level, value in sent.items()}
-    return Measured(statistics.median(times[1:]), losses, per_step, total, held)
+PACKAGE = {"weights": 2, "gradients": 2, "optimizer": 2}
+SHARDED = [
+    Engine("three_level, int8/int4", {"preset": "three_level"}),
+    Engine("three_level, bfloat16", {"preset": "three_level", "wire": FLOATS}),
+    Engine("own zeropp", {"preset": "zeropp"}),
+    Engine("own zero3", {"preset": "zero3"}),
+    Engine("own hsdp, node", {"preset": "hsdp"}),
+    Engine("own hsdp, package", PACKAGE),
+    Engine("DeepSpeed ZeRO-3", {"preset": "zero3"}, "deepspeed", "bfloat16"),
+    Engine("DeepSpeed hpZ, node", {"preset": "zero3", "secondary": "node"}, "deepspeed", "bfloat16"),
+    Engine("FSDP2", {"preset": "zero3"}, "fsdp", "bfloat16"),
+    Engine("HSDP, node", {"preset": "hsdp"}, "fsdp", "bfloat16"),
+    Engine("HSDP, package", PACKAGE, "fsdp", "bfloat16"),
+]
+WITH_MORE_MEMORY = [
+    Engine("DeepSpeed ZeRO-3, its defaults", {"preset": "zero3"}, "deepspeed", "bfloat16", True),
+    Engine("DeepSpeed ZeRO-1", {"preset": "zero1"}, "deepspeed", "bfloat16"),
+    Engine("FSDP2, no reshard", {"preset": "zero2"}, "fsdp", "bfloat16"),
+]
+BOUNDED = ("three_level, int8/int4", "three_level, bfloat16")  # rows that are held against the bound
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--nodes", type=int, default=2)
+    names = [engine.name for engine in SHARDED + WITH_MORE_MEMORY]
     parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--scale", type=float, default=1.0, help="times the link rates of the machine file")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--tokens", type=int, default=64, help="tokens in a micro-batch")
+    parser.add_argument("--scale", type=float, nargs="+", default=[1.0], help="times the link rates")
+    parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="ROW")
+    parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
+    parser.add_argument("--show", type=Path, help="print the tables of such a file and measure nothing")
     args = parser.parse_args()
-    console = Console()
-    topology = Topology.of(load_machine("emulated"), args.nodes, scale=args.scale)
-    with EmulatedCluster(topology) as cluster:
-        for accumulation in args.accumulation:
-            table = Table(
-                "sharding", "s/step", "ratio", "MB package", "MB node", "MB network", "MB held", "last loss"
-            )
-            first = None
-            for name in args.rows:
-                row = run_row(
-                    cluster, run_spec(args.nodes, accumulation, args.tokens, ROWS[name]), args.steps
+    if args.show:
+        rows = [json.loads(line) for line in args.show.read_text().splitlines()]
+    else:
+        chosen = [engine for engine in SHARDED + WITH_MORE_MEMORY if engine.name in args.rows]
+        rows = measure(chosen, args.accumulation, args.tokens, args.scale, args.output)
+    report(rows)
+
+
+def measure(
+    engines: list[Engine], accumulations: list[int], tokens: int, scales: list[float], output: Path | None
+) -> list[Row]:
+    """Every row at every setting; on unshaped links the memory of each, and the computing of BOUNDED."""
+    rows: list[Row] = []
+
+    def keep(**row: Any) -> None:
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if output:
+            with output.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    machine = load_machine("emulated")
+    with EmulatedCluster(Topology.of(machine, NODES, shaped=False)) as cluster:
+        for engine in engines:
+            for accumulation in accumulations if engine.name in BOUNDED else ():
+                found = run(cluster, engine, run_spec(NODES, accumulation, tokens, engine))
+                keep(
+                    kind="computing",
+                    name=engine.name,
+                    accumulation=accumulation,
+                    forward_backward_s=found.forward_backward_s,
+                    step_s=found.step_s,
                 )
-                first = first or row
-                traffic = (
-                    f"{row.kernel_bytes[k] / 1e6:.2f} ({row.engine_bytes[k] / 1e6:.2f})"
-                    for k in row.kernel_bytes
-                )
+    for scale in scales:
+        topology = Topology.of(machine, NODES, scale=scale)
+        with EmulatedCluster(topology) as cluster:
+            for accumulation in accumulations:
+                for engine in engines:
+                    found = run(cluster, engine, run_spec(NODES, accumulation, tokens, engine))
+                    setting = {"name": engine.name, "accumulation": accumulation, "scale": scale}
+                    rates = {"rates": topology.rates}
+                    keep(kind="row", **setting, **rates, **found._asdict(), step_s=found.step_s)
+    with EmulatedCluster(Topology.of(machine, NODES, shaped=False)) as cluster:
+        for engine in engines:
+            peak = peak_tensor_bytes(cluster, engine, run_spec(NODES, 2, tokens, engine))
+            keep(kind="memory", name=engine.name, peak_bytes=peak)
+    return rows
+
+
+def report(rows: list[Row]) -> None:
+    """A table for each setting, with the bound of the rows that are held against it."""
+    console = Console(width=150)
+    peaks = {row["name"]: row["peak_bytes"] for row in rows if row["kind"] == "memory"}
+    computing = {(row["name"], row["accumulation"]): row for row in rows if row["kind"] == "computing"}
+    settings = {(row["scale"], row["accumulation"]): None for row in rows if row["kind"] == "row"}
+    for scale, accumulation in settings:
+        found = {
+            row["name"]: row
+            for row in rows
+            if row["kind"] == "row" and (row["scale"], row["accumulation"]) == (scale, accumulation)
+        }
+        first = next(iter(found.values()))
+        table = Table(
+            "engine",
+            "s/step",
+            "range",
+            "ratio",
+            "peak MB",
+            "MB package",
+            "MB node",
+            "MB network",
+            "last loss",
+        )
+        for engine in SHARDED + WITH_MORE_MEMORY:
+            if engine is WITH_MORE_MEMORY[0]:
+                table.add_section()
+            if engine.name in found:
+                row = found[engine.name]
                 table.add_row(
-                    name,
-                    f"{row.step_s:.2f}",
-                    f"{row.step_s / first.step_s:.2f}",
-                    *traffic,
-                    f"{row.held_bytes / 1e6:.1f}",
-                    f"{row.losses[-1]:.3f}",
+                    engine.name,
+                    f"{row['step_s']:.2f}",
+                    f"{min(row['steps_s']):.2f}-{max(row['steps_s']):.2f}",
+                    f"{row['step_s'] / first['step_s']:.2f}",
+                    f"{peaks[engine.name] / 1e6:.1f}" if engine.name in peaks else "",
+                    *_traffic(row),
+                    f"{row['losses'][1]:.3f}",
                 )
-            console.print(
-                f"accumulation {accumulation}, links x {args.scale}; sent per step by all: kernel (engine)"
-            )
-            console.print(table)
+        console.print(
+            f"\naccumulation {accumulation}, link rates x {scale}; bytes sent in a step by all packages, as "
+            "the kernel counted (as the engine did); loss of the second step"
+        )
+        console.print(table)
+        packages = 4 * NODES
+        for name in BOUNDED:
+            if name in found and (name, accumulation) in computing:
+                _print_bound(console, found[name], computing[name, accumulation], packages)
+
+
+def _traffic(row: Row) -> list[str]:
+    kernel, engine = row["kernel_bytes"], row["engine_bytes"]
+    return [
+        (f"{kernel[level] / 1e6:.1f}" if kernel else "") + (f" ({engine[level] / 1e6:.1f})" if engine else "")
+        for level in ("package", "node", "network")
+    ]
+
+
+def _print_bound(console: Console, row: Row, computing: Row, packages: int) -> None:
+    """The least time of a step: each part takes as long as what is slowest in it, and parts do not overlap.
+
+    Clipping by the global norm lies between them: no weight can travel before the last gradient arrived.
+    """
+
+    def seconds(sent: Bytes) -> dict[str, float]:
+        return {level: sent[level] / packages / row["rates"][level] for level in sent}
+
+    update = row["update_bytes"]
+    before = seconds({level: row["engine_bytes"][level] - update[level] for level in update})
+    before["computing"] = computing["forward_backward_s"]
+    after = seconds(update)
+    bound = max(before.values()) + max(after.values())
+    console.print(
+        f"{row['name']}: bound {bound:.2f} s = forward and backward ("
+        + ", ".join(f"{name} {value:.2f}" for name, value in before.items())
+        + ") + update ("
+        + ", ".join(f"{name} {value:.2f}" for name, value in after.items())
+        + f"); measured {row['step_s'] / bound:.2f} of it"
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
 
+from frontrunner.configs.engines import Engine
 from frontrunner.configs.sharding import Precision, ShardingSpec
 from frontrunner.configs.types import (
     LARGEST,
@@ -241,6 +242,9 @@ class RunSpec(Frozen):
     model: ModelSpec
     machine: MachineSpec
     nodes: PositiveInt = 1
+    engine: Engine = "native"
+    """native: frontrunner's own; deepspeed, fsdp: the same model, data and optimizer under DeepSpeed's or
+    PyTorch's sharding, to compare with."""
     layout: LayoutSpec = Field(default_factory=LayoutSpec)
     training: TrainingSpec
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)

@@ -10,6 +10,7 @@ import typer
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import Document, examine
+from frontrunner.parallelism.engines import check_engine
 from frontrunner.parallelism.layout import Layout
 
 
@@ -38,6 +39,7 @@ def verified(run: str, overrides: Sequence[str]) -> tuple[Document, Layout]:
     if document and not placed & {violation.path for violation in violations}:
         try:
             layout = Layout.from_spec(document.spec)
+            check_engine(document.spec, layout)
         except SpecError as error:
             violations += document.annotate(error).violations
     if violations or document is None or layout is None:
@@ -55,7 +57,8 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
         "devices": f"{layout.world_size} = tensor {layout.tensor} x pipeline {layout.pipeline}{virtual} "
         f"x data {layout.data}",
         "sharding": f"{sharding.preset or 'degrees'}: weights over {layout.weights}, gradients over "
-        f"{layout.gradients}, optimizer over {layout.optimizer} data-parallel ranks",
+        f"{layout.gradients}, optimizer over {layout.optimizer} data-parallel ranks"
+        + ("" if spec.engine == "native" else f", by {spec.engine}"),
         "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
         f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
     }

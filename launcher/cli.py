@@ -24,6 +24,7 @@ COMMANDS = {
     "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run files, for editors."),
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),
+    "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
 }
 
 

@@ -18,10 +18,11 @@ from frontrunner.parallelism.planner.flops import hardware_flops_per_token, mode
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset, unigram_loss
 from frontrunner.parallelism.runtime.device import select_device
+from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
 from frontrunner.parallelism.runtime.records import RecordWriter, header
 from frontrunner.parallelism.runtime.sharding.optimizer import learning_rate
-from frontrunner.parallelism.runtime.trainer import Trainer
 
 OnRecord = Callable[[dict[str, Any]], None]
 Write = Callable[..., None]
@@ -37,7 +38,7 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     groups = initialize(layout, rendezvous, device)
     hosts: list[str] = [""] * layout.world_size
     dist.all_gather_object(hosts, socket.gethostname())
-    trainer = Trainer(spec, groups, device)
+    trainer = make_trainer(spec, groups, device)
     if groups.rank == 0:
         with RecordWriter(run_dir, on_record) as writer:
             writer.write("header", **header(spec, layout.describe(), str(device), sorted(set(hosts))))
@@ -49,7 +50,7 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     dist.destroy_process_group()
 
 
-def _run(spec: RunSpec, trainer: Trainer, write: Write) -> None:
+def _run(spec: RunSpec, trainer: RankTrainer, write: Write) -> None:
     """The training loop. Every rank takes each step of it; ``write`` keeps records on rank 0 only."""
     begin = time.perf_counter()
     dataset = open_dataset(spec, split="train")
@@ -79,7 +80,7 @@ def _run(spec: RunSpec, trainer: Trainer, write: Write) -> None:
     )
 
 
-def _validation(spec: RunSpec, trainer: Trainer, write: Write) -> Callable[[int], float | None]:
+def _validation(spec: RunSpec, trainer: RankTrainer, write: Write) -> Callable[[int], float | None]:
     """A function that validates after a given step and records it; it does nothing without samples.
 
     The number of samples is rounded up to whole global batches, so that it is the same in every layout.
@@ -99,9 +100,9 @@ def _validation(spec: RunSpec, trainer: Trainer, write: Write) -> Callable[[int]
     return validate
 
 
-def _train_step(spec: RunSpec, trainer: Trainer, number: int, dataset: Any) -> dict[str, Any]:
+def _train_step(spec: RunSpec, trainer: RankTrainer, number: int, dataset: Any) -> dict[str, Any]:
     """Train on one batch and say what a step's record holds."""
-    loss_scale = trainer.optimizer.loss_scale.value
+    loss_scale = trainer.loss_scale
     loss, result, timing = trainer.step(number, dataset)
     training, layout, device = spec.training, spec.layout, spec.machine.device
     speed = training.global_batch_size * training.seq_len / timing.step / spec.world_size

@@ -14,8 +14,8 @@ from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
-from frontrunner.parallelism.runtime.sharding.optimizer import StepResult
 from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.trainer import Trainer
 from support.mutations import MUTATIONS

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 
 from frontrunner.configs.schema import OptimizerSpec, RunSpec
+from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
-
-
-class StepResult(NamedTuple):
-    """``gradient_norm`` is that of the averaged gradient before clipping; not finite where skipped."""
-
-    gradient_norm: float
-    skipped: bool
 
 
 class LossScale:

@@ -1,0 +1,101 @@
+"""One engine's run, and what several come to side by side."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.launcher import run_folder
+from frontrunner.launcher.errors import RunFailed
+from frontrunner.launcher.local import launch
+from frontrunner.launcher.quantities import bytes_text, number_text, seconds_text
+from frontrunner.launcher.request import Request
+from frontrunner.launcher.totals import Totals
+from frontrunner.launcher.watch import RecordFollower
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one engine did: figures of its run, or the reason why there are none."""
+
+    engine: str
+    run_dir: Path
+    summary: dict[str, Any] | None = None
+    reason: str | None = None
+
+    def figure(self, name: str) -> float | None:
+        return self.summary[name] if self.summary else None
+
+    def ratio(self, first: Result) -> float | None:
+        """Step time, to the first engine's."""
+        own, other = self.figure("step_time_s"), first.figure("step_time_s")
+        return own / other if own and other else None
+
+    def as_json(self, first: Result) -> dict[str, Any]:
+        return {
+            "engine": self.engine,
+            "run_dir": str(self.run_dir),
+            "reason": self.reason,
+            "step_time_ratio": self.ratio(first),
+            **(self.summary or {}),
+        }
+
+
+def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) -> Result:
+    """Train with one engine; a refusal or a failure is a result too.
+
+    Raises SpecError where the folder is in use.
+    """
+    run_folder.check_unused(folder)
+    if engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        return Result(engine, folder, reason="deepspeed is not installed: pip install 'frontrunner[train]'")
+    try:
+        spec = Request(run, [*overrides, f"engine={engine}"]).resolve()
+        run_folder.create(folder, spec)
+        totals = Totals(folder, spec.training.steps)
+        follower = RecordFollower(folder)
+        launch(folder, spec.world_size)
+        for record in follower.new_records():
+            totals.add(record)
+    except SpecError as error:
+        return Result(engine, folder, reason="\n".join(v.constraint for v in error.violations))
+    except RunFailed as error:
+        return Result(engine, folder, reason=str(error).strip().splitlines()[-1])
+    steps = totals.step_records
+    summary = {
+        "step_time_s": totals.median("step_time_s"),
+        "tokens_per_s_per_device": totals.median("tokens_per_s_per_device"),
+        "peak_memory_bytes": max(record["peak_memory_bytes"] for record in steps),
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
+        "bytes_sent": totals.last("bytes_sent"),
+    }
+    return Result(engine, folder, summary)
+
+
+def table(results: Sequence[Result]) -> Table:
+    """A row for each engine; ratios are to the first."""
+    first = results[0]
+    found = Table(
+        "engine", "step time", "ratio", "tokens/s per device", "peak memory", "first loss", "last loss"
+    )
+    for result in results:
+        if result.summary is None:
+            found.add_row(result.engine, result.reason or "")
+            continue
+        found.add_row(
+            result.engine,
+            seconds_text(result.figure("step_time_s")),
+            number_text(result.ratio(first), ".2f"),
+            number_text(result.figure("tokens_per_s_per_device"), ",.1f"),
+            bytes_text(result.figure("peak_memory_bytes")),
+            number_text(result.figure("first_loss"), ".4f"),
+            number_text(result.figure("last_loss"), ".4f"),
+        )
+    return found

@@ -1,0 +1,109 @@
+"""What DeepSpeed and FSDP cannot do, said before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.layout import Layout
+
+_NATIVE = "use engine: native"
+
+
+def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> None:
+    """Raise SpecError with everything in a run that its engine cannot express.
+
+    ``device`` is what ``auto`` turned out to be on a rank, ``cuda`` or ``cpu``.
+    """
+    if spec.engine == "native":
+        return
+    found = list(_common(spec, layout))
+    kind = device or spec.machine.device.kind
+    found += _deepspeed(spec, layout, kind) if spec.engine == "deepspeed" else _fsdp(spec, layout)
+    if found:
+        raise SpecError(found)
+
+
+def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
+    if layout.pipeline > 1:
+        constraint = (
+            "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages, and its pipeline needs "
+            "a model cut by its own classes"
+            if spec.engine == "deepspeed"
+            else "must be 1: FSDP frees and gathers weights in each micro-batch of each stage"
+        )
+        yield Violation("layout.pipeline", layout.pipeline, constraint, _NATIVE)
+    if spec.training.precision == "float16":
+        constraint = f"engine {spec.engine} trains in float32 or bfloat16 here"
+        yield Violation("training.precision", "float16", constraint, f"use bfloat16, or {_NATIVE}")
+    if spec.layout.sharding.wire.error_feedback:
+        constraint = f"engine {spec.engine} has no error feedback here"
+        yield Violation("layout.sharding.wire.error_feedback", True, constraint, _NATIVE)
+
+
+def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation]:
+    data = layout.data
+    degrees = (layout.weights, layout.gradients, layout.optimizer)
+    stages = {(1, 1, 1), (1, 1, data), (1, data, data), (data, data, data)}
+    if degrees not in stages:
+        constraint = (
+            f"DeepSpeed has no separate degrees for weights, gradients and optimizer: {degrees} is none of "
+            f"ddp, zero1, zero2 and zero3 over {data} data-parallel ranks"
+        )
+        preset = spec.layout.sharding.preset or "degrees"
+        yield Violation(
+            "layout.sharding.preset", preset, constraint, f"use one of these presets, or {_NATIVE}"
+        )
+        return
+    if layout.secondary < layout.weights and layout.tensor > 1:
+        constraint = (
+            f"must be 1 with secondary weights: DeepSpeed's hpZ groups are consecutive ranks of the world, "
+            f"and with tensor {layout.tensor} these hold different slices of the weights"
+        )
+        yield Violation("layout.tensor", layout.tensor, constraint, f"use tensor 1, or {_NATIVE}")
+    wires = spec.layout.sharding.wires(spec.training.precision)
+    quantised = {
+        "weights": (wires.weights, "int8"),
+        "gradients": (wires.gradients, "int4"),
+        "network": (wires.network, "int4"),
+    }
+    for key, (wire, own) in quantised.items():
+        path = f"layout.sharding.wire.{key}"
+        if wire == spec.training.precision:
+            continue
+        if wire != own or layout.weights == 1:
+            constraint = f"DeepSpeed's ZeRO-3 sends {spec.training.precision} or {own} here"
+            yield Violation(path, wire, constraint, f"use {spec.training.precision}, or {_NATIVE}")
+        elif device == "cpu":
+            constraint = "DeepSpeed's quantizer is a CUDA operator, which its CPU accelerator does not have"
+            yield Violation(path, wire, constraint, f"use {spec.training.precision}, or {_NATIVE}")
+    if (wires.gradients == "int4") != (wires.network == "int4"):
+        constraint = "DeepSpeed quantises both hops of the gradients or neither"
+        yield Violation("layout.sharding.wire.network", wires.network, constraint, f"use {wires.gradients}")
+
+
+def _fsdp(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
+    data = layout.data
+    degrees = (layout.weights, layout.gradients, layout.optimizer)
+    sharded = len(set(degrees)) == 1 and degrees[0] > 1
+    if not sharded and degrees != (1, data, data):
+        constraint = (
+            "FSDP cuts weights, gradients and optimizer over the same ranks (zero3, hsdp, or three equal "
+            f"degrees above 1), or keeps the weights gathered (zero2): {degrees} is neither"
+        )
+        preset = spec.layout.sharding.preset or "degrees"
+        yield Violation(
+            "layout.sharding.preset", preset, constraint, f"use zero3, hsdp or zero2, or {_NATIVE}"
+        )
+    if layout.secondary < layout.weights:
+        constraint = "FSDP has no secondary weights"
+        yield Violation(
+            "layout.sharding.secondary", layout.secondary, constraint, f"leave it out, or {_NATIVE}"
+        )
+    wires = spec.layout.sharding.wires(spec.training.precision)
+    for key in ("weights", "gradients", "network"):
+        wire = getattr(wires, key)
+        if wire != spec.training.precision:
+            constraint = f"FSDP sends the run's precision, {spec.training.precision}"
+            yield Violation(f"layout.sharding.wire.{key}", wire, constraint, f"leave it out, or {_NATIVE}")

@@ -1,0 +1,1 @@
+"""Other engines on the same model, data and optimizer, to compare with."""

@@ -1,0 +1,117 @@
+"""One step of training on one rank, whichever engine runs it."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.layout import LEVELS
+from frontrunner.parallelism.runtime.batches import micro_batches
+from frontrunner.parallelism.runtime.device import peak_memory_bytes, synchronize
+from frontrunner.parallelism.runtime.process_groups import ProcessGroups
+from frontrunner.parallelism.runtime.random_state import seed_rank
+from frontrunner.parallelism.runtime.transport import Transport
+
+
+class StepResult(NamedTuple):
+    """``gradient_norm`` is that of the averaged gradient before clipping; not finite where skipped."""
+
+    gradient_norm: float
+    skipped: bool
+
+
+class Timing(NamedTuple):
+    """Seconds of a step and of its parts on this rank; ``communication`` None where it is not known."""
+
+    step: float
+    forward_backward: float
+    communication: float | None
+    optimizer: float
+
+
+class RankTrainer(ABC):
+    """A rank's model and optimizer, and one step of them.
+
+    ``counted`` says whether all messages of the engine go through ``transport``; if not, nothing is
+    known about bytes and waiting.
+    """
+
+    counted = True
+
+    def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
+        self.spec = spec
+        self.groups = groups
+        self.device = device
+        self.transport = Transport(groups.layout, groups.rank)
+        self.sent: dict[str, int] = dict.fromkeys(LEVELS, 0)
+        seed_rank(spec.training.seed, groups.coordinates, device)
+
+    @property
+    @abstractmethod
+    def loss_scale(self) -> float:
+        """What losses are multiplied by before the backward (float16)."""
+
+    @abstractmethod
+    def run(self, batches: list[torch.Tensor], forward_only: bool = False) -> torch.Tensor:
+        """Sum of the micro-batches' mean losses on the last stage, zero on others; their gradients too."""
+
+    @abstractmethod
+    def update(self, number: int) -> StepResult:
+        """Clip, and step the optimizer of step ``number`` (from 0)."""
+
+    def settle(self) -> None:  # noqa: B027 - most engines leave nothing on its way
+        """Wait for what the last step left on its way."""
+
+    def step(self, number: int, dataset: Any) -> tuple[float, StepResult, Timing]:
+        """Train on batch ``number`` (from 0): the mean loss, what the optimizer did, and the times."""
+        size = self.spec.training.global_batch_size
+        batches = self._batches(dataset, number * size, size)
+        self.transport.take()
+        start = self._now()
+        loss = self.run(batches)
+        middle = self._now()
+        result = self.update(number)
+        end = self._now()
+        self.sent, waited = self.transport.take()
+        timing = Timing(end - start, middle - start, waited if self.counted else None, end - middle)
+        return self._mean(loss, len(batches)), result, timing
+
+    def validate(self, dataset: Any, samples: int) -> float:
+        """Mean loss over the first ``samples`` samples, in nats a token."""
+        batches = self._batches(dataset, 0, samples)
+        with torch.no_grad():
+            loss = self.run(batches, forward_only=True)
+        return self._mean(loss, len(batches))
+
+    def average_sent(self) -> dict[str, float] | None:
+        """Bytes that a rank sent in the last step by level, averaged over the world; None if uncounted."""
+        if not self.counted:
+            return None
+        total = torch.tensor([self.sent[level] for level in LEVELS], dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        mean = total / self.groups.layout.world_size
+        return dict(zip(LEVELS, mean.tolist(), strict=True))
+
+    def largest_memory(self) -> int:
+        """Peak memory of the rank that needs most."""
+        peak = torch.tensor(float(peak_memory_bytes(self.device)), dtype=torch.float64, device=self.device)
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+        return int(peak.item())
+
+    def _batches(self, dataset: Any, first: int, count: int) -> list[torch.Tensor]:
+        return micro_batches(dataset, self.spec, first, count, self.groups.coordinates.data, self.device)
+
+    def _mean(self, loss: torch.Tensor, batches: int) -> float:
+        """Mean over micro-batches and data-parallel ranks; each tensor rank of the last stage has the sum."""
+        total = loss.double() / (batches * self.groups.layout.data * self.groups.layout.tensor)
+        dist.all_reduce(total)
+        return total.item()
+
+    def _now(self) -> float:
+        synchronize(self.device)
+        return time.perf_counter()
