@@ -84,6 +84,8 @@ def measure(
     machine = load_machine("emulated")
     with EmulatedCluster(Topology.of(machine, NODES, shaped=False)) as cluster:
         for engine in engines:
+            peak = peak_tensor_bytes(cluster, engine, run_spec(NODES, 1, tokens, engine))
+            keep(kind="memory", name=engine.name, peak_bytes=peak)
             for accumulation in accumulations if engine.name in BOUNDED else ():
                 found = run(cluster, engine, run_spec(NODES, accumulation, tokens, engine))
                 keep(
@@ -102,10 +104,6 @@ def measure(
                     setting = {"name": engine.name, "accumulation": accumulation, "scale": scale}
                     rates = {"rates": topology.rates}
                     keep(kind="row", **setting, **rates, **found._asdict(), step_s=found.step_s)
-    with EmulatedCluster(Topology.of(machine, NODES, shaped=False)) as cluster:
-        for engine in engines:
-            peak = peak_tensor_bytes(cluster, engine, run_spec(NODES, 2, tokens, engine))
-            keep(kind="memory", name=engine.name, peak_bytes=peak)
     return rows
 
 

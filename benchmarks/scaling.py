@@ -1,0 +1,94 @@
+"""Weak scaling on the emulated cluster: step time at 1, 2 and 4 nodes with fixed work for each device.
+
+    python benchmarks/scaling.py [--accumulation 1 4 8 16] [--scale 0.1] [--output FILE.jsonl]
+
+All ranks share this machine's cores, which no cluster does: computing grows with the number of nodes here. So
+micro-batches are of a few tokens and the links slow, and the share of computing is printed: the step time on
+unshaped links over that on shaped ones. Efficiency is the step time on one node over that on n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from emulated_cluster.cluster import EmulatedCluster
+from emulated_cluster.topology import Topology, load_machine
+from emulated_runs import Engine, run, run_spec
+from rich.console import Console
+from rich.table import Table
+
+THREE_LEVEL = Engine("three_level, int8/int4", {"preset": "three_level"})
+ZERO3 = Engine("own zero3", {"preset": "zero3"})
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--tokens", type=int, default=8, help="tokens in a micro-batch")
+    parser.add_argument("--scale", type=float, default=0.1, help="times the link rates")
+    parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
+    parser.add_argument("--show", type=Path, help="print the table of such a file and measure nothing")
+    args = parser.parse_args()
+    if args.show:
+        rows = [json.loads(line) for line in args.show.read_text().splitlines()]
+    else:
+        rows = measure(args.nodes, args.accumulation, args.tokens, args.scale, args.output)
+    report(rows)
+
+
+def measure(
+    nodes: list[int], accumulations: list[int], tokens: int, scale: float, output: Path | None
+) -> list[Row]:
+    rows: list[Row] = []
+    machine = load_machine("emulated")
+    for count in nodes:
+        for shaped in (False, True):
+            topology = Topology.of(machine, count, scale=scale, shaped=shaped)
+            with EmulatedCluster(topology) as cluster:
+                for engine, accumulation in [*((THREE_LEVEL, a) for a in accumulations), (ZERO3, 1)]:
+                    spec = run_spec(count, accumulation, tokens, engine)
+                    found = run(cluster, engine, spec, budget_s=20 if shaped else 5)
+                    row = {
+                        "name": engine.name,
+                        "nodes": count,
+                        "accumulation": accumulation,
+                        "scale": scale,
+                        "shaped": shaped,
+                        "step_s": found.step_s,
+                        "steps_s": found.steps_s,
+                    }
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
+                    if output:
+                        with output.open("a") as file:
+                            file.write(json.dumps(row) + "\n")
+    return rows
+
+
+def report(rows: list[Row]) -> None:
+    """Step time, its share of computing, and efficiency at each number of nodes."""
+    times = {(row["name"], row["accumulation"], row["nodes"], row["shaped"]): row["step_s"] for row in rows}
+    nodes = sorted({row["nodes"] for row in rows})
+    table = Table("engine", "accumulation", *(f"{n} nodes: s, computing, efficiency" for n in nodes))
+    for name, accumulation in {(row["name"], row["accumulation"]): None for row in rows}:
+        cells = []
+        for count in nodes:
+            step = times[name, accumulation, count, True]
+            computing = times[name, accumulation, count, False] / step
+            efficiency = times[name, accumulation, nodes[0], True] / step
+            cells.append(f"{step:.2f}  {computing:.0%}  {efficiency:.3f}")
+        table.add_row(name, str(accumulation), *cells)
+    console = Console(width=130)
+    console.print(f"link rates x {rows[0]['scale']}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
