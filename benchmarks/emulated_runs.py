@@ -15,6 +15,7 @@ from emulated_cluster.cluster import EmulatedCluster
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.planner.traffic import Units
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 #: 6.3 M parameters in 8 layers.
@@ -25,6 +26,16 @@ MODEL = {
     "vocab_size": 128,
     "max_position_embeddings": 64,
 }
+_HIDDEN, _LAYERS = 256, 8
+_LAYER = 12 * _HIDDEN**2 + 13 * _HIDDEN
+#: The same, by what is gathered together; positions travel with the first layer, the last norm with the last.
+UNITS = Units(
+    layers=_LAYERS * _LAYER + 64 * _HIDDEN + 2 * _HIDDEN,
+    first_layer=_LAYER + 64 * _HIDDEN,
+    embedding=128 * _HIDDEN,
+    output=128 * _HIDDEN,
+    tied=True,
+)
 _WARM_UP = 1  # steps: the first fills caches and opens connections
 Bytes = Mapping[str, float]
 

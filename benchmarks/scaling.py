@@ -4,7 +4,9 @@
 
 All ranks share this machine's cores, which no cluster does: computing grows with the number of nodes here. So
 micro-batches are of a few tokens and the links slow, and the share of computing is printed: the step time on
-unshaped links over that on shaped ones. Efficiency is the step time on one node over that on n.
+unshaped links over that on shaped ones. Efficiency is the step time on one node over that on n. A second
+table goes on to 384 devices by formula: each level's bytes over its rate, the slowest of them before the
+update and in it, without computing and latency.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from typing import Any
 
 from emulated_cluster.cluster import EmulatedCluster
 from emulated_cluster.topology import Topology, load_machine
-from emulated_runs import Engine, run, run_spec
+from emulated_runs import UNITS, Engine, run, run_spec
 from rich.console import Console
 from rich.table import Table
+
+from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.planner.traffic import traffic
 
 THREE_LEVEL = Engine("three_level, int8/int4", {"preset": "three_level"})
 ZERO3 = Engine("own zero3", {"preset": "zero3"})
@@ -34,6 +39,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=8, help="tokens in a micro-batch")
     parser.add_argument("--scale", type=float, default=0.1, help="times the link rates")
     parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
+    parser.add_argument("--formula", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 48], help="nodes")
     parser.add_argument("--show", type=Path, help="print the table of such a file and measure nothing")
     args = parser.parse_args()
     if args.show:
@@ -41,6 +47,7 @@ def main() -> None:
     else:
         rows = measure(args.nodes, args.accumulation, args.tokens, args.scale, args.output)
     report(rows)
+    report_formula(args.formula, args.accumulation)
 
 
 def measure(
@@ -88,6 +95,27 @@ def report(rows: list[Row]) -> None:
     console = Console(width=130)
     console.print(f"link rates x {rows[0]['scale']}")
     console.print(table)
+
+
+def report_formula(nodes: list[int], accumulations: list[int]) -> None:
+    """Efficiency against the first number of nodes by the bytes alone."""
+    table = Table("engine", "accumulation", *(f"{8 * count} devices" for count in nodes))
+    for engine, accumulation in [*((THREE_LEVEL, a) for a in accumulations), (ZERO3, 1)]:
+        times = [least_time(count, accumulation, engine) for count in nodes]
+        table.add_row(engine.name, str(accumulation), *(f"{times[0] / time:.3f}" for time in times))
+    console = Console(width=130)
+    console.print("by formula")
+    console.print(table)
+
+
+def least_time(nodes: int, accumulation: int, engine: Engine) -> float:
+    """Seconds of a step that is all communication, each level's links busy all the time."""
+    spec = run_spec(1, accumulation, 8, engine).model_copy(update={"nodes": nodes})
+    sent = traffic(spec, Layout.from_spec(spec), UNITS, busiest=True)
+    rates = {level: getattr(spec.machine.links, level).bandwidth_bytes_per_s for level in LEVELS}
+    parts = (sent.before_update(accumulation), sent.update)
+    times = [max(part[level] / rates[level] for level in LEVELS) for part in parts]
+    return float(sum(times))
 
 
 if __name__ == "__main__":

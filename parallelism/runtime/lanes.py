@@ -30,15 +30,21 @@ class Ticket:
 
 
 class Lane:
-    """A queue of jobs, first in first out."""
+    """A queue of jobs, first in first out, of which ``depth`` at most are on their way (None: any number).
 
-    def __init__(self, transport: Transport, device: torch.device) -> None:
+    Whoever submits one more waits for the first (on a GPU, its stream does), which bounds what jobs hold.
+    """
+
+    def __init__(self, transport: Transport, device: torch.device, depth: int | None = None) -> None:
         self.transport = transport
+        self.depth = depth
         self.queue: deque[Ticket] = deque()
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def submit(self, job: Job) -> Ticket:
         """Start a job: its lines up to the first collective run now."""
+        if self.depth is not None and len(self.queue) >= self.depth:
+            self.wait(self.queue[0])
         ticket = Ticket(job)
         if self.stream is None:
             self._step(ticket)
@@ -52,6 +58,8 @@ class Lane:
                 if ticket.work is not None:
                     ticket.work.wait()  # the stream waits, not the host
             ticket.event = self.stream.record_event()
+        if self.depth is not None:
+            self.queue.append(ticket)
         return ticket
 
     def borrow(self, tensor: torch.Tensor) -> None:
@@ -61,13 +69,15 @@ class Lane:
 
     def advance(self) -> None:
         """Do what can be done without waiting."""
-        while self.queue and self.queue[0].work.is_completed():
+        while self.stream is None and self.queue and self.queue[0].work.is_completed():
             self._step(self.queue[0])
 
     def wait(self, ticket: Ticket) -> None:
         """Return when the job is done; on a GPU, make the current stream wait for it."""
         if ticket.event is not None:
             torch.cuda.current_stream().wait_event(ticket.event)
+            while ticket in self.queue:  # this one and all before it
+                self.queue.popleft()
             return
         while not ticket.done:
             self.transport.wait(self.queue[0].work)
@@ -77,6 +87,7 @@ class Lane:
         """Wait for every job."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
+            self.queue.clear()
         while self.queue:
             self.wait(self.queue[-1])
 

@@ -119,6 +119,25 @@ def gathered_units(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, list[str
     return most, [unit.name for unit in units if unit.full.untyped_storage().nbytes()]
 
 
+def reductions_at_once(rendezvous: Rendezvous, spec: RunSpec) -> int:
+    """The most units whose gradients were on their way at once in a step, where nothing arrives by itself."""
+    trainer = make_trainer(rendezvous, spec)
+    lane, most = trainer.engine.reducer.block_lane, 0
+    submit = lane.submit
+
+    def counted(job: Any) -> Any:
+        nonlocal most
+        ticket = submit(job)
+        most = max(most, len(lane.queue))
+        return ticket
+
+    lane.submit = counted  # type: ignore[method-assign]
+    lane.advance = lambda: None  # type: ignore[method-assign]
+    trainer.step(0, Patterns(spec))
+    dist.destroy_process_group()
+    return most
+
+
 def gathered_weights(rendezvous: Rendezvous, spec: RunSpec) -> list[list[float]]:
     """Each unit as this rank computes with it after the last step."""
     trainer = make_trainer(rendezvous, spec)

@@ -38,7 +38,8 @@ class Reducer:
         self.dtype = dtype
         self.block_wire = block_wire
         self.network_wire = network_wire
-        self.block_lane = Lane(transport, device)
+        # A job holds a whole unit's gradients.
+        self.block_lane = Lane(transport, device, depth=2)
         self.network_lane = Lane(transport, device)
         self._whole: dict[Unit, torch.Tensor] = {}
 
@@ -89,56 +90,73 @@ class Reducer:
         self.network_lane.join()
 
     def _block_job(self, unit: Unit, last: bool) -> Job:
-        layout = self.groups.layout
-        if layout.gradients > 1:
-            whole = self._whole.pop(unit, None)
-            if whole is None:
-                whole = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=unit.gradients.device)
-            self.block_lane.borrow(whole)
-            if unit.residual is not None:
-                whole = whole + unit.residual
-            # Flat order is (weights, gradients); the block's ranks are in order (gradients, weights).
-            parts = whole.view(layout.weights, layout.gradients // layout.weights, -1).transpose(0, 1)
-            if unit.residual is not None:
-                self._keep_residual(unit, whole)
-            yield from self._reduce(parts, self.groups.block_stages, self.block_wire, unit.gradients.add_)
+        if self.groups.layout.gradients > 1:
+            rows, size = self._encode_whole(unit)
+            job = self._reduce(rows, size, self.groups.block_stages, self.block_wire, unit.gradients.add_)
+            del rows  # the job drops it once it has been sent
+            yield from job
         if last:
             self.network_lane.submit(self._network_job(unit))
+
+    def _encode_whole(self, unit: Unit) -> tuple[torch.Tensor, int]:
+        """A unit's gradients of this micro-batch in chunks for the block's ranks, and a chunk's length."""
+        layout = self.groups.layout
+        whole = self._whole.pop(unit, None)
+        if whole is None:
+            whole = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=unit.gradients.device)
+        self.block_lane.borrow(whole)
+        if unit.residual is not None:
+            whole = whole + unit.residual
+        # Flat order is (weights, gradients); the block's ranks are in order (gradients, weights).
+        parts = whole.view(layout.weights, layout.gradients // layout.weights, -1).transpose(0, 1)
+        if unit.residual is not None:
+            self._keep_residual(unit, whole)
+        return self._encode(parts, self.groups.block_stages, self.block_wire)
 
     def _network_job(self, unit: Unit) -> Job:
         """Reduce the accumulated shard over the optimizer's block and then over replicas."""
         own = unit.own_gradients
         if self.groups.network_hop.size() > 1:
-            hops = self.groups.network_hop.size()
-            chunks = unit.gradients.view(hops, 1, -1)
-            yield from self._reduce(chunks, self.groups.network_stages, self.network_wire, own.copy_)
+            stages = self.groups.network_stages
+            chunks = unit.gradients.view(self.groups.network_hop.size(), 1, -1)
+            rows, size = self._encode(chunks, stages, self.network_wire)
+            yield from self._reduce(rows, size, stages, self.network_wire, own.copy_)
         replicas = self.groups.replicas.size()
         if replicas > 1:
             totals: list[torch.Tensor] = []
-            chunks = own.view(replicas, 1, -1)
-            yield from self._reduce(chunks, self.groups.replica_stages, self.network_wire, totals.append)
+            stages = self.groups.replica_stages
+            rows, size = self._encode(own.view(replicas, 1, -1), stages, self.network_wire)
+            yield from self._reduce(rows, size, stages, self.network_wire, totals.append)
             total = totals[0].to(self.dtype)
             gathered = torch.empty(own.numel(), dtype=self.dtype, device=own.device)
             yield self.transport.all_gather(gathered, total, self.groups.replicas)
             own.copy_(gathered)
 
-    def _reduce(self, chunks: torch.Tensor, stages: Sequence[Group], wire: WireFormat, keep: Keep) -> Job:
-        """Sum [a, b, m] chunks, m elements for each of a x b ranks in order; ``keep`` one's own [m]."""
+    def _encode(
+        self, chunks: torch.Tensor, stages: Sequence[Group], wire: WireFormat
+    ) -> tuple[torch.Tensor, int]:
+        """[a, b, m] chunks for a x b ranks in order as rows in the order of the stages, and m."""
         size = chunks.size(-1)
         if len(stages) > 1:
             # To each rank of the node the chunks of its counterparts on all nodes, in the order of nodes.
-            inside = stages[0].size()
-            chunks = chunks.reshape(-1, inside, size).transpose(0, 1)
-        for group in stages:
-            rows = wire.encode(chunks)
-            sent = rows.view(group.size(), -1)
-            received = torch.empty_like(sent)
-            yield self.transport.exchange(received, sent, group)
-            held = rows.size(0) // group.size()  # chunks that this rank goes on with
-            sums = torch.empty(held, size, device=chunks.device)
-            for index, arrived in enumerate(received.view(group.size(), held, -1).unbind(1)):
+            chunks = chunks.reshape(-1, stages[0].size(), size).transpose(0, 1)
+        return wire.encode(chunks), size
+
+    def _reduce(
+        self, rows: torch.Tensor, size: int, stages: Sequence[Group], wire: WireFormat, keep: Keep
+    ) -> Job:
+        """Sum encoded chunks of ``size`` values over the stages; ``keep`` one's own [size]."""
+        for stage, group in enumerate(stages):
+            members = group.size()
+            held = rows.size(0) // members  # chunks that this rank goes on with
+            received = torch.empty_like(rows)
+            yield self.transport.exchange(received.view(members, -1), rows.view(members, -1), group)
+            rows = received  # and what was sent is free
+            sums = torch.empty(held, size, device=rows.device)
+            for index, arrived in enumerate(rows.view(members, held, -1).unbind(1)):
                 wire.decode_sum(arrived.contiguous(), size, out=sums[index], accumulate=False)
-            chunks = sums.view(held, 1, size)
+            if stage + 1 < len(stages):
+                rows = wire.encode(sums.view(held, 1, size))
         keep(sums[0])
 
     def _keep_residual(self, unit: Unit, whole: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ from support.training import (
     gathered_units,
     gathered_weights,
     reduced_gradients,
+    reductions_at_once,
     with_bad_gradient,
     without_a_gradient,
 )
@@ -81,6 +82,11 @@ def test_two_units_are_gathered_at_most() -> None:
     for most, names in run_ranks(8, gathered_units, spec):
         assert most == 2
         assert names == []  # nothing is left gathered after the step
+
+
+def test_gradients_of_two_units_travel_at_most() -> None:
+    spec = run_spec(**TWO_NODES, sharding="three_level", training={"steps": 1})
+    assert run_ranks(8, reductions_at_once, spec) == [2] * 8
 
 
 @pytest.mark.parametrize("preset", ["zero1", "zero3", "three_level"])

@@ -1,0 +1,144 @@
+"""Bytes that a rank of the native engine sends in a step, by level of the machine.
+
+Xu et al. 2025 (arXiv 2501.04266) for three levels, ZeRO++ (arXiv 2306.10209) for secondary weights and
+two-hop gradients; padding is left out. Tensor- and pipeline-parallel messages are not in it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.sharding import Wire
+from frontrunner.parallelism.layout import LEVELS, Layout
+
+_BITS: dict[Wire, int] = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 4}
+Bytes = dict[str, float]
+
+
+class Units(NamedTuple):
+    """Parameters of one rank's tensor and pipeline coordinates, by what is gathered together.
+
+    ``embedding`` and ``output`` are zero on stages without them; with tied embeddings ``output`` is what the
+    output layer gathers again.
+    """
+
+    layers: float
+    first_layer: float
+    embedding: float
+    output: float
+    tied: bool
+
+    @property
+    def numel(self) -> float:
+        return self.layers + self.embedding + (0 if self.tied else self.output)
+
+
+class Traffic(NamedTuple):
+    """Bytes of a rank, by level.
+
+    ``forward`` and ``backward`` are sent in each micro-batch, but for what a micro-batch finds gathered by
+    the one before (``kept``); ``reduction`` once behind the last backward, ``update`` after the optimizer.
+    """
+
+    forward: Bytes
+    kept: Bytes
+    backward: Bytes
+    reduction: Bytes
+    update: Bytes
+
+    def before_update(self, grad_accum_steps: int) -> Bytes:
+        """What a step sends up to the optimizer."""
+        return {
+            level: grad_accum_steps * (self.forward[level] + self.backward[level])
+            - (grad_accum_steps - 1) * self.kept[level]
+            + self.reduction[level]
+            for level in LEVELS
+        }
+
+    def step(self, grad_accum_steps: int) -> Bytes:
+        """All that a step sends."""
+        before = self.before_update(grad_accum_steps)
+        return {level: before[level] + self.update[level] for level in LEVELS}
+
+
+def wire_bytes(wire: Wire, block: int) -> float:
+    """Bytes that a value takes on the wire, its share of a block's float32 scale included."""
+    bits = _BITS[wire]
+    return bits / 8 + (4 / block if bits < 16 else 0)
+
+
+def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) -> Traffic:
+    """What a step of ``spec`` sends: on average over the ranks, or a rank's of the ``busiest`` package.
+
+    A ring over several nodes leaves each through one package, whose link to the network is the busiest.
+    The backward gathers the layers only: it begins with the output layer's weights still there, and a
+    look-up in the embedding needs none. It ends with the first layer's, which serve the next forward.
+    """
+    numel = units.numel
+    wires = spec.layout.sharding.wires(spec.training.precision)
+    weight, gradient, network = (
+        wire_bytes(wire, wires.block) for wire in (wires.weights, wires.gradients, wires.network)
+    )
+    w, g, o, secondary = layout.weights, layout.gradients, layout.optimizer, layout.secondary
+    node = _Node(layout, busiest)
+    return Traffic(
+        forward=node.gather("weights", (units.layers + units.embedding + units.output) / w * weight),
+        kept=node.gather("weights", units.first_layer / w * weight),
+        backward=_sum(
+            node.gather("secondary" if secondary < w else "weights", units.layers / secondary * weight),
+            node.exchange("gradients", numel * gradient),
+        ),
+        reduction=_sum(
+            node.exchange("network_hop", numel / g * network),
+            node.exchange("replicas", numel / o * network),
+            node.gather("replicas", numel / layout.data * _BITS[spec.training.precision] / 8),
+        ),
+        update=_sum(
+            node.gather("network_hop", numel / o * weight), node.gather("node_hop", numel / g * weight)
+        ),
+    )
+
+
+class _Node:
+    """The ranks of one node (all are alike) and what they send."""
+
+    def __init__(self, layout: Layout, busiest: bool) -> None:
+        self.layout = layout
+        self.busiest = busiest
+        self.ranks = range(layout.devices_per_node)
+        self.groups = [layout.groups(rank) for rank in self.ranks]
+
+    def gather(self, kind: str, shard: float) -> Bytes:
+        """A ring of the groups of that kind in which a rank passes on all shards but its neighbour's."""
+        sent = {level: [0.0] * len(self.ranks) for level in LEVELS}
+        for rank, groups in zip(self.ranks, self.groups, strict=True):
+            group = getattr(groups, kind)
+            if len(group) > 1:
+                following = group[(group.index(rank) + 1) % len(group)]
+                sent[self.layout.level_between(rank, following)][rank] += shard * (len(group) - 1)
+        return self._per_rank(sent)
+
+    def exchange(self, kind: str, total: float) -> Bytes:
+        """An all-to-all of ``total`` bytes in chunks over the stages of each group, node first."""
+        sent = {level: [0.0] * len(self.ranks) for level in LEVELS}
+        for rank, groups in zip(self.ranks, self.groups, strict=True):
+            left = total
+            for stage in self.layout.stages(getattr(groups, kind), rank):
+                for other in stage:
+                    if other != rank:
+                        sent[self.layout.level_between(rank, other)][rank] += left / len(stage)
+                left /= len(stage)
+        return self._per_rank(sent)
+
+    def _per_rank(self, sent: dict[str, list[float]]) -> Bytes:
+        size = self.layout.devices_per_package
+        found = {}
+        for level, of_ranks in sent.items():
+            shares = [sum(of_ranks[first : first + size]) / size for first in range(0, len(of_ranks), size)]
+            found[level] = max(shares) if self.busiest else sum(shares) / len(shares)
+        return found
+
+
+def _sum(*parts: Bytes) -> Bytes:
+    return {level: sum(part[level] for part in parts) for level in LEVELS}
