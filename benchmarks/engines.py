@@ -19,9 +19,12 @@ from typing import Any
 
 from emulated_cluster.cluster import EmulatedCluster
 from emulated_cluster.topology import Topology, load_machine
-from emulated_runs import Bytes, Engine, peak_tensor_bytes, run, run_spec
+from emulated_runs import UNITS, Bytes, Engine, peak_tensor_bytes, run, run_spec
 from rich.console import Console
 from rich.table import Table
+
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.runtime.baselines.deepspeed_config import deepspeed_config
 
 NODES = 2
 FLOATS = {"weights": "bfloat16", "gradients": "bfloat16", "network": "bfloat16"}
@@ -110,6 +113,7 @@ def measure(
 def report(rows: list[Row]) -> None:
     """A table for each setting, with the bound of the rows that are held against it."""
     console = Console(width=150)
+    print_settings(console, [e for e in SHARDED + WITH_MORE_MEMORY if any(r["name"] == e.name for r in rows)])
     peaks = {row["name"]: row["peak_bytes"] for row in rows if row["kind"] == "memory"}
     computing = {(row["name"], row["accumulation"]): row for row in rows if row["kind"] == "computing"}
     settings = {(row["scale"], row["accumulation"]): None for row in rows if row["kind"] == "row"}
@@ -154,6 +158,33 @@ def report(rows: list[Row]) -> None:
         for name in BOUNDED:
             if name in found and (name, accumulation) in computing:
                 _print_bound(console, found[name], computing[name, accumulation], packages)
+
+
+def print_settings(console: Console, engines: list[Engine]) -> None:
+    """How each peer is set up."""
+    for engine in engines:
+        spec = run_spec(NODES, 4, 64, engine)
+        layout = Layout.from_spec(spec)
+        if engine.engine == "deepspeed":
+            config = deepspeed_config(spec, layout, int(UNITS.first_layer))
+            zero = config["zero_optimization"]
+            if engine.deepspeed_defaults:
+                zero = {key: value for key, value in zero.items() if not key.startswith("stage3_")}
+            text = ", ".join(f"{key} {value}" for key, value in (zero | config["data_types"]).items())
+        elif engine.engine == "fsdp":
+            text = (
+                f"fully_shard over {layout.optimizer} of {layout.data} ranks, a unit a layer, one fetched "
+                f"ahead, reshard_after_forward {layout.weights > 1}, reduce_dtype {engine.gradient_dtype}, "
+                "gradients scattered in each micro-batch"
+                + (", replicas summed in the last" if layout.optimizer < layout.data else "")
+            )
+        else:
+            wires = spec.layout.sharding.wires("bfloat16")
+            text = (
+                f"degrees {layout.weights}, {layout.gradients}, {layout.optimizer}; wires {wires.weights}, "
+                f"{wires.gradients}, {wires.network}; gradients summed in {engine.gradient_dtype}"
+            )
+        console.print(f"{engine.name}: {text}")
 
 
 def _traffic(row: Row) -> list[str]:
