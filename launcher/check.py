@@ -10,8 +10,11 @@ import typer
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import Document, examine
+from frontrunner.launcher.quantities import levels_text
 from frontrunner.parallelism.engines import check_engine
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.parameters import stage_units
+from frontrunner.parallelism.planner.traffic import traffic
 
 
 def check(
@@ -62,4 +65,8 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
         "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
         f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
     }
+    if spec.engine == "native":
+        units = stage_units(spec.model, layout.tensor, layout.pipeline)
+        sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
+        lines["sends"] = f"{levels_text(sent)} a rank and step for sharding (first stage, by formula)"
     return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])
