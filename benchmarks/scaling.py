@@ -1,6 +1,6 @@
 """Weak scaling on the emulated cluster: step time at 1, 2 and 4 nodes with fixed work for each device.
 
-    python benchmarks/scaling.py [--accumulation 1 4 8 16] [--scale 0.1] [--output FILE.jsonl]
+    python benchmarks/scaling.py [--accumulation 1 4 8 16] [--scale 0.125] [--output FILE.jsonl]
 
 All ranks share this machine's cores, which no cluster does: computing grows with the number of nodes here. So
 micro-batches are of a few tokens and the links slow, and the share of computing is printed: the step time on
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--tokens", type=int, default=8, help="tokens in a micro-batch")
-    parser.add_argument("--scale", type=float, default=0.1, help="times the link rates")
+    parser.add_argument("--scale", type=float, default=0.125, help="times the link rates")
     parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
     parser.add_argument("--formula", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 48], help="nodes")
     parser.add_argument("--show", type=Path, help="print the table of such a file and measure nothing")
@@ -61,7 +61,7 @@ def measure(
             with EmulatedCluster(topology) as cluster:
                 for engine, accumulation in [*((THREE_LEVEL, a) for a in accumulations), (ZERO3, 1)]:
                     spec = run_spec(count, accumulation, tokens, engine)
-                    found = run(cluster, engine, spec, budget_s=20 if shaped else 5)
+                    found = run(cluster, engine, spec, budget_s=8 if shaped else 2)
                     row = {
                         "name": engine.name,
                         "nodes": count,
