@@ -31,11 +31,9 @@ MODEL = GPT | {
             "three_level",
             dict(zip(("weights", "gradients", "network"), PRESET_WIRES["three_level"], strict=True)),
         ),
-        ("three_level", None),
         ("zero3", None),
         ("zeropp", None),
         ("hsdp", None),
-        ("zero1", None),
     ],
 )
 def test_the_formula_says_what_is_sent(sharding: Any, wire: dict[str, Any] | None) -> None:

@@ -21,7 +21,6 @@ CASES: dict[str, dict[str, Any]] = {
         "sharding": "zero3",
         "layout": {"tensor": 2, "sequence_parallel": True},
     },
-    "deepspeed zero1": {"engine": "deepspeed", "sharding": "zero1"},
     "deepspeed zero2": {"engine": "deepspeed", "sharding": "zero2"},
     "deepspeed zero3": {"engine": "deepspeed", "sharding": "zero3", "model": "llama"},
     "deepspeed hpZ": {"engine": "deepspeed", "sharding": "zero3", "secondary": 2},
