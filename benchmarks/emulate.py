@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from emulated_cluster.cluster import ClusterError, EmulatedCluster
 from emulated_cluster.rates import measure, transfers_of_packages
-from emulated_cluster.topology import Topology, load_machine
+from emulated_cluster.topology import Topology
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.local import PRELOAD

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emulated_cluster.cluster import EmulatedCluster
-from emulated_cluster.topology import Topology, load_machine
+from emulated_cluster.topology import Topology
 from emulated_runs import UNITS, Bytes, Engine, peak_tensor_bytes, run, run_spec
 from rich.console import Console
 from rich.table import Table

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from frontrunner.configs import rules
 from frontrunner.configs.compose import COMMAND_LINE, compose
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.schema import MachineSpec, RunSpec
 from frontrunner.configs.validate import validate
 from frontrunner.configs.yaml_tree import Node, plain_scalar
 
@@ -55,6 +55,11 @@ def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
     if examination.violations or examination.document is None:
         raise SpecError(examination.violations)
     return examination.document
+
+
+def load_machine(preset_or_file: str) -> MachineSpec:
+    """A machine by name or file; SpecError if anything is wrong with it."""
+    return load_run("quickstart", [f"machine={preset_or_file}", "nodes=1"]).spec.machine
 
 
 def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:

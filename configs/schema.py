@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_va
 
 from frontrunner.configs.engines import Engine
 from frontrunner.configs.sharding import Precision, ShardingSpec
+from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.types import (
     LARGEST,
     Count,
@@ -149,6 +150,8 @@ class MachineSpec(Frozen):
     """Devices that share a package (2 on MI250X)."""
     device: DeviceSpec
     links: LinksSpec
+    software: dict[str, SoftwareSpec] = Field(default_factory=dict)
+    """What devices and links achieve, by the year of the software; the planner takes the newest."""
     sources: Sources
     """Where the facts come from, by key (dotted below this machine)."""
 

@@ -93,8 +93,3 @@ class Topology:
             "MASTER_PORT": str(_PORT),
             "GLOO_SOCKET_IFNAME": INTERFACE,
         }
-
-
-def load_machine(preset_or_file: str) -> MachineSpec:
-    """A machine by name or file. Raises SpecError."""
-    return load_run("quickstart", [f"machine={preset_or_file}"]).spec.machine

@@ -1,0 +1,1 @@
+"""Published runs that the planner is checked against."""

@@ -1,0 +1,141 @@
+"""``frontrunner plan``: will a run fit, how fast will it be, and what would help?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frontrunner.launcher.check import verified
+from frontrunner.launcher.quantities import bytes_text, flops_text, seconds_text
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.plan import Advice, Judgement
+
+BAR = 50
+
+
+def plan(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Instead of the file's machine.")] = None,
+    software: Annotated[str | None, typer.Option(help="Year of the software, as in the machine file.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a run fits, how fast it will be, where its time goes and what would help."""
+    overrides = [*(override or [])]
+    overrides += [f"nodes={nodes}"] if nodes is not None else []
+    overrides += [f"machine={machine}"] if machine is not None else []
+    document, layout = verified(run, overrides)
+    from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.parallelism.planner.plan import advise, assumptions, judge
+
+    spec = document.spec
+    work = Work.of(spec, _era(spec, software))
+    judged = judge(work, Candidates.of(spec, layout))
+    advice = advise(judged)
+    budget = tokens or float(spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
+    if as_json:
+        duration = _duration(judged, budget, layout.world_size)
+        answer = judged.as_dict(0) | {
+            "tokens": budget,
+            "duration_s": duration,
+            "node_hours": duration / 3600 * spec.nodes if duration is not None else None,
+            "assumptions": assumptions(work),
+            "advice": [{"change": a.change, "gain": a.gain, "fits": a.fits} for a in advice],
+        }
+        typer.echo(json.dumps(answer))
+        return
+    typer.echo(f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}")
+    typer.echo("\n".join(memory_lines(judged)))
+    typer.echo("\n".join(time_lines(judged, _duration(judged, budget, layout.world_size), budget, spec.nodes)))
+    typer.echo("\n".join(advice_lines(judged, advice)))
+    typer.echo("assumptions\n" + "\n".join(f"  - {text}" for text in assumptions(work)))
+
+
+def _era(spec: RunSpec, software: str | None) -> str | None:
+    from frontrunner.configs.errors import SpecError, Violation
+
+    known = sorted(spec.machine.software)
+    if software is not None and software not in known:
+        raise SpecError(
+            [
+                Violation(
+                    "--software",
+                    software,
+                    f"{spec.machine.name} knows {', '.join(known) or 'none'}",
+                    "use one of these" if known else "add a software section to the machine file",
+                )
+            ]
+        )
+    return software
+
+
+def _duration(judged: Judgement, tokens: float, devices: int) -> float | None:
+    """Seconds to train on that many tokens."""
+    return None if judged.time is None else float(tokens / (judged.tokens_per_s[0] * devices))
+
+
+def memory_lines(judged: Judgement) -> list[str]:
+    """A bar of the device's memory and its parts."""
+    capacity = judged.work.machine.device.memory_bytes
+    peak = float(judged.memory.peak[0])
+    parts = {f.name: float(getattr(judged.memory, f.name)[0]) for f in fields(judged.memory)}
+    scale = BAR / max(capacity, peak)
+    bar, filled, total = "", 0, 0.0
+    for (name, value), letter in zip(parts.items(), "WGOABR", strict=True):
+        total += value
+        width = round(total * scale) - filled
+        filled += width
+        bar += letter * width
+        parts[name] = value
+    state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} too much"
+    shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
+    return [
+        f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))} a device: {state}",
+        f"        {shown}",
+    ]
+
+
+def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: int) -> list[str]:
+    """The step's time by part, what it comes to, and the whole training."""
+    if judged.time is None or duration is None:
+        return ["step    unknown: the machine file says nothing of what the device achieves"]
+    total = float(judged.time.total[0])
+    lines = [f"step    {seconds_text(total)}"]
+    for f in fields(judged.time):
+        value = float(getattr(judged.time, f.name)[0])
+        if value > 0.0005 * total:
+            lines.append(f"        {f.name:<10}{'#' * round(40 * value / total):<41}{value / total:6.1%}  {seconds_text(value)}")
+    found = judged.as_dict(0)
+    mfu, hfu = found["mfu"], found["hfu"]
+    shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""
+    model, hardware = (float(f[0]) for f in (judged.model_flops_per_s(), judged.hardware_flops_per_s()))
+    return [
+        *lines,
+        f"speed   {judged.tokens_per_s[0]:,.0f} tokens/s a device, {flops_text(model)} model, "
+        f"{flops_text(hardware)} hardware{shares}",
+        f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, {duration / 3600 * nodes:,.0f} node-hours",
+    ]
+
+
+def advice_lines(judged: Judgement, advice: list[Advice]) -> list[str]:
+    """What would help most, after what costs most."""
+    if not judged.fits[0]:
+        shown = [f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if judged.time else "") for a in advice]
+        return ["to make it fit", *(shown or ["  no change of one key is enough: more stages, tensor ranks or nodes"])]
+    if judged.time is None:
+        return []
+    total = float(judged.time.total[0])
+    losses = {f.name: float(getattr(judged.time, f.name)[0]) / total for f in fields(judged.time)}
+    worst = max((name for name in losses if name != "compute"), key=lambda name: losses[name])
+    head = f"what costs most beside computing: {worst}, {losses[worst]:.1%} of the step"
+    return [head, *(f"  {a.change}: {a.gain:+.1%} tokens/s" for a in advice)] if advice else [head]

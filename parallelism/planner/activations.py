@@ -1,0 +1,58 @@
+"""Bytes of activations of one transformer layer and one micro-batch.
+
+Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, itemised so that they hold for gated MLPs,
+grouped queries and fused attention too, with dropout masks only where there is dropout.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+
+
+def layer_input(work: Work, c: Candidates) -> Array:
+    """What full recomputation keeps: the layer's input, cut over tensor ranks in sequence parallelism."""
+    cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
+    return work.tokens(c) * work.model.hidden_size * work.compute_bytes / cut
+
+
+def layer_interior(work: Work, c: Candidates) -> Array:
+    """All that the backward of a layer needs beside its input, attention's scores included."""
+    model, width = work.model, work.compute_bytes
+    hidden, heads = model.hidden_size, model.num_heads * model.head_dim
+    keys = 2 * model.num_kv_heads * model.head_dim
+    gated = model.activation == "swiglu"
+    masks = 2 * hidden if work.practice.dropout else 0
+    # Outputs of both norms and the input of the second one, which lie outside of tensor parallelism.
+    outside = width * 3 * hidden + masks
+    inside = width * (2 * heads + keys + model.ffn_hidden_size * (3 if gated else 2))
+    cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
+    return work.tokens(c) * (outside / cut + inside / c.tensor) + attention_scores(work, c)
+
+
+def attention_scores(work: Work, c: Candidates) -> Array:
+    """Scores of attention, or the row sums that fused attention keeps instead."""
+    rows = work.tokens(c) * work.model.num_heads / c.tensor
+    if work.practice.fused_attention:
+        return 4 * rows
+    each = 2 * work.compute_bytes + 1 if work.practice.dropout else work.compute_bytes
+    return rows * work.seq_len * each
+
+
+def kept_per_layer(work: Work, c: Candidates) -> Array:
+    """What one layer keeps of one micro-batch from its forward to its backward."""
+    interior = layer_interior(work, c)
+    selective = interior - attention_scores(work, c)
+    return layer_input(work, c) + np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
+
+
+def recomputed_layer(work: Work, c: Candidates) -> Array:
+    """What the backward of one layer holds beside what was kept."""
+    interior = layer_interior(work, c)
+    return np.choose(c.recompute.astype(int), [0.0 * interior, attention_scores(work, c), interior])
+
+
+def logits(work: Work, c: Candidates) -> Array:
+    """The last stage's: in the run's precision, in float32 with their softmax, and their gradient."""
+    return work.tokens(c) * work.model.padded_vocab_size / c.tensor * (2 * work.compute_bytes + 8)

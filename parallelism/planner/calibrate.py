@@ -1,0 +1,79 @@
+"""Fits a machine's constants to measured runs: least squares of the logarithm of the speed, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from frontrunner.configs.software import SoftwareSpec
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.step_time import step_time
+
+#: Constants that may be fitted, with their bounds: what physics and the measured rates allow.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "gemm_factor": (0.4, 1.25),
+    "rings.across_nodes": (1e9, 25e9),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run and its measured tokens/s of a device."""
+
+    work: Work
+    candidates: Candidates
+    tokens_per_s: float
+
+
+def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
+    """The same with other values of some constants (dotted)."""
+    rings = {key.removeprefix("rings."): value for key, value in constants.items() if key.startswith("rings.")}
+    own = {key: value for key, value in constants.items() if not key.startswith("rings.")}
+    return software.model_copy(update={"rings": software.rings.model_copy(update=rings)} | own)
+
+
+def constant(software: SoftwareSpec, key: str) -> float:
+    value = getattr(software.rings, key.removeprefix("rings.")) if "." in key else getattr(software, key)
+    return float(value)
+
+
+def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Array:
+    """log(predicted / measured) of each run's speed."""
+    return np.array([_log_error(run, constants) for run in runs])
+
+
+def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict[str, float]:
+    """The constants that predict ``runs`` best, by damped Gauss-Newton steps in their logarithms."""
+    assert runs and runs[0].work.software
+    start = runs[0].work.software
+    low, high = (np.log([BOUNDS[key][side] for key in keys]) for side in (0, 1))
+    values = np.clip(np.log([constant(start, key) for key in keys]), low, high)
+    for _ in range(rounds):
+        errors = log_errors(runs, _named(keys, values))
+        slopes = np.empty((len(runs), len(keys)))
+        for index in range(len(keys)):
+            moved = values.copy()
+            moved[index] += 1e-3
+            slopes[:, index] = (log_errors(runs, _named(keys, moved)) - errors) / 1e-3
+        # A little damping, for constants that no run feels.
+        normal = slopes.T @ slopes + 1e-6 * np.eye(len(keys))
+        values = np.clip(values - np.linalg.solve(normal, slopes.T @ errors), low, high)
+    return _named(keys, values)
+
+
+def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:
+    return {key: float(np.exp(value)) for key, value in zip(keys, logarithms, strict=True)}
+
+
+def _log_error(run: Measured, constants: Mapping[str, float]) -> float:
+    assert run.work.software
+    work = replace(run.work, software=with_constants(run.work.software, constants))
+    return float(np.log(tokens_per_s(work, run.candidates)[0] / run.tokens_per_s))
+
+
+def tokens_per_s(work: Work, c: Candidates) -> Array:
+    """Predicted tokens/s of a device."""
+    devices = c.tensor * c.pipeline
+    return c.grad_accum_steps * work.tokens(c) / devices / step_time(work, c).total

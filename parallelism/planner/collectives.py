@@ -1,0 +1,101 @@
+"""Seconds that messages take on each level of the machine.
+
+A group's ranks stand ``stride`` devices apart in a run of whole packages and nodes. With the rates of a
+collective library (``software.rings``) an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n of
+the bytes at the slowest level's rate, and a latency for each of n - 1 steps (Thakur et al. 2005, section
+4.1). Without, links are shares of what a package has: a ring leaves a package, and a node, through one
+device, so that its link carries all the ring's bytes (which is what gloo does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from frontrunner.configs.schema import MachineSpec
+from frontrunner.configs.software import SoftwareSpec
+from frontrunner.parallelism.planner.candidates import Array
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds [n] for which a device's link of each level is busy."""
+
+    package: Array
+    node: Array
+    network: Array
+
+    def __add__(self, other: Times) -> Times:
+        return Times(self.package + other.package, self.node + other.node, self.network + other.network)
+
+    def __mul__(self, factor: Array | float) -> Times:
+        return Times(self.package * factor, self.node * factor, self.network * factor)
+
+    @property
+    def longest(self) -> Array:
+        """Levels work side by side."""
+        return np.maximum(np.maximum(self.package, self.node), self.network)
+
+
+class Fabric:
+    """The links of a machine with the software of one era."""
+
+    def __init__(self, machine: MachineSpec, software: SoftwareSpec | None) -> None:
+        self.machine = machine
+        self.rings = software.rings if software else None
+
+    def ring(self, ranks: Array, stride: Array, total: Array) -> Times:
+        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``."""
+        links, package_size = self.machine.links, self.machine.devices_per_package
+        in_package, in_node = self._spread(ranks, stride)
+        sent = total * (ranks - 1) / ranks
+        steps = ranks - 1
+        within = ranks <= in_package
+        node_only = ~within & (ranks <= in_node)
+        beyond = ranks > in_node
+        if self.rings:
+            whole = in_node >= self.machine.devices_per_node
+            network = np.where(whole, self.rings.whole_nodes, self.rings.across_nodes)
+            return Times(
+                within * (sent / self.rings.package + steps * links.package.latency_s),
+                node_only * (sent / self.rings.node + steps * links.node.latency_s),
+                beyond * (sent / network + steps * links.network.latency_s),
+            )
+        inside = np.where(within, 1.0, 1 - 1 / in_package)
+        crossing = np.minimum(stride, package_size) / package_size
+        nodes_cross = ~within & (in_node > in_package)
+        return Times(
+            inside * sent / links.package.bandwidth_bytes_per_s + within * steps * links.package.latency_s,
+            nodes_cross * crossing * sent / links.node.bandwidth_bytes_per_s
+            + node_only * steps * links.node.latency_s,
+            beyond * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
+        )
+
+    def exchange(self, ranks: Array, stride: Array, total: Array) -> Times:
+        """An all-to-all of ``total`` bytes, inside the node first, then between nodes what is left."""
+        links = self.machine.links
+        in_package, in_node = self._spread(ranks, stride)
+        network_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
+        node_rate = self.rings.node if self.rings else links.node.bandwidth_bytes_per_s
+        package_rate = self.rings.package if self.rings else links.package.bandwidth_bytes_per_s
+        nodes = ranks / in_node
+        return Times(
+            total * (in_package - 1) / in_node / package_rate + (in_package > 1) * links.package.latency_s,
+            total * (in_node - in_package) / in_node / node_rate
+            + (in_node > in_package) * links.node.latency_s,
+            total / in_node * (nodes - 1) / nodes / network_rate
+            + (nodes > 1) * (nodes - 1) * links.network.latency_s,
+        )
+
+    def message(self, total: Array) -> Array:
+        """Seconds of a message to another node."""
+        link = self.machine.links.network
+        rate = self.rings.point_to_point if self.rings else link.bandwidth_bytes_per_s
+        return total / rate + link.latency_s
+
+    def _spread(self, ranks: Array, stride: Array) -> tuple[Array, Array]:
+        """How many of a group's ranks share a package and a node."""
+        in_package = np.minimum(ranks, np.maximum(1.0, self.machine.devices_per_package / stride))
+        in_node = np.minimum(ranks, np.maximum(1.0, self.machine.devices_per_node / stride))
+        return in_package, in_node

@@ -1,0 +1,119 @@
+"""Seconds that a device computes: products by shape, attention, and operators bound by memory.
+
+A product of [m, k] and [k, n] runs at the rate of square matrices whose size is the harmonic mean of m, n
+and k: the time of a tile's edges is proportional to the sum of 1/m, 1/n and 1/k, and 1 / rate of the
+measured table is linear in 1 / size to within 1 %. Between and beyond the measured sizes it is continued so;
+above the largest it stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from frontrunner.configs.software import SoftwareSpec
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+
+#: Flash attention's backward does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691, section 4.1).
+FLASH_BACKWARD = 2.5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Seconds [n] of one layer and micro-batch: products, attention's core, and the rest."""
+
+    forward: Array
+    attention_forward: Array
+    backward: Array
+
+
+def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
+    """Seconds of a matrix product."""
+    inverse = np.array([1 / point.size for point in software.gemm])
+    cost = np.array([1 / point.flops_per_s for point in software.gemm])
+    mean = np.maximum((1 / m + 1 / n + 1 / k) / 3, inverse[-1])
+    order = np.argsort(inverse)
+    slope = (cost[0] - cost[1]) / (inverse[0] - inverse[1])
+    small = cost[0] + slope * (mean - inverse[0])
+    per_flop = np.where(mean > inverse[0], small, np.interp(mean, inverse[order], cost[order]))
+    return 2 * m * n * k * per_flop / software.gemm_factor
+
+
+def layer(work: Work, c: Candidates, software: SoftwareSpec) -> Layer:
+    """One transformer layer's forward and backward, recomputation left out."""
+    model = work.model
+    tokens, t = work.tokens(c), c.tensor
+    heads = model.num_heads * model.head_dim
+    qkv = heads + 2 * model.num_kv_heads * model.head_dim
+    gated = 2 if model.activation == "swiglu" else 1
+    hidden = np.full(len(c), float(model.hidden_size))
+    products = (
+        product(software, tokens, qkv / t, hidden)
+        + product(software, tokens, hidden, heads / t)
+        + product(software, tokens, gated * model.ffn_hidden_size / t, hidden)
+        + product(software, tokens, hidden, model.ffn_hidden_size / t)
+    )
+    core_forward, core_backward = _attention(work, c, software)
+    passes = _operators(work, c, software)
+    return Layer(
+        forward=products + core_forward + passes,
+        attention_forward=core_forward,
+        backward=2 * products + core_backward + 2 * passes,
+    )
+
+
+def head(work: Work, c: Candidates, software: SoftwareSpec) -> Array:
+    """The output layer and the loss, forward and backward."""
+    model, tokens = work.model, work.tokens(c)
+    width = model.padded_vocab_size / c.tensor
+    hidden = np.full(len(c), float(model.hidden_size))
+    # Logits in the run's precision and float32, their maximum, sum, softmax and gradient.
+    passes = tokens * width * (6 * work.compute_bytes + 16)
+    return 3 * product(software, tokens, width, hidden) + passes / _bandwidth(work, software)
+
+
+def optimizer(work: Work, parameters: Array, software: SoftwareSpec) -> Array:
+    """AdamW over ``parameters``: gradient, master and two moments are read, all but the first written, twice
+    the gradient for its norm and the weights written once."""
+    return parameters * (2 * work.gradient_bytes + 24 + work.compute_bytes) / _bandwidth(work, software)
+
+
+def _bandwidth(work: Work, software: SoftwareSpec) -> float:
+    peak = work.machine.device.memory_bandwidth_bytes_per_s
+    assert peak, "a machine with measured software says how fast its memory is"
+    return peak * software.memory_efficiency
+
+
+def _attention(work: Work, c: Candidates, software: SoftwareSpec) -> tuple[Array, Array]:
+    """Forward and backward seconds of attention's core."""
+    model, s = work.model, float(work.seq_len)
+    tokens = work.tokens(c)
+    if work.practice.fused_attention:
+        flops = 2 * tokens * s * model.num_heads * model.head_dim / c.tensor  # the causal half
+        forward = flops / software.attention_flops_per_s
+        return forward, FLASH_BACKWARD * forward
+    # The two products have head_dim as one of their sizes, as those inside flash attention.
+    products = 4 * tokens * s * model.num_heads * model.head_dim / c.tensor / software.attention_flops_per_s
+    scores = tokens * s * model.num_heads / c.tensor * work.compute_bytes
+    # Forward: written by the product, read and written by softmax and by dropout, read by the product.
+    passes = (6 if work.practice.dropout else 4) * scores / _bandwidth(work, software)
+    return products + passes, 2 * products + 2 * passes
+
+
+def _operators(work: Work, c: Candidates, software: SoftwareSpec) -> Array:
+    """Forward seconds of norms, residuals, activation and copies, which memory bounds.
+
+    Fused: two norms (read, write), two of bias, dropout and residual (two reads, a write), the activation
+    (reads, write), and queries, keys and values put in order (read, write). In eager PyTorch each of norm,
+    rotation and gate is several kernels: twice the traffic.
+    """
+    model, width = work.model, work.compute_bytes
+    gated = 2 if model.activation == "swiglu" else 1
+    cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
+    outside = (2 * 2 + 2 * 3) * model.hidden_size * width
+    qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
+    inside = ((gated + 1) * model.ffn_hidden_size + 2 * qkv) * width
+    times = 1 if work.practice.fused_operators else 2
+    moved = work.tokens(c) * (outside / cut + inside / c.tensor) * times
+    return moved / _bandwidth(work, software)

@@ -1,0 +1,170 @@
+"""Bytes that a device needs, by part and pipeline stage.
+
+States follow the lattice of sharding degrees (design: b_w psi/w + b_g psi/g + b_o psi/o; Rajbhandari et al.
+2020, arXiv 1910.02054, for the b's), activations :mod:`activations`, micro-batches in flight the 1F1B and
+interleaved schedules of Narayanan et al. 2021 (arXiv 2104.04473).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from frontrunner.parallelism.planner import activations
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes [n] of one device, by part.
+
+    ``buffers`` are gathered units, gradients on their way and quantised messages; ``residual`` what
+    allocator and framework add.
+    """
+
+    weights: Array
+    gradients: Array
+    optimizer: Array
+    activations: Array
+    buffers: Array
+    residual: Array
+
+    @property
+    def at_rest(self) -> Array:
+        """Between two steps."""
+        return self.weights + self.gradients + self.optimizer + self.residual
+
+    @property
+    def peak(self) -> Array:
+        return self.at_rest + self.activations + self.buffers
+
+    @classmethod
+    def larger(cls, one: Memory, other: Memory) -> Memory:
+        """By candidate, the one with the larger peak."""
+        first = one.peak >= other.peak
+        return cls(
+            **{f.name: np.where(first, getattr(one, f.name), getattr(other, f.name)) for f in fields(cls)}
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Parameters [n] of one device of a pipeline stage."""
+
+    layers: Array
+    layer_count: Array
+    embedding: Array
+    output: Array
+    first: Array
+    last: Array
+
+    @property
+    def numel(self) -> Array:
+        return self.layers + self.embedding + self.output
+
+
+def memory(work: Work, c: Candidates) -> Memory:
+    """Of the device that needs most: the first stage has most in flight, the last has the logits."""
+    return Memory.larger(stage_memory(work, c, np.zeros(len(c))), stage_memory(work, c, c.pipeline - 1))
+
+
+def stage_memory(work: Work, c: Candidates, index: Array) -> Memory:
+    """Of a device of stage ``index`` [n]."""
+    stage = stage_parameters(work, c, index)
+    weights, gradients, optimizer = _states(work, c, stage)
+    micro_batches = in_flight(c, index)
+    kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(work, c)
+    inside = activations.recomputed_layer(work, c)
+    head = np.where(stage.last, activations.logits(work, c), 0.0)
+    activation_bytes = kept + np.maximum(inside, head)
+    buffers = _buffers(work, c, stage)
+    tensors = weights + gradients + optimizer + activation_bytes + buffers
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        activations=activation_bytes,
+        buffers=buffers,
+        residual=_residual(work, c, stage) + work.practice.allocator_share * tensors,
+    )
+
+
+def stage_parameters(work: Work, c: Candidates, index: Array) -> Stage:
+    """Layers are dealt out evenly; where they do not divide, the last stage has what is left."""
+    model = work.model
+    first, last = index == 0, index == c.pipeline - 1
+    even = np.ceil(model.num_layers / c.pipeline)
+    count = np.where(last, model.num_layers - even * (c.pipeline - 1), even)
+    # Exact for whole divisors; layer_parameters is linear in 1 / tensor but for what tensor ranks repeat.
+    whole, halved = layer_parameters(model, 1), layer_parameters(model, 2)
+    repeated = 2 * halved - whole
+    layer = repeated + (whole - repeated) / c.tensor
+    words = model.padded_vocab_size * model.hidden_size / c.tensor
+    learned = model.position_embedding == "learned"
+    positions = model.max_position_embeddings * model.hidden_size if learned else 0
+    shared = model.tie_embeddings & (c.pipeline == 1)
+    return Stage(
+        layers=count * layer + np.where(last, norm_parameters(model), 0.0) + np.where(first, positions, 0.0),
+        layer_count=count,
+        embedding=np.where(first, words, 0.0),
+        output=np.where(last & ~shared, words + (positions if work.practice.ties_positions else 0), 0.0),
+        first=first,
+        last=last,
+    )
+
+
+def in_flight(c: Candidates, index: Array) -> Array:
+    """Micro-batches whose activations a stage holds at once, in pieces of a virtual stage each."""
+    plain = np.minimum(c.pipeline - index, c.grad_accum_steps)
+    pieces = (c.virtual_stages - 1) * c.pipeline + 2 * (c.pipeline - index - 1) + 1
+    interleaved = np.minimum(pieces, c.virtual_stages * c.grad_accum_steps)
+    return np.where(c.virtual_stages > 1, interleaved, plain)
+
+
+def _states(work: Work, c: Candidates, stage: Stage) -> tuple[Array, Array, Array]:
+    """Bytes of weights, gradients and optimizer at rest."""
+    numel = stage.numel
+    if work.practice.kept:
+        weights, gradients, optimizer = work.practice.kept
+        return weights * numel / c.weights, gradients * numel / c.gradients, optimizer * numel / c.optimizer
+    full_precision = work.compute_bytes == 4
+    # Weights are kept as they travel; where they are not cut, decoded too.
+    decoded = (c.weights == 1) & (c.weight_wire != work.compute_bytes)
+    kept = numel * (c.weight_wire / c.weights + decoded * work.compute_bytes)
+    kept = kept + np.where(c.secondary < c.weights, numel / c.secondary * c.weight_wire, 0.0)
+    lost = np.where(c.error_feedback > 0, numel * work.compute_bytes, 0.0)
+    # Float32 weights are their own master copy.
+    return kept, numel * work.gradient_bytes / c.gradients + lost, numel * (
+        8 if full_precision else 12
+    ) / c.optimizer
+
+
+def _residual(work: Work, c: Candidates, stage: Stage) -> Array:
+    """What the engine keeps beside the states, and the buffers of its groups of several ranks."""
+    practice = work.practice
+    groups = sum(
+        (ranks > 1).astype(float)
+        for ranks in (c.tensor, c.pipeline, c.weights, c.gradients / c.weights, c.optimizer / c.gradients)
+    )
+    return (
+        practice.residual_bytes
+        + practice.communicator_bytes * groups
+        + np.where(stage.first & ~stage.last, practice.tied[0] * stage.embedding, 0.0)
+        + np.where(stage.last & ~stage.first, practice.tied[1] * stage.output, 0.0)
+    )
+
+
+def _buffers(work: Work, c: Candidates, stage: Stage) -> Array:
+    """Two gathered units with their messages, and gradients of two units on their way."""
+    practice, width = work.practice, work.compute_bytes
+    if practice.kept and not practice.overlaps_weights:
+        largest = 2 * work.model.hidden_size * work.model.ffn_hidden_size / c.tensor
+        whole = practice.whole_gradients * stage.numel * (1 - 1 / c.gradients)
+        return whole + largest  # the largest weight's gradient before it is added
+    layer = stage.layers / np.maximum(stage.layer_count, 1)
+    unit = np.maximum(layer, np.maximum(stage.embedding, stage.output))
+    coded = c.weight_wire != width
+    gathered = np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
+    reduced = unit * (2 * width + 2 * c.gradient_wire)
+    return gathered + np.where(c.gradients > 1, reduced, unit * width)

@@ -1,0 +1,245 @@
+"""Published runs: rows of a file, what is known of each, and the layout that the planner judges.
+
+A row that lacks part of its layout is skipped with the reason; nothing is guessed but the vocabulary, whose
+share of the work is small.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import MachineSpec, ModelSpec
+from frontrunner.parallelism.planner.candidates import PRECISION_BYTES, RECOMPUTE, Candidates, Work
+from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
+from frontrunner.parallelism.planner.practice import (
+    FSDP2,
+    GPT_NEOX_ZERO1,
+    MEGATRON_DEEPSPEED_BF16,
+    MEGATRON_DEEPSPEED_FP16_ZERO1,
+    MEGATRON_DISTRIBUTED_OPTIMIZER,
+    Practice,
+)
+
+#: Vocabulary where a row does not give one: GPT-2's, padded as GPT-NeoX does.
+USUAL_VOCABULARY = 50304
+
+
+class PublishedModel(BaseModel):
+    """The shape of a published model, None where the source does not give it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    layers: int | None
+    hidden: int | None
+    heads: int | None
+    kv_heads: int | None
+    vocab: int | None
+    ffn: int | None
+
+
+class PublishedRun(BaseModel):
+    """One published run; every key must be there, None says that the source does not give it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    source_url: str
+    machine: str
+    model: PublishedModel
+    seq_len: int | None
+    tp: int | None
+    pp: int | None
+    dp: int | None
+    sp: bool | None
+    mbs: int | None
+    gbs: int | None
+    zero: str | int | None
+    activation_checkpointing: str | None
+    flash_attention: bool | None
+    precision: str | None
+    gcds: int | None
+    tflops_per_gcd: float | None
+    tflops_convention: str | None
+    tokens_per_s_per_gcd: float | None
+    step_time_s: float | None
+    memory_mib: dict[str, Any] | None
+    software: str
+    vpp: int | None = None
+    confidence: str = "verified"
+    usable_for: str = "speed"
+    notes: str = Field(default="", exclude=True)
+
+    @property
+    def devices(self) -> int | None:
+        """As published, or as its layout says."""
+        if self.gcds or not (self.tp and self.pp and self.dp):
+            return self.gcds
+        return self.tp * self.pp * self.dp
+
+    @property
+    def era(self) -> Literal["2023", "2025"]:
+        """Software: ROCm 6 and later is 2025's."""
+        version = re.search(r"ROCm (\d+)", self.software)
+        old = int(version.group(1)) < 6 if version else "2023" in self.software
+        return "2023" if old else "2025"
+
+
+class Unusable(Exception):
+    """Why nothing can be predicted for a row."""
+
+
+def read(path: Path) -> list[PublishedRun]:
+    """The rows of a file; SpecError that names row and key where one is missing or wrong."""
+    try:
+        rows = yaml.load(path.read_text(), yaml.CSafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise SpecError([Violation("", str(path), f"cannot be read: {reason}", "give a rows file")]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([Violation("", str(path), f"is not YAML: {error}", "mend it")]) from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SpecError(
+            [Violation("", str(path), "must be a list of rows, each with its keys", "see `frontrunner validate --help`")]
+        )
+    return [_row(path, index, row) for index, row in enumerate(rows)]
+
+
+def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
+    try:
+        return PublishedRun.model_validate(row)
+    except ValidationError as error:
+        name = row.get("id", f"row {index + 1}")
+        raise SpecError(
+            [
+                Violation(
+                    f"{name}.{'.'.join(str(part) for part in found['loc'])}",
+                    None if found["type"] == "missing" else found["input"],
+                    "is missing" if found["type"] == "missing" else found["msg"],
+                    "write null where the source does not give it"
+                    if found["type"] == "missing"
+                    else "correct the value",
+                    str(path),
+                )
+                for found in error.errors()
+            ]
+        ) from None
+
+
+def model_of(row: PublishedRun) -> ModelSpec:
+    """The row's model; Unusable where its shape is not given."""
+    shape = row.model
+    if not (shape.layers and shape.hidden and shape.heads and shape.ffn):
+        raise Unusable("the model's shape is not published")
+    llama = "llama" in row.id or shape.ffn not in (4 * shape.hidden,)
+    vocabulary = shape.vocab or USUAL_VOCABULARY
+    return ModelSpec(
+        name=row.id,
+        num_layers=shape.layers,
+        hidden_size=shape.hidden,
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads or shape.heads,
+        ffn_hidden_size=shape.ffn,
+        vocab_size=vocabulary,
+        max_position_embeddings=row.seq_len or 2048,
+        position_embedding="rotary" if llama or "ALiBi" in row.notes or "lumi-megds" in row.id else "learned",
+        activation="swiglu" if llama else "gelu_tanh",
+        normalization="rmsnorm" if llama else "layernorm",
+        linear_bias=not llama,
+        tie_embeddings=not llama,
+        sources={},
+    )
+
+
+def practice_of(row: PublishedRun) -> Practice:
+    """How the row's engine works, by its name and ZeRO stage; Unusable for engines that are not known."""
+    zero, software = str(row.zero or ""), row.software
+    rules: list[tuple[bool, Practice]] = [
+        ("FSDP2" in zero, FSDP2),
+        ("Megatron-DeepSpeed" in software or "DeepSpeed 0" in software, _megatron_deepspeed(row)),
+        ("NeoX" in software and zero.startswith("1"), GPT_NEOX_ZERO1),
+        ("Megatron-LM" in software and "distributed optimizer" in zero, MEGATRON_DISTRIBUTED_OPTIMIZER),
+    ]
+    for applies, practice in rules:
+        if applies:
+            return practice
+    raise Unusable("what its engine keeps and sends is not known")
+
+
+def _megatron_deepspeed(row: PublishedRun) -> Practice:
+    return MEGATRON_DEEPSPEED_BF16 if row.precision == "bf16" else MEGATRON_DEEPSPEED_FP16_ZERO1
+
+
+def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
+    """What the planner needs of a row; Unusable with the reason where that is not all published."""
+    model, practice = model_of(row), practice_of(row)
+    devices = row.devices
+    given = {"seq_len": row.seq_len, "tp": row.tp, "pp": row.pp, "mbs": row.mbs, "gbs": row.gbs, "gcds": devices}
+    missing = [key for key, value in given.items() if not value]
+    if missing:
+        raise Unusable(f"its layout is incomplete: {', '.join(missing)} not published")
+    tensor, pipeline, micro = (np.array([float(value or 0)]) for value in (row.tp, row.pp, row.mbs))
+    data = (devices or 0) / tensor / pipeline
+    accumulation = (row.gbs or 0) / (data * micro)
+    if accumulation[0] < 1 or accumulation[0] % 1:
+        raise Unusable(f"gbs {row.gbs} is not a multiple of dp {data[0]:g} x mbs {row.mbs}")
+    checkpointing = str(row.activation_checkpointing or "none").split()[0]
+    fully = practice is FSDP2
+    one, all_ranks = np.ones(1), data
+    if practice.fused_attention != bool(row.flash_attention):
+        practice = _with_attention(practice, bool(row.flash_attention))
+    candidates = Candidates(
+        tensor=tensor,
+        sequence_parallel=one * bool(row.sp),
+        pipeline=pipeline,
+        virtual_stages=one * (row.vpp or 1),
+        data=data,
+        micro_batch_size=micro,
+        grad_accum_steps=accumulation,
+        recompute=one * RECOMPUTE.index(checkpointing if checkpointing in RECOMPUTE else "none"),
+        weights=all_ranks if fully else one,
+        gradients=all_ranks if fully or practice.whole_gradients else one,
+        optimizer=all_ranks,
+        secondary=all_ranks if fully else one,
+        weight_wire=one * 2,
+        gradient_wire=one * (practice.reduced_bytes or 2),
+        network_wire=one * (practice.reduced_bytes or 2),
+        error_feedback=0 * one,
+    )
+    work = Work(
+        model=model,
+        machine=machine,
+        software=machine.software[row.era],
+        seq_len=row.seq_len or 0,
+        compute_bytes=PRECISION_BYTES["bfloat16"],
+        gradient_bytes=4,
+        practice=practice,
+    )
+    return work, candidates
+
+
+def _with_attention(practice: Practice, fused: bool) -> Practice:
+    from dataclasses import replace
+
+    return replace(practice, fused_attention=fused)
+
+
+def published_tokens_per_s(row: PublishedRun, model: ModelSpec) -> float:
+    """Tokens/s of a device: from the step time, as published, or from FLOP/s by the row's convention."""
+    if row.step_time_s and row.gbs and row.seq_len and row.devices:
+        return row.gbs * row.seq_len / row.step_time_s / row.devices
+    if row.tokens_per_s_per_gcd:
+        return row.tokens_per_s_per_gcd
+    if not row.tflops_per_gcd or not row.tflops_convention or not row.seq_len:
+        raise Unusable("no speed published")
+    if row.tflops_convention == "model":
+        return row.tflops_per_gcd * 1e12 / model_flops_per_token(model, row.seq_len)
+    if row.tflops_convention.startswith("hfu_x4"):
+        return row.tflops_per_gcd * 1e12 / hardware_flops_per_token(model, row.seq_len, "full")
+    raise Unusable("in which convention its FLOP/s are counted is not known")

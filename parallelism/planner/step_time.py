@@ -1,0 +1,158 @@
+"""Seconds of a training step, by part.
+
+A stage's micro-batch is computing and tensor-parallel messages (not hidden), beside which weights are
+gathered and gradients reduced where the engine hides them. The pipeline follows Narayanan et al. 2021 (arXiv
+2104.04473, section 2.2): m micro-batches of the slowest stage, and once through the others, which v virtual
+stages divide by v. What data-parallel messages the last backward cannot hide follow, then the optimizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from frontrunner.parallelism.planner import compute
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.collectives import Fabric, Times
+from frontrunner.parallelism.planner.memory import Stage, stage_parameters
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds [n]; the sum of the parts is the step."""
+
+    compute: Array
+    """Forward and backward of the slowest stage, recomputation left out."""
+    recompute: Array
+    tensor: Array
+    """Tensor-parallel messages."""
+    pipeline: Array
+    """Messages between stages."""
+    bubble: Array
+    """Waiting for the pipeline to fill and to drain."""
+    weights: Array
+    """Gathers of weights that computing does not hide."""
+    gradients: Array
+    """Reductions of gradients that computing does not hide."""
+    update: Array
+    """Bringing updated weights to all ranks, where nothing hides it."""
+    optimizer: Array
+
+    @property
+    def total(self) -> Array:
+        return np.sum([getattr(self, field.name) for field in fields(self)], axis=0)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Seconds [n] of one micro-batch on one stage."""
+
+    forward: Array
+    backward: Array
+    recompute: Array
+    tensor_forward: Array
+    tensor_backward: Array
+
+    @property
+    def total(self) -> Array:
+        return self.forward + self.backward + self.recompute + self.tensor_forward + self.tensor_backward
+
+
+def step_time(work: Work, c: Candidates, computing: MicroBatch | None = None) -> StepTime:
+    """Of each candidate. ``computing`` replaces what the machine's software says of one micro-batch, for
+    a machine where it was measured."""
+    fabric = Fabric(work.machine, work.software)
+    # The stage with most to do: one with the most layers, or the last, with the output layer.
+    middle = computing or micro_batch(work, c, np.zeros(len(c)), fabric)
+    last = computing or micro_batch(work, c, c.pipeline - 1, fabric)
+    slowest = _choose(middle, last)
+    stages = middle.total * (c.pipeline - 1) + last.total
+    m = c.grad_accum_steps
+    sent = fabric.message(work.tokens(c) * work.model.hidden_size * work.compute_bytes / c.tensor)
+    sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
+    bubble = (stages - slowest.total + (c.pipeline - 1) * sent / c.virtual_stages) / c.virtual_stages
+    stage = stage_parameters(work, c, np.zeros(len(c)))
+    weights, gradients, update = data_parallel(work, c, stage, slowest, fabric)
+    steps = compute.optimizer(work, stage.numel / c.optimizer, work.software) if work.software else 0.0 * m
+    return StepTime(
+        compute=m * (slowest.forward + slowest.backward),
+        recompute=m * slowest.recompute,
+        tensor=m * (slowest.tensor_forward + slowest.tensor_backward),
+        pipeline=m * sent,
+        bubble=bubble,
+        weights=weights,
+        gradients=gradients,
+        update=update,
+        optimizer=steps,
+    )
+
+
+def micro_batch(work: Work, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
+    """One micro-batch on stage ``index`` by the rates of the machine's software."""
+    assert work.software, "computing is known of machines with measured software only"
+    layer = compute.layer(work, c, work.software)
+    stage = stage_parameters(work, c, index)
+    head = np.where(stage.last, compute.head(work, c, work.software), 0.0)
+    share = work.practice.recomputed_share
+    selective = share * (layer.forward - layer.attention_forward) if share else layer.attention_forward
+    again = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
+    # Two all-reduces a layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
+    all_reduce = 2 * fabric.ring(
+        c.tensor, np.ones(len(c)), work.tokens(c) * work.model.hidden_size * work.compute_bytes
+    ).longest
+    repeated = np.where(c.recompute == 2, 2.0, 1.0)
+    return MicroBatch(
+        forward=stage.layer_count * layer.forward + head / 3,
+        backward=stage.layer_count * layer.backward + head * 2 / 3,
+        recompute=stage.layer_count * again,
+        tensor_forward=stage.layer_count * 2 * all_reduce,
+        tensor_backward=stage.layer_count * 2 * all_reduce * repeated,
+    )
+
+
+def data_parallel(
+    work: Work, c: Candidates, stage: Stage, computing: MicroBatch, fabric: Fabric
+) -> tuple[Array, Array, Array]:
+    """Seconds in which weights, gradients and the update are waited for."""
+    practice, m = work.practice, c.grad_accum_steps
+    numel, width = stage.numel, float(work.compute_bytes)
+    if practice.all_reduces:
+        bytes_all = numel * width
+        ring = fabric.ring(c.data, c.tensor, bytes_all).longest
+        return 0.0 * m, 2 * ring, np.where(c.optimizer > 1, ring, 0.0)
+    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire)
+    second = fabric.ring(c.secondary, c.tensor, numel * c.weight_wire)
+    layers = stage.layers / numel
+    block = fabric.exchange(c.gradients, c.tensor, numel * c.gradient_wire)
+    forward = computing.forward + computing.tensor_forward
+    backward = computing.backward + computing.recompute + computing.tensor_backward
+    behind = second * layers + block
+    if practice.overlaps_weights:
+        weights = m * np.maximum(0.0, gather.longest - forward)
+        gradients = m * np.maximum(0.0, behind.longest - backward)
+    else:
+        weights, gradients = m * (gather.longest + (second * layers).longest), m * block.longest
+    stride = c.tensor * c.gradients
+    hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire)
+    copies = fabric.exchange(c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * c.network_wire)
+    copies = copies + fabric.ring(
+        c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * width
+    )
+    reduction = (hop + copies).longest
+    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire)
+    update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, numel / c.weights * c.weight_wire)
+    if practice.overlaps_gradients:
+        # Units follow each other: the hop of the last has nothing left to hide behind.
+        units = stage.layer_count + (stage.embedding > 0)
+        reduction = np.maximum(reduction / units, reduction - backward)
+        updated = np.maximum(update.longest / units, update.longest - forward)
+        return weights, gradients + reduction, updated
+    return weights, gradients + reduction, update.longest
+
+
+def _choose(one: MicroBatch, other: MicroBatch) -> MicroBatch:
+    larger = one.total >= other.total
+    return MicroBatch(
+        **{f.name: np.where(larger, getattr(one, f.name), getattr(other, f.name)) for f in fields(MicroBatch)}
+    )

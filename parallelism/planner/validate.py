@@ -1,0 +1,131 @@
+"""The planner against published runs: predicted, published, and how far apart they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from frontrunner.configs.schema import MachineSpec
+from frontrunner.parallelism.planner.calibrate import BOUNDS, Measured, fit, log_errors, tokens_per_s
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.memory import stage_memory
+from frontrunner.parallelism.planner.published import (
+    PublishedRun,
+    Unusable,
+    prepare,
+    published_tokens_per_s,
+)
+
+#: Machine files of the names that publications use; Crusher is Frontier's test system, of the same nodes.
+MACHINES = {"Frontier": "frontier", "Crusher": "frontier", "LUMI-G": "lumi-g"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of one row; ``left_out_error_pct`` with constants fitted to other sources only."""
+
+    id: str
+    machine: str
+    published: float
+    predicted: float
+    left_out_error_pct: float | None = None
+    practice: str = ""
+
+    @property
+    def error_pct(self) -> float:
+        return (self.predicted / self.published - 1) * 100
+
+
+@dataclass
+class Validation:
+    """Tokens/s of a device, bytes at rest and at the peak; rows that were left out, with the reason."""
+
+    speed: list[Comparison] = field(default_factory=list)
+    memory: list[Comparison] = field(default_factory=list)
+    at_rest: list[Comparison] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    fitted: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+
+def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]) -> Validation:
+    """Predict every row. ``machine`` gives the machine file of a name in :data:`MACHINES`."""
+    found = Validation()
+    measured: dict[str, tuple[PublishedRun, Measured]] = {}
+    for row in rows:
+        try:
+            if row.machine not in MACHINES:
+                raise Unusable(f"there is no machine file for {row.machine}")
+            spec = machine(MACHINES[row.machine])
+            work, candidates = prepare(row, spec)
+            found.reasons[work.practice.name] = work.practice.reason
+            _compare_memory(row, work, candidates, found)
+            if row.usable_for == "memory only":
+                continue
+            speed = published_tokens_per_s(row, work.model)
+            measured[row.id] = (row, Measured(work, candidates, speed))
+        except Unusable as reason:
+            found.skipped.append((row.id, str(reason)))
+    left_out = leave_one_source_out(measured.values())
+    for row, run in measured.values():
+        found.speed.append(
+            Comparison(
+                row.id,
+                row.machine,
+                run.tokens_per_s,
+                float(tokens_per_s(run.work, run.candidates)[0]),
+                left_out.get(row.id),
+                run.work.practice.name,
+            )
+        )
+        software = run.work.software
+        assert software
+        found.fitted[f"{MACHINES[row.machine]} {row.era}"] = software.fitted
+    return found
+
+
+def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:
+    """Error in percent of each row with the constants fitted to the other sources of its era.
+
+    The machines are built alike, so that one's rows serve for the other's.
+    """
+    everything = list(runs)
+    errors: dict[str, float] = {}
+    for era, source in {(row.era, source_of(row)) for row, _ in everything}:
+        others = [run for row, run in everything if row.era == era and source_of(row) != source]
+        if not others:
+            continue
+        constants = fit(others, list(BOUNDS))
+        for row, run in everything:
+            if row.era == era and source_of(row) == source:
+                errors[row.id] = float(np.expm1(log_errors([run], constants)[0]) * 100)
+    return errors
+
+
+def source_of(row: PublishedRun) -> str:
+    """The repository or document of a row, without the file."""
+    repository = re.match(r"https?://github\.com/[^/]+/[^/]+", row.source_url)
+    return repository.group(0) if repository else row.source_url
+
+
+def _compare_memory(row: PublishedRun, work: Work, candidates: Candidates, found: Validation) -> None:
+    stages = (row.memory_mib or {}).get("per_stage_allocated_maxalloc_reserved") or {}
+    for name, logged in stages.items():
+        index = re.fullmatch(r"stage(\d+)", str(name))
+        if not index or not isinstance(logged, list) or len(logged) < 2:
+            raise Unusable(f"its memory of {name} is not [allocated, max allocated, reserved] of a stage")
+        need = stage_memory(work, candidates, np.array([float(index.group(1))]))
+        label = f"{row.id} {name}"
+        for figures, value, predicted in (
+            (found.at_rest, logged[0], need.at_rest),
+            (found.memory, logged[1], need.peak),
+        ):
+            if value:
+                figures.append(
+                    Comparison(
+                        label, row.machine, value * 2**20, float(predicted[0]), None, work.practice.name
+                    )
+                )
