@@ -17,6 +17,7 @@ from emulated_cluster.rates import measure, transfers_of_packages
 from emulated_cluster.topology import Topology
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load import load_machine
 from frontrunner.launcher.local import PRELOAD
 
 _MEASURED_S = 2.0

@@ -23,6 +23,7 @@ from emulated_runs import UNITS, Bytes, Engine, peak_tensor_bytes, run, run_spec
 from rich.console import Console
 from rich.table import Table
 
+from frontrunner.configs.load import load_machine
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.runtime.baselines.deepspeed_config import deepspeed_config
 

@@ -22,6 +22,7 @@ from emulated_runs import UNITS, Engine, run, run_spec
 from rich.console import Console
 from rich.table import Table
 
+from frontrunner.configs.load import load_machine
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.planner.traffic import traffic
 

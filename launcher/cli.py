@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("frontrunner.launcher.check:check", "Say whether a run file is right and what it comes to."),
     "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run files, for editors."),
     "plan": ("frontrunner.launcher.plan:plan", "Predict memory and speed of a run."),
+    "search": ("frontrunner.launcher.search:search", "Find the best layouts of a model on a machine."),
     "validate": ("frontrunner.launcher.validate:validate", "Compare the planner with published runs."),
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),

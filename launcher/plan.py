@@ -26,7 +26,9 @@ def plan(
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
     machine: Annotated[str | None, typer.Option(help="Instead of the file's machine.")] = None,
-    software: Annotated[str | None, typer.Option(help="Year of the software, as in the machine file.")] = None,
+    software: Annotated[
+        str | None, typer.Option(help="Year of the software, as in the machine file.")
+    ] = None,
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -56,7 +58,9 @@ def plan(
         return
     typer.echo(f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}")
     typer.echo("\n".join(memory_lines(judged)))
-    typer.echo("\n".join(time_lines(judged, _duration(judged, budget, layout.world_size), budget, spec.nodes)))
+    typer.echo(
+        "\n".join(time_lines(judged, _duration(judged, budget, layout.world_size), budget, spec.nodes))
+    )
     typer.echo("\n".join(advice_lines(judged, advice)))
     typer.echo("assumptions\n" + "\n".join(f"  - {text}" for text in assumptions(work)))
 
@@ -114,7 +118,9 @@ def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: 
     for f in fields(judged.time):
         value = float(getattr(judged.time, f.name)[0])
         if value > 0.0005 * total:
-            lines.append(f"        {f.name:<10}{'#' * round(40 * value / total):<41}{value / total:6.1%}  {seconds_text(value)}")
+            lines.append(
+                f"        {f.name:<10}{'#' * round(40 * value / total):<41}{value / total:6.1%}  {seconds_text(value)}"
+            )
     found = judged.as_dict(0)
     mfu, hfu = found["mfu"], found["hfu"]
     shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""
@@ -131,7 +137,10 @@ def advice_lines(judged: Judgement, advice: list[Advice]) -> list[str]:
     """What would help most, after what costs most."""
     if not judged.fits[0]:
         shown = [f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if judged.time else "") for a in advice]
-        return ["to make it fit", *(shown or ["  no change of one key is enough: more stages, tensor ranks or nodes"])]
+        return [
+            "to make it fit",
+            *(shown or ["  no change of one key is enough: more stages, tensor ranks or nodes"]),
+        ]
     if judged.time is None:
         return []
     total = float(judged.time.total[0])

@@ -93,7 +93,12 @@ def show(found: Validation) -> None:
         if title == "speed":
             table.add_column("source left out")
         for c in compared:
-            cells = [c.id, f"{c.published / scale:,.1f}", f"{c.predicted / scale:,.1f}", f"{c.error_pct:+.1f} %"]
+            cells = [
+                c.id,
+                f"{c.published / scale:,.1f}",
+                f"{c.predicted / scale:,.1f}",
+                f"{c.error_pct:+.1f} %",
+            ]
             if title == "speed":
                 cells.append("-" if c.left_out_error_pct is None else f"{c.left_out_error_pct:+.1f} %")
             table.add_row(*cells)

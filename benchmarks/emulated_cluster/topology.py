@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import MachineSpec
 
 INTERFACE = "hsn0"

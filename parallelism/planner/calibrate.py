@@ -29,7 +29,9 @@ class Measured:
 
 def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
     """The same with other values of some constants (dotted)."""
-    rings = {key.removeprefix("rings."): value for key, value in constants.items() if key.startswith("rings.")}
+    rings = {
+        key.removeprefix("rings."): value for key, value in constants.items() if key.startswith("rings.")
+    }
     own = {key: value for key, value in constants.items() if not key.startswith("rings.")}
     return software.model_copy(update={"rings": software.rings.model_copy(update=rings)} | own)
 

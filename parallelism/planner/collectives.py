@@ -69,7 +69,8 @@ class Fabric:
             inside * sent / links.package.bandwidth_bytes_per_s + within * steps * links.package.latency_s,
             nodes_cross * crossing * sent / links.node.bandwidth_bytes_per_s
             + node_only * steps * links.node.latency_s,
-            beyond * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
+            beyond
+            * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
         )
 
     def exchange(self, ranks: Array, stride: Array, total: Array) -> Times:

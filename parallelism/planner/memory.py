@@ -15,6 +15,7 @@ from frontrunner.parallelism.planner import activations
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
 from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
 
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes [n] of one device, by part.
@@ -135,9 +136,11 @@ def _states(work: Work, c: Candidates, stage: Stage) -> tuple[Array, Array, Arra
     kept = kept + np.where(c.secondary < c.weights, numel / c.secondary * c.weight_wire, 0.0)
     lost = np.where(c.error_feedback > 0, numel * work.compute_bytes, 0.0)
     # Float32 weights are their own master copy.
-    return kept, numel * work.gradient_bytes / c.gradients + lost, numel * (
-        8 if full_precision else 12
-    ) / c.optimizer
+    return (
+        kept,
+        numel * work.gradient_bytes / c.gradients + lost,
+        numel * (8 if full_precision else 12) / c.optimizer,
+    )
 
 
 def _residual(work: Work, c: Candidates, stage: Stage) -> Array:

@@ -63,7 +63,9 @@ class Judgement:
         model, hardware = (float(f[index]) for f in (self.model_flops_per_s(), self.hardware_flops_per_s()))
         return found | {
             "step_time_s": float(self.time.total[index]),
-            "step_time_parts_s": {f.name: float(getattr(self.time, f.name)[index]) for f in fields(self.time)},
+            "step_time_parts_s": {
+                f.name: float(getattr(self.time, f.name)[index]) for f in fields(self.time)
+            },
             "tokens_per_s_per_device": float(self.tokens_per_s[index]),
             "model_flops_per_s_per_device": model,
             "hardware_flops_per_s_per_device": hardware,
@@ -88,7 +90,10 @@ def assumptions(work: Work) -> list[str]:
         f"takes {practice.communicator_bytes / 2**20:.0f} MiB (both in the residual)"
     )
     if work.software is None:
-        return [*said, f"no step time: nothing is known of what {device.name} achieves; calibrate a machine file"]
+        return [
+            *said,
+            f"no step time: nothing is known of what {device.name} achieves; calibrate a machine file",
+        ]
     era = next(year for year, known in work.machine.software.items() if known is work.software)
     fitted = ", ".join(f"{key} to {len(rows)} runs" for key, rows in work.software.fitted.items())
     said.append(f"rates: {work.machine.name} with software of {era}; fitted: {fitted or 'nothing'}")
@@ -132,11 +137,17 @@ def _neighbours(c: Candidates) -> list[tuple[str, Candidates]]:
     """One key changed at a time; the global batch stays but where the text says so."""
     m, b = c.grad_accum_steps, c.micro_batch_size
     found = [
-        (f"training.global_batch_size x {factor} (accumulation {m[0] * factor:g})", {"grad_accum_steps": m * factor})
+        (
+            f"training.global_batch_size x {factor} (accumulation {m[0] * factor:g})",
+            {"grad_accum_steps": m * factor},
+        )
         for factor in (2, 4)
     ]
     found += [
-        (f"layout.micro_batch_size: {b[0] * factor:g}", {"micro_batch_size": b * factor, "grad_accum_steps": m / factor})
+        (
+            f"layout.micro_batch_size: {b[0] * factor:g}",
+            {"micro_batch_size": b * factor, "grad_accum_steps": m / factor},
+        )
         for factor in (2, 4, 0.5)
     ]
     found += [
@@ -148,7 +159,10 @@ def _neighbours(c: Candidates) -> list[tuple[str, Candidates]]:
         found.append(("layout.sequence_parallel: true", {"sequence_parallel": np.ones(len(c))}))
     if c.pipeline[0] > 1:
         found += [
-            (f"layout.virtual_stages: {c.virtual_stages[0] * factor:g}", {"virtual_stages": c.virtual_stages * factor})
+            (
+                f"layout.virtual_stages: {c.virtual_stages[0] * factor:g}",
+                {"virtual_stages": c.virtual_stages * factor},
+            )
             for factor in (2, 4)
         ]
     changed = [(text, replace(c, **change)) for text, change in found]

@@ -106,7 +106,14 @@ def read(path: Path) -> list[PublishedRun]:
         raise SpecError([Violation("", str(path), f"is not YAML: {error}", "mend it")]) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(
-            [Violation("", str(path), "must be a list of rows, each with its keys", "see `frontrunner validate --help`")]
+            [
+                Violation(
+                    "",
+                    str(path),
+                    "must be a list of rows, each with its keys",
+                    "see `frontrunner validate --help`",
+                )
+            ]
         )
     return [_row(path, index, row) for index, row in enumerate(rows)]
 
@@ -180,7 +187,14 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
     """What the planner needs of a row; Unusable with the reason where that is not all published."""
     model, practice = model_of(row), practice_of(row)
     devices = row.devices
-    given = {"seq_len": row.seq_len, "tp": row.tp, "pp": row.pp, "mbs": row.mbs, "gbs": row.gbs, "gcds": devices}
+    given = {
+        "seq_len": row.seq_len,
+        "tp": row.tp,
+        "pp": row.pp,
+        "mbs": row.mbs,
+        "gbs": row.gbs,
+        "gcds": devices,
+    }
     missing = [key for key, value in given.items() if not value]
     if missing:
         raise Unusable(f"its layout is incomplete: {', '.join(missing)} not published")

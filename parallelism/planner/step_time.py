@@ -14,7 +14,7 @@ import numpy as np
 
 from frontrunner.parallelism.planner import compute
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
-from frontrunner.parallelism.planner.collectives import Fabric, Times
+from frontrunner.parallelism.planner.collectives import Fabric
 from frontrunner.parallelism.planner.memory import Stage, stage_parameters
 
 
@@ -98,9 +98,12 @@ def micro_batch(work: Work, c: Candidates, index: Array, fabric: Fabric) -> Micr
     selective = share * (layer.forward - layer.attention_forward) if share else layer.attention_forward
     again = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
     # Two all-reduces a layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
-    all_reduce = 2 * fabric.ring(
-        c.tensor, np.ones(len(c)), work.tokens(c) * work.model.hidden_size * work.compute_bytes
-    ).longest
+    all_reduce = (
+        2
+        * fabric.ring(
+            c.tensor, np.ones(len(c)), work.tokens(c) * work.model.hidden_size * work.compute_bytes
+        ).longest
+    )
     repeated = np.where(c.recompute == 2, 2.0, 1.0)
     return MicroBatch(
         forward=stage.layer_count * layer.forward + head / 3,
@@ -135,13 +138,15 @@ def data_parallel(
         weights, gradients = m * (gather.longest + (second * layers).longest), m * block.longest
     stride = c.tensor * c.gradients
     hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire)
-    copies = fabric.exchange(c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * c.network_wire)
-    copies = copies + fabric.ring(
-        c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * width
+    copies = fabric.exchange(
+        c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * c.network_wire
     )
+    copies = copies + fabric.ring(c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * width)
     reduction = (hop + copies).longest
     update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire)
-    update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, numel / c.weights * c.weight_wire)
+    update = update + fabric.ring(
+        c.gradients / c.weights, c.tensor * c.weights, numel / c.weights * c.weight_wire
+    )
     if practice.overlaps_gradients:
         # Units follow each other: the hop of the last has nothing left to hide behind.
         units = stage.layer_count + (stage.embedding > 0)

@@ -9,8 +9,9 @@ import pytest
 from emulated_cluster import cluster as cluster_module
 from emulated_cluster.cluster import ClusterError, EmulatedCluster
 from emulated_cluster.rates import Transfer, measure, transfers_of_packages
-from emulated_cluster.topology import Package, Topology, load_machine
+from emulated_cluster.topology import Package, Topology
 
+from frontrunner.configs.load import load_machine
 from support.emulation import emulates, topology
 
 LEVELS = ("package", "node", "network")

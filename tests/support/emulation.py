@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from emulated_cluster.cluster import unavailable
-from emulated_cluster.topology import Topology, load_machine
+from emulated_cluster.topology import Topology
+
+from frontrunner.configs.load import load_machine
 
 MARK = "FRONTRUNNER_TEST_MARK"
 

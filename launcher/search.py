@@ -1,0 +1,313 @@
+"""``frontrunner search``: the best layouts of a model on a machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frontrunner.launcher.quantities import bytes_text, flops_text, seconds_text
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.candidates import Work
+    from frontrunner.parallelism.planner.search import Ranking
+
+#: Tokens of a step where no batch is asked for: what the models of Dash et al. and Llama were trained with.
+USUAL_TOKENS = 4 * 2**20
+
+
+def search(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset or a config.json.")],
+    machine: Annotated[str, typer.Option(help="A preset or a file.")] = "frontier",
+    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
+    global_batch_size: Annotated[
+        int | None, typer.Option(help="Sequences a step (default: about 4 Mi tokens).")
+    ] = None,
+    seq_len: Annotated[int | None, typer.Option(help="Tokens in a sequence (default: 2048).")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    scale: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Numbers of nodes to predict scaling for.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Judge every legal layout: the fastest that fit, and why others lose."""
+    from frontrunner.parallelism.planner.candidates import Work
+    from frontrunner.parallelism.planner.search import search as judge_all
+
+    spec = request(model, machine, nodes, seq_len)
+    batch = global_batch_size or usual_batch(spec)
+    work = Work.of(spec)
+    _needs_rates(spec)
+    started = time.perf_counter()
+    ranking = judge_all(work, nodes, batch)
+    elapsed = time.perf_counter() - started
+    scaling = _scaling(work, spec, batch, scale) if scale else None
+    _needs_layouts(ranking, spec, batch)
+    if as_json:
+        typer.echo(json.dumps(as_dict(ranking, spec, batch, top, elapsed, tokens, scaling)))
+    else:
+        show(ranking, spec, batch, top, elapsed, tokens, scaling)
+
+
+def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpec:
+    """The model on the machine; SpecError for names and numbers that are wrong."""
+    from frontrunner.configs.load import load_machine, load_run
+
+    devices = load_machine(machine).devices_per_node * max(nodes, 1)
+    overrides = [f"model={json.dumps(model)}", f"machine={json.dumps(machine)}", f"nodes={nodes}"]
+    overrides += ["layout.pipeline=1", "layout.micro_batch_size=1", f"training.global_batch_size={devices}"]
+    overrides += [f"training.seq_len={seq_len}"] if seq_len is not None else []
+    return load_run("gpt-22b-frontier", overrides).spec
+
+
+def usual_batch(spec: RunSpec) -> int:
+    """About :data:`USUAL_TOKENS`, the same for each device."""
+    return max(1, round(USUAL_TOKENS / spec.training.seq_len / spec.world_size)) * spec.world_size
+
+
+def _needs_rates(spec: RunSpec) -> None:
+    from frontrunner.configs.errors import SpecError, Violation
+
+    if not spec.machine.software:
+        raise SpecError(
+            [
+                Violation(
+                    "machine.software",
+                    None,
+                    f"nothing is known of what {spec.machine.name} achieves",
+                    "add measured rates to its machine file, as frontier's has",
+                )
+            ]
+        )
+
+
+def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
+    """SpecError where no layout is legal, or none fits: with the nearest miss."""
+    from frontrunner.configs.errors import SpecError, Violation
+
+    if len(ranking.order):
+        return
+    if not len(ranking.space.candidates):
+        raise SpecError(
+            [
+                Violation(
+                    "--global-batch-size",
+                    batch,
+                    f"no layout of {spec.model.name} on {spec.world_size} devices divides it",
+                    f"use a multiple of {spec.world_size}",
+                )
+            ]
+        )
+    nearest = ranking.nearest_miss()
+    need, has = float(ranking.judged.memory.peak[nearest]), spec.machine.device.memory_bytes
+    raise SpecError(
+        [
+            Violation(
+                "--nodes",
+                spec.nodes,
+                f"{spec.model.name} fits in none of {len(ranking.space.candidates)} layouts; the nearest, "
+                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} a "
+                f"device, {bytes_text(need - has)} too much",
+                f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
+            )
+        ]
+    )
+
+
+def layout_text(ranking: Ranking, index: int) -> str:
+    """A layout in one line."""
+    layout = ranking.space.layout(index)
+    sharding = layout["sharding"]
+    degrees = [str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")]
+    cut = sharding.get("preset") or "/".join(degrees)
+    wires = f" ({'/'.join(sharding['wire'].values())})" if "wire" in sharding else ""
+    parts = [
+        f"tp {layout['tensor']}{' sp' if layout['sequence_parallel'] else ''}",
+        f"pp {layout['pipeline']}",
+    ]
+    parts += [f"x{layout['virtual_stages']} virtual"] if layout["virtual_stages"] > 1 else []
+    parts += [f"mbs {layout['micro_batch_size']}", f"recompute {layout['recompute']}"]
+    return ", ".join([*parts, cut + wires])
+
+
+def famous(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
+    """Published layouts of this model, from the run presets: their place and what they lose by."""
+    from frontrunner.configs import presets
+    from frontrunner.configs.errors import SpecError
+    from frontrunner.configs.load import load_run
+    from frontrunner.parallelism.layout import Layout
+    from frontrunner.parallelism.planner.candidates import Candidates
+    from frontrunner.parallelism.planner.search import compare
+
+    found: list[dict[str, Any]] = []
+    for name in presets.names("run"):
+        known = load_run(name).spec
+        if known.model != spec.model:
+            continue
+        devices = spec.world_size // (known.layout.tensor * known.layout.pipeline)
+        sequences = max(1, devices * known.layout.micro_batch_size)
+        moved = known.model_copy(
+            update={
+                "nodes": spec.nodes,
+                "machine": spec.machine,
+                "training": known.training.model_copy(update={"global_batch_size": sequences}),
+            }
+        )
+        try:
+            place = ranking.place(Candidates.of(moved, Layout.from_spec(moved)))
+        except SpecError:
+            place = None
+        entry: dict[str, Any] = {"name": name, "place": None}
+        if place is not None:
+            index = int(ranking.order[place])
+            speed = ranking.judged.tokens_per_s
+            losses = compare(ranking.judged, index, int(ranking.order[0]))
+            entry |= {
+                "place": place + 1,
+                "of": len(ranking.space.candidates),
+                "speed_of_best": float(speed[index] / speed[ranking.order[0]]),
+                "loses_by": {part: loss for part, loss in losses.items() if loss > 0.005},
+                "wins_by": {part: -loss for part, loss in losses.items() if loss < -0.005},
+            }
+        found.append(entry)
+    return found
+
+
+def _scaling(work: Work, spec: RunSpec, batch: int, scale: str) -> list[dict[str, Any]]:
+    """The best layout at each number of nodes: weak with the batch growing along, strong with it fixed."""
+    from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.parallelism.planner.search import search as judge_all
+
+    try:
+        counts = sorted({int(part) for part in scale.split(",")})
+    except ValueError:
+        counts = []
+    most = spec.machine.num_nodes
+    if not counts or counts[0] < 1 or counts[-1] > most:
+        fix = "write them as in 16,32,64"
+        raise SpecError([Violation("--scale", scale, f"must be numbers of nodes from 1 to {most}", fix)])
+    found: list[dict[str, Any]] = []
+    for count in counts:
+        row: dict[str, Any] = {"nodes": count}
+        for kind, size in (("weak", max(1, round(batch * count / spec.nodes))), ("strong", batch)):
+            ranking = judge_all(work, count, size)
+            best = int(ranking.order[0]) if len(ranking.order) else None
+            row[kind] = None
+            if best is not None:
+                speed = float(ranking.judged.tokens_per_s[best])
+                row[kind] = {
+                    "global_batch_size": size,
+                    "tokens_per_s_per_device": speed,
+                    "layout": ranking.space.layout(best),
+                }
+        found.append(row)
+    for kind in ("weak", "strong"):
+        first = next((row[kind]["tokens_per_s_per_device"] for row in found if row[kind]), None)
+        for row in found:
+            if row[kind]:
+                row[kind]["efficiency"] = row[kind]["tokens_per_s_per_device"] / first
+    return found
+
+
+def as_dict(
+    ranking: Ranking,
+    spec: RunSpec,
+    batch: int,
+    top: int,
+    elapsed: float,
+    tokens: float | None,
+    scaling: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    def entry(index: int) -> dict[str, Any]:
+        figures = ranking.judged.as_dict(index) | {"layout": ranking.space.layout(index)}
+        if tokens:
+            seconds = tokens / (float(ranking.judged.tokens_per_s[index]) * spec.world_size)
+            figures |= {"duration_s": seconds, "node_hours": seconds / 3600 * spec.nodes}
+        return figures
+
+    return {
+        "candidates": ranking.space.considered,
+        "legal": len(ranking.space.candidates),
+        "fitting": len(ranking.order),
+        "elapsed_s": elapsed,
+        "global_batch_size": batch,
+        "top": [entry(int(index)) for index in ranking.order[:top]],
+        "pareto": [entry(index) for index in ranking.pareto()],
+        "famous": famous(ranking, spec),
+        "scaling": scaling,
+    }
+
+
+def show(
+    ranking: Ranking,
+    spec: RunSpec,
+    batch: int,
+    top: int,
+    elapsed: float,
+    tokens: float | None,
+    scaling: list[dict[str, Any]] | None,
+) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    legal = len(ranking.space.candidates)
+    console.print(
+        f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
+        f"{batch} sequences of {spec.training.seq_len} tokens a step"
+    )
+    console.print(f"{legal:,} legal layouts judged in {seconds_text(elapsed)}, {len(ranking.order):,} fit")
+    console.print(_table(ranking, spec, [int(index) for index in ranking.order[:top]], tokens))
+    console.print("as fast as any with no more memory")
+    console.print(_table(ranking, spec, ranking.pareto()[:top], tokens))
+    for entry in famous(ranking, spec):
+        if entry["place"] is None:
+            console.print(
+                f"{entry['name']}: not among them (it does not divide these devices, or does not fit)"
+            )
+            continue
+        reasons = ", ".join(f"{part} {loss:.0%}" for part, loss in entry["loses_by"].items())
+        console.print(
+            f"{entry['name']}: place {entry['place']} of {entry['of']:,}, {entry['speed_of_best']:.0%} of the "
+            f"best's speed" + (f"; it loses by {reasons}" if reasons else "")
+        )
+    for row in scaling or []:
+        for kind in ("weak", "strong"):
+            of = row[kind]
+            console.print(
+                f"{row['nodes']} nodes, {kind}: "
+                + (
+                    f"{of['tokens_per_s_per_device']:,.0f} tokens/s a device, efficiency {of['efficiency']:.2f}, "
+                    f"tp {of['layout']['tensor']} pp {of['layout']['pipeline']} mbs "
+                    f"{of['layout']['micro_batch_size']} {of['layout']['sharding'].get('preset') or 'own degrees'}"
+                    if of
+                    else "nothing fits"
+                )
+            )
+
+
+def _table(ranking: Ranking, spec: RunSpec, indices: list[int], tokens: float | None) -> Any:
+    from rich.table import Table
+
+    table = Table("layout", "memory", "step", "tokens/s a device", "model FLOP/s", "MFU")
+    if tokens:
+        table.add_column("node-hours")
+    for index in indices:
+        figures = ranking.judged.as_dict(index)
+        mfu = figures["mfu"]
+        cells = [
+            layout_text(ranking, index),
+            bytes_text(float(ranking.judged.memory.peak[index])),
+            seconds_text(float(ranking.judged.time.total[index]) if ranking.judged.time else None),
+            f"{ranking.judged.tokens_per_s[index]:,.1f}",
+            flops_text(float(ranking.judged.model_flops_per_s()[index])),
+            f"{mfu:.1%}" if isinstance(mfu, float) else "-",
+        ]
+        if tokens:
+            seconds = tokens / (float(ranking.judged.tokens_per_s[index]) * spec.world_size)
+            cells.append(f"{seconds / 3600 * spec.nodes:,.0f}")
+        table.add_row(*cells)
+    return table

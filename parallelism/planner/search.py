@@ -1,0 +1,215 @@
+"""Every legal layout of a model on a machine, judged at once and ranked."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Level, Precision, Wire
+from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Work
+from frontrunner.parallelism.planner.plan import Judgement, judge
+from frontrunner.parallelism.planner.traffic import wire_bytes
+
+#: Levels by growing number of ranks, and all nested triples of them; the last has ZeRO++'s secondary weights.
+LEVELS: tuple[Level | Literal[1], ...] = (1, "package", "node", "all")
+TRIPLES = [*itertools.combinations_with_replacement(range(4), 3), (3, 3, 3)]
+SECONDARY = len(TRIPLES) - 1
+#: Formats (weights, gradients, network) beside those of the run's precision.
+QUANTISED: tuple[tuple[Wire, Wire, Wire | None], ...] = (("int8", "int4", None), ("int8", "int4", "int4"))
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
+VIRTUAL_STAGES = (1, 2, 4, 8)
+BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Space:
+    """Legal layouts: the candidates, and by which names a run file says them."""
+
+    candidates: Candidates
+    triple: npt.NDArray[np.intp]
+    wires: npt.NDArray[np.intp]
+    precision: Precision
+    considered: int
+
+    def layout(self, index: int) -> dict[str, Any]:
+        """The ``layout`` section of a run file; wires are there where they are not the preset's own."""
+        c = self.candidates
+        degrees = tuple(LEVELS[level] for level in TRIPLES[self.triple[index]])
+        secondary = self.triple[index] == SECONDARY
+        presets = [name for name, triple in SHARDING_PRESETS.items() if triple == degrees]
+        preset = ("zeropp" if secondary else presets[0]) if presets else None
+        sharding: dict[str, Any] = {"preset": preset}
+        if preset is None:
+            sharding = dict(zip(("weights", "gradients", "optimizer"), degrees, strict=True))
+        plain = (self.precision,) * 3
+        chosen = self.wires[index]
+        wires = plain if chosen == 0 else tuple(wire or self.precision for wire in QUANTISED[chosen - 1])
+        if wires != (PRESET_WIRES.get(preset, plain) if preset else plain):
+            sharding["wire"] = dict(zip(("weights", "gradients", "network"), wires, strict=True))
+        return {
+            "tensor": int(c.tensor[index]),
+            "sequence_parallel": bool(c.sequence_parallel[index]),
+            "pipeline": int(c.pipeline[index]),
+            "virtual_stages": int(c.virtual_stages[index]),
+            "micro_batch_size": int(c.micro_batch_size[index]),
+            "recompute": RECOMPUTE[int(c.recompute[index])],
+            "sharding": sharding,
+        }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """All legal layouts, judged. ``order`` are indices by falling speed, of those that fit."""
+
+    space: Space
+    judged: Judgement
+    order: npt.NDArray[np.intp]
+
+    def pareto(self) -> list[int]:
+        """Indices of the layouts than which none is faster with less memory, fastest first."""
+        front, least = [], np.inf
+        peaks = self.judged.memory.peak
+        for index in self.order:
+            if peaks[index] < least:
+                front.append(int(index))
+                least = float(peaks[index])
+        return front
+
+    def nearest_miss(self) -> int:
+        """The layout that needs least memory."""
+        return int(np.argmin(self.judged.memory.peak))
+
+    def place(self, layout: Candidates) -> int | None:
+        """Where in the order that one layout stands (from 0), wires aside; None if it is not in it."""
+        keys = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
+        matching = np.ones(len(self.space.candidates), dtype=bool)
+        for key in (*keys, "weights", "gradients", "optimizer", "secondary"):
+            matching &= getattr(self.space.candidates, key) == getattr(layout, key)
+        places = np.flatnonzero(matching[self.order])
+        return int(places[0]) if len(places) else None
+
+
+def space(work: Work, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
+    """The legal layouts on so many nodes."""
+    model, machine = work.model, work.machine
+    devices = nodes * machine.devices_per_node
+    tensor = [t for t in _divisors(machine.devices_per_node) if _splits(work, t)]
+    names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
+    axes = [
+        tensor,
+        (0, 1),
+        _divisors(model.num_layers),
+        VIRTUAL_STAGES,
+        MICRO_BATCHES,
+        range(len(RECOMPUTE)),
+        range(len(TRIPLES)),
+        range(1 + len(QUANTISED)),
+    ]
+    grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
+    considered = grids[0].size
+    keep = devices % (grids[0] * grids[2]) == 0
+    keep &= model.num_layers % (grids[2] * grids[3]) == 0
+    keep &= (grids[0] > 1) | (grids[1] == 0)
+    keep &= (grids[2] > 1) | (grids[3] == 1)
+    # Quantised wires are for what travels in each micro-batch: gradients that are cut.
+    cut = np.array([triple[1] > 0 for triple in TRIPLES])
+    keep &= cut[grids[6]] | (grids[7] == 0)
+    grids = [grid[keep] for grid in grids]
+    data = devices // (grids[0] * grids[2])
+    sequences = data * grids[4]
+    keep = (sequences <= global_batch_size) & (global_batch_size % sequences == 0)
+    accumulation = global_batch_size // np.maximum(sequences, 1)
+    keep &= (grids[3] == 1) | (accumulation % grids[2] == 0)
+    degrees, even = _degrees(grids[6], grids[0], data, machine.devices_per_package, machine.devices_per_node)
+    keep &= even
+    grids = [grid[keep] for grid in grids]
+    own = {name: grid.astype(float) for name, grid in zip(names, grids, strict=False)}
+    triple, wires = grids[6], grids[7]
+    wire = [_wire_bytes(wires, part, precision) for part in range(3)]
+    candidates = Candidates(
+        **own,
+        data=data[keep].astype(float),
+        grad_accum_steps=accumulation[keep].astype(float),
+        **{kind: degree[keep].astype(float) for kind, degree in degrees.items()},
+        weight_wire=wire[0],
+        gradient_wire=wire[1],
+        network_wire=wire[2],
+        error_feedback=np.zeros(len(triple)),
+    )
+    return Space(candidates, triple, wires, precision, considered)
+
+
+def search(work: Work, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Ranking:
+    """Judge them all."""
+    found = space(work, nodes, global_batch_size, precision)
+    judged = judge(work, found.candidates)
+    fitting = np.flatnonzero(judged.fits > 0)
+    speed = judged.tokens_per_s[fitting]
+    # Of layouts as fast as each other the one with less memory.
+    order = fitting[np.lexsort((judged.memory.peak[fitting], -speed))]
+    return Ranking(found, judged, order)
+
+
+def compare(judged: Judgement, one: int, other: int) -> dict[str, float]:
+    """What ``one`` spends more than ``other`` a token, by part, as a share of ``other``'s step."""
+    assert judged.time
+    work = (
+        judged.candidates.grad_accum_steps
+        * judged.work.tokens(judged.candidates)
+        / (judged.candidates.tensor * judged.candidates.pipeline)
+    )
+    total = float(judged.time.total[other] / work[other])
+    parts = {f.name: getattr(judged.time, f.name) for f in fields(judged.time)}
+    return {
+        name: float(part[one] / work[one] - part[other] / work[other]) / total for name, part in parts.items()
+    }
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _splits(work: Work, tensor: int) -> bool:
+    model = work.model
+    sizes = (model.num_heads, model.num_kv_heads, model.ffn_hidden_size, model.padded_vocab_size)
+    return not any(size % tensor for size in sizes) and not work.seq_len % tensor
+
+
+def _degrees(
+    triple: npt.NDArray[np.intp],
+    tensor: npt.NDArray[np.intp],
+    data: npt.NDArray[np.intp],
+    package_size: int,
+    node_size: int,
+) -> tuple[dict[str, npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
+    """Data-parallel ranks of each degree, and whether the levels come out even and are the first of as many."""
+    numbers, usable = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
+    for span in (package_size, node_size):
+        across = np.maximum(1, span // tensor)
+        even = (span % tensor == 0) | (tensor % span == 0)
+        even &= (data % across == 0) | ((data < across) & (across % data == 0))
+        numbers.append(np.minimum(across, data))
+        usable.append(even & (numbers[-1] > numbers[-2]))
+    numbers.append(data)
+    usable.append(data > numbers[-2])
+    levels, found = np.array(TRIPLES), {}
+    legal = np.ones(len(data), dtype=bool)
+    for position, kind in enumerate(("weights", "gradients", "optimizer")):
+        found[kind] = np.choose(levels[triple, position], numbers)
+        legal &= np.choose(levels[triple, position], usable)
+    for smaller, larger in (("weights", "gradients"), ("gradients", "optimizer")):
+        legal &= found[larger] % found[smaller] == 0
+    legal &= data % found["optimizer"] == 0
+    with_secondary = triple == SECONDARY
+    found["secondary"] = np.where(with_secondary, numbers[2], found["weights"])
+    return found, legal & (~with_secondary | (usable[2] & (data % numbers[2] == 0)))
+
+
+def _wire_bytes(wires: npt.NDArray[np.intp], part: int, precision: Precision) -> Array:
+    """Bytes a value of weights, gradients or network (0, 1, 2) takes."""
+    choices = [precision, *(quantised[part] or precision for quantised in QUANTISED)]
+    return np.array([wire_bytes(wire, BLOCK) for wire in choices])[wires]
