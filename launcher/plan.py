@@ -56,13 +56,16 @@ def plan(
         }
         typer.echo(json.dumps(answer))
         return
-    typer.echo(f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}")
-    typer.echo("\n".join(memory_lines(judged)))
-    typer.echo(
-        "\n".join(time_lines(judged, _duration(judged, budget, layout.world_size), budget, spec.nodes))
-    )
-    typer.echo("\n".join(advice_lines(judged, advice)))
-    typer.echo("assumptions\n" + "\n".join(f"  - {text}" for text in assumptions(work)))
+    duration = _duration(judged, budget, layout.world_size)
+    lines = [
+        f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}",
+        *memory_lines(judged),
+        *time_lines(judged, duration, budget, spec.nodes),
+        *advice_lines(judged, advice),
+        "assumptions",
+        *(f"  - {text}" for text in assumptions(work)),
+    ]
+    typer.echo("\n".join(lines))
 
 
 def _era(spec: RunSpec, software: str | None) -> str | None:
@@ -94,17 +97,14 @@ def memory_lines(judged: Judgement) -> list[str]:
     peak = float(judged.memory.peak[0])
     parts = {f.name: float(getattr(judged.memory, f.name)[0]) for f in fields(judged.memory)}
     scale = BAR / max(capacity, peak)
-    bar, filled, total = "", 0, 0.0
-    for (name, value), letter in zip(parts.items(), "WGOABR", strict=True):
+    bar, total = "", 0.0
+    for value, letter in zip(parts.values(), "WGOABR", strict=True):
         total += value
-        width = round(total * scale) - filled
-        filled += width
-        bar += letter * width
-        parts[name] = value
+        bar += letter * (round(total * scale) - len(bar))
     state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} too much"
     shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
     return [
-        f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))} a device: {state}",
+        f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
         f"        {shown}",
     ]
 
@@ -118,9 +118,8 @@ def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: 
     for f in fields(judged.time):
         value = float(getattr(judged.time, f.name)[0])
         if value > 0.0005 * total:
-            lines.append(
-                f"        {f.name:<10}{'#' * round(40 * value / total):<41}{value / total:6.1%}  {seconds_text(value)}"
-            )
+            bar = "#" * round(40 * value / total)
+            lines.append(f"        {f.name:<10}{bar:<41}{value / total:6.1%}  {seconds_text(value)}")
     found = judged.as_dict(0)
     mfu, hfu = found["mfu"], found["hfu"]
     shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""
@@ -129,7 +128,8 @@ def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: 
         *lines,
         f"speed   {judged.tokens_per_s[0]:,.0f} tokens/s a device, {flops_text(model)} model, "
         f"{flops_text(hardware)} hardware{shares}",
-        f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, {duration / 3600 * nodes:,.0f} node-hours",
+        f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
+        f"{duration / 3600 * nodes:,.0f} node-hours",
     ]
 
 
@@ -137,10 +137,8 @@ def advice_lines(judged: Judgement, advice: list[Advice]) -> list[str]:
     """What would help most, after what costs most."""
     if not judged.fits[0]:
         shown = [f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if judged.time else "") for a in advice]
-        return [
-            "to make it fit",
-            *(shown or ["  no change of one key is enough: more stages, tensor ranks or nodes"]),
-        ]
+        enough = "  no change of one key is enough: more stages, tensor ranks or nodes"
+        return ["to make it fit", *(shown or [enough])]
     if judged.time is None:
         return []
     total = float(judged.time.total[0])

@@ -263,30 +263,30 @@ def show(
     console.print(_table(ranking, spec, [int(index) for index in ranking.order[:top]], tokens))
     console.print("as fast as any with no more memory")
     console.print(_table(ranking, spec, ranking.pareto()[:top], tokens))
-    for entry in famous(ranking, spec):
-        if entry["place"] is None:
-            console.print(
-                f"{entry['name']}: not among them (it does not divide these devices, or does not fit)"
-            )
-            continue
-        reasons = ", ".join(f"{part} {loss:.0%}" for part, loss in entry["loses_by"].items())
-        console.print(
-            f"{entry['name']}: place {entry['place']} of {entry['of']:,}, {entry['speed_of_best']:.0%} of the "
-            f"best's speed" + (f"; it loses by {reasons}" if reasons else "")
-        )
-    for row in scaling or []:
-        for kind in ("weak", "strong"):
-            of = row[kind]
-            console.print(
-                f"{row['nodes']} nodes, {kind}: "
-                + (
-                    f"{of['tokens_per_s_per_device']:,.0f} tokens/s a device, efficiency {of['efficiency']:.2f}, "
-                    f"tp {of['layout']['tensor']} pp {of['layout']['pipeline']} mbs "
-                    f"{of['layout']['micro_batch_size']} {of['layout']['sharding'].get('preset') or 'own degrees'}"
-                    if of
-                    else "nothing fits"
-                )
-            )
+    lines = [_famous_text(entry) for entry in famous(ranking, spec)]
+    lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in scaling or []]
+    console.print("\n".join(lines))
+
+
+def _famous_text(entry: dict[str, Any]) -> str:
+    if entry["place"] is None:
+        return f"{entry['name']}: not among them (it does not divide, or does not fit)"
+    reasons = ", ".join(f"{part} {loss:.0%}" for part, loss in entry["loses_by"].items())
+    place = f"place {entry['place']} of {entry['of']:,}, {entry['speed_of_best']:.0%} of the best's speed"
+    return f"{entry['name']}: {place}" + (f"; it loses by {reasons}" if reasons else "")
+
+
+def _scaling_text(row: dict[str, Any], kind: str) -> str:
+    found = row[kind]
+    if not found:
+        return f"{kind} scaling, {row['nodes']} nodes: nothing fits"
+    layout = found["layout"]
+    cut = layout["sharding"].get("preset") or "own degrees"
+    return (
+        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.0f} tokens/s a device, "
+        f"efficiency {found['efficiency']:.2f} (tp {layout['tensor']}, pp {layout['pipeline']}, "
+        f"mbs {layout['micro_batch_size']}, {cut})"
+    )
 
 
 def _table(ranking: Ranking, spec: RunSpec, indices: list[int], tokens: float | None) -> Any:

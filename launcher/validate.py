@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from frontrunner.parallelism.planner.validate import Comparison, Validation
 
 
@@ -79,42 +81,47 @@ def summary(compared: list[Comparison]) -> dict[str, float | None]:
 
 def show(found: Validation) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
     for title, compared, scale, unit in (
         ("speed", found.speed, 1.0, "tokens/s a device"),
         ("memory at the peak", found.memory, 2**30, "GiB"),
         ("memory at rest", found.at_rest, 2**30, "GiB"),
     ):
-        if not compared:
-            continue
-        table = Table("run", f"published {unit}", "predicted", "error", title=title, title_justify="left")
-        if title == "speed":
-            table.add_column("source left out")
-        for c in compared:
-            cells = [
-                c.id,
-                f"{c.published / scale:,.1f}",
-                f"{c.predicted / scale:,.1f}",
-                f"{c.error_pct:+.1f} %",
-            ]
-            if title == "speed":
-                cells.append("-" if c.left_out_error_pct is None else f"{c.left_out_error_pct:+.1f} %")
-            table.add_row(*cells)
-        console.print(table)
-        for name in ["", *sorted({c.machine for c in compared})]:
-            figures = summary([c for c in compared if name in ("", c.machine)])
-            left_out = figures["left_out_mean_abs_error_pct"]
-            console.print(
-                f"  {name or 'all'}: mean {figures['mean_abs_error_pct']:.1f} %, at most "
-                f"{figures['max_abs_error_pct']:.1f} %"
-                + ("" if left_out is None else f", each source left out of the fit {left_out:.1f} %")
-            )
+        if compared:
+            console.print(_table(title, compared, scale, unit))
+            for name in ("", *sorted({c.machine for c in compared})):
+                console.print(_summary_text(name, [c for c in compared if name in ("", c.machine)]))
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():
             console.print(f"fitted: {name} {key}, to {', '.join(fitted_rows)}")
-    for name, reason in found.reasons.items():
-        console.print(f"engine: {name}: {reason}")
-    for name, reason in found.skipped:
-        console.print(f"skipped: {name}: {reason}")
+    for kind, texts in (("engine", found.reasons.items()), ("skipped", found.skipped)):
+        for name, reason in texts:
+            console.print(f"{kind}: {name}: {reason}")
+
+
+def _table(title: str, compared: list[Comparison], scale: float, unit: str) -> Table:
+    from rich.table import Table
+
+    table = Table("run", f"published {unit}", "predicted", "error", title=title, title_justify="left")
+    left_out = any(c.left_out_error_pct is not None for c in compared)
+    if left_out:
+        table.add_column("source left out")
+    for c in compared:
+        cells = [c.id, f"{c.published / scale:,.1f}", f"{c.predicted / scale:,.1f}", _percent(c.error_pct)]
+        table.add_row(*cells, *([_percent(c.left_out_error_pct)] if left_out else []))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f} %"
+
+
+def _summary_text(name: str, compared: list[Comparison]) -> str:
+    figures = summary(compared)
+    left_out = figures["left_out_mean_abs_error_pct"]
+    return (
+        f"  {name or 'all'}: mean {figures['mean_abs_error_pct']:.1f} %, at most "
+        f"{figures['max_abs_error_pct']:.1f} %"
+        + ("" if left_out is None else f", each source left out of the fit {left_out:.1f} %")
+    )

@@ -37,7 +37,8 @@ def attention_scores(work: Work, c: Candidates) -> Array:
     if work.practice.fused_attention:
         return 4 * rows
     each = 2 * work.compute_bytes + 1 if work.practice.dropout else work.compute_bytes
-    return rows * work.seq_len * each
+    scores: Array = rows * work.seq_len * each
+    return scores
 
 
 def kept_per_layer(work: Work, c: Candidates) -> Array:

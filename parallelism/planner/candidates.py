@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import numpy.typing as npt
 
-from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
+from frontrunner.configs.schema import MachineSpec, ModelSpec, Recompute, RunSpec
 from frontrunner.configs.sharding import Precision
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.layout import Layout
@@ -15,8 +15,9 @@ from frontrunner.parallelism.planner.practice import NATIVE, Practice
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
-RECOMPUTE = ("none", "selective", "full")
+RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 PRECISION_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 

@@ -45,12 +45,12 @@ class Fabric:
         self.machine = machine
         self.rings = software.rings if software else None
 
-    def ring(self, ranks: Array, stride: Array, total: Array) -> Times:
-        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``."""
+    def ring(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
+        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``, in so many messages."""
         links, package_size = self.machine.links, self.machine.devices_per_package
         in_package, in_node = self._spread(ranks, stride)
         sent = total * (ranks - 1) / ranks
-        steps = ranks - 1
+        steps = messages * (ranks - 1)
         within = ranks <= in_package
         node_only = ~within & (ranks <= in_node)
         beyond = ranks > in_node

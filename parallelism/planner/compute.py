@@ -15,7 +15,7 @@ import numpy as np
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
 
-#: Flash attention's backward does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691, section 4.1).
+#: Flash attention's backward does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
 FLASH_BACKWARD = 2.5
 
 
@@ -37,7 +37,8 @@ def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
     slope = (cost[0] - cost[1]) / (inverse[0] - inverse[1])
     small = cost[0] + slope * (mean - inverse[0])
     per_flop = np.where(mean > inverse[0], small, np.interp(mean, inverse[order], cost[order]))
-    return 2 * m * n * k * per_flop / software.gemm_factor
+    seconds: Array = 2 * m * n * k * per_flop / software.gemm_factor
+    return seconds
 
 
 def layer(work: Work, c: Candidates, software: SoftwareSpec) -> Layer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from frontrunner.parallelism.planner import activations
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Work
 from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
 
 
@@ -57,8 +57,8 @@ class Stage:
     layer_count: Array
     embedding: Array
     output: Array
-    first: Array
-    last: Array
+    first: Mask
+    last: Mask
 
     @property
     def numel(self) -> Array:

@@ -31,7 +31,8 @@ class Judgement:
         """Of a device."""
         assert self.time
         c = self.candidates
-        return c.grad_accum_steps * self.work.tokens(c) / (c.tensor * c.pipeline) / self.time.total
+        speed: Array = c.grad_accum_steps * self.work.tokens(c) / (c.tensor * c.pipeline) / self.time.total
+        return speed
 
     def model_flops_per_s(self) -> Array:
         """Of a device."""
@@ -40,7 +41,8 @@ class Judgement:
     def hardware_flops_per_s(self) -> Array:
         """Of a device, recomputation counted."""
         each = [hardware_flops_per_token(self.work.model, self.work.seq_len, mode) for mode in RECOMPUTE]
-        return self.tokens_per_s * np.array(each, dtype=float)[self.candidates.recompute.astype(int)]
+        a_token: Array = np.array(each, dtype=float)[self.candidates.recompute.astype(int)]
+        return self.tokens_per_s * a_token
 
     def peak_flops_per_s(self) -> float | None:
         """Of a device in the run's precision; both 16-bit types have the same."""
@@ -92,7 +94,7 @@ def assumptions(work: Work) -> list[str]:
     if work.software is None:
         return [
             *said,
-            f"no step time: nothing is known of what {device.name} achieves; calibrate a machine file",
+            f"no step time: the machine file says nothing of what {device.name} achieves",
         ]
     era = next(year for year, known in work.machine.software.items() if known is work.software)
     fitted = ", ".join(f"{key} to {len(rows)} runs" for key, rows in work.software.fitted.items())

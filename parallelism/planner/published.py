@@ -7,6 +7,7 @@ share of the work is small.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,7 +145,7 @@ def model_of(row: PublishedRun) -> ModelSpec:
     shape = row.model
     if not (shape.layers and shape.hidden and shape.heads and shape.ffn):
         raise Unusable("the model's shape is not published")
-    llama = "llama" in row.id or shape.ffn not in (4 * shape.hidden,)
+    llama = "llama" in row.id or shape.ffn != 4 * shape.hidden
     vocabulary = shape.vocab or USUAL_VOCABULARY
     return ModelSpec(
         name=row.id,
@@ -204,10 +205,9 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
     if accumulation[0] < 1 or accumulation[0] % 1:
         raise Unusable(f"gbs {row.gbs} is not a multiple of dp {data[0]:g} x mbs {row.mbs}")
     checkpointing = str(row.activation_checkpointing or "none").split()[0]
-    fully = practice is FSDP2
+    fully = practice.name == FSDP2.name
     one, all_ranks = np.ones(1), data
-    if practice.fused_attention != bool(row.flash_attention):
-        practice = _with_attention(practice, bool(row.flash_attention))
+    practice = replace(practice, fused_attention=bool(row.flash_attention))
     candidates = Candidates(
         tensor=tensor,
         sequence_parallel=one * bool(row.sp),
@@ -236,12 +236,6 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
         practice=practice,
     )
     return work, candidates
-
-
-def _with_attention(practice: Practice, fused: bool) -> Practice:
-    from dataclasses import replace
-
-    return replace(practice, fused_attention=fused)
 
 
 def published_tokens_per_s(row: PublishedRun, model: ModelSpec) -> float:

@@ -186,7 +186,7 @@ def _degrees(
     package_size: int,
     node_size: int,
 ) -> tuple[dict[str, npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
-    """Data-parallel ranks of each degree, and whether the levels come out even and are the first of as many."""
+    """Data-parallel ranks of each degree, and whether its levels come out even and differ."""
     numbers, usable = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
     for span in (package_size, node_size):
         across = np.maximum(1, span // tensor)

@@ -41,7 +41,8 @@ class StepTime:
 
     @property
     def total(self) -> Array:
-        return np.sum([getattr(self, field.name) for field in fields(self)], axis=0)
+        parts: Array = np.sum([getattr(self, field.name) for field in fields(self)], axis=0)
+        return parts
 
 
 @dataclass(frozen=True)
@@ -124,32 +125,28 @@ def data_parallel(
         bytes_all = numel * width
         ring = fabric.ring(c.data, c.tensor, bytes_all).longest
         return 0.0 * m, 2 * ring, np.where(c.optimizer > 1, ring, 0.0)
-    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire)
-    second = fabric.ring(c.secondary, c.tensor, numel * c.weight_wire)
-    layers = stage.layers / numel
+    units = stage.layer_count + (stage.embedding > 0)
+    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, units)
+    second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, units)
     block = fabric.exchange(c.gradients, c.tensor, numel * c.gradient_wire)
     forward = computing.forward + computing.tensor_forward
     backward = computing.backward + computing.recompute + computing.tensor_backward
-    behind = second * layers + block
+    behind = second + block
     if practice.overlaps_weights:
         weights = m * np.maximum(0.0, gather.longest - forward)
         gradients = m * np.maximum(0.0, behind.longest - backward)
     else:
-        weights, gradients = m * (gather.longest + (second * layers).longest), m * block.longest
-    stride = c.tensor * c.gradients
+        weights, gradients = m * (gather + second).longest, m * block.longest
+    stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
     hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire)
-    copies = fabric.exchange(
-        c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * c.network_wire
-    )
-    copies = copies + fabric.ring(c.data / c.optimizer, c.tensor * c.optimizer, numel / c.optimizer * width)
+    copies = fabric.exchange(c.data / c.optimizer, beyond, numel / c.optimizer * c.network_wire)
+    copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
     reduction = (hop + copies).longest
-    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire)
-    update = update + fabric.ring(
-        c.gradients / c.weights, c.tensor * c.weights, numel / c.weights * c.weight_wire
-    )
+    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
+    in_block = numel / c.weights * c.weight_wire
+    update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)
     if practice.overlaps_gradients:
         # Units follow each other: the hop of the last has nothing left to hide behind.
-        units = stage.layer_count + (stage.embedding > 0)
         reduction = np.maximum(reduction / units, reduction - backward)
         updated = np.maximum(update.longest / units, update.longest - forward)
         return weights, gradients + reduction, updated
