@@ -45,7 +45,8 @@ def kept_per_layer(work: Work, c: Candidates) -> Array:
     """What one layer keeps of one micro-batch from its forward to its backward."""
     interior = layer_interior(work, c)
     selective = interior - attention_scores(work, c)
-    return layer_input(work, c) + np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
+    kept = np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
+    return layer_input(work, c) + kept
 
 
 def recomputed_layer(work: Work, c: Candidates) -> Array:

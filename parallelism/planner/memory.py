@@ -169,5 +169,6 @@ def _buffers(work: Work, c: Candidates, stage: Stage) -> Array:
     unit = np.maximum(layer, np.maximum(stage.embedding, stage.output))
     coded = c.weight_wire != width
     gathered = np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
-    reduced = unit * (2 * width + 2 * c.gradient_wire)
+    # The gradient, its messages to and from the block, and the float32 sums of its shard, of two units.
+    reduced = unit * (2 * width + 2 * c.gradient_wire + 2 * 4 / c.gradients)
     return gathered + np.where(c.gradients > 1, reduced, unit * width)

@@ -60,9 +60,11 @@ class MicroBatch:
         return self.forward + self.backward + self.recompute + self.tensor_forward + self.tensor_backward
 
 
-def step_time(work: Work, c: Candidates, computing: MicroBatch | None = None) -> StepTime:
-    """Of each candidate. ``computing`` replaces what the machine's software says of one micro-batch, for
-    a machine where it was measured."""
+def step_time(
+    work: Work, c: Candidates, computing: MicroBatch | None = None, optimizer_s: float | None = None
+) -> StepTime:
+    """Of each candidate. ``computing`` and ``optimizer_s`` replace what the machine's software says of one
+    micro-batch and of the optimizer, for a machine where they were measured."""
     fabric = Fabric(work.machine, work.software)
     # The stage with most to do: one with the most layers, or the last, with the output layer.
     middle = computing or micro_batch(work, c, np.zeros(len(c)), fabric)
@@ -75,7 +77,11 @@ def step_time(work: Work, c: Candidates, computing: MicroBatch | None = None) ->
     bubble = (stages - slowest.total + (c.pipeline - 1) * sent / c.virtual_stages) / c.virtual_stages
     stage = stage_parameters(work, c, np.zeros(len(c)))
     weights, gradients, update = data_parallel(work, c, stage, slowest, fabric)
-    steps = compute.optimizer(work, stage.numel / c.optimizer, work.software) if work.software else 0.0 * m
+    if optimizer_s is None:
+        assert work.software, "the optimizer's time is known of machines with measured software only"
+        steps = compute.optimizer(work, stage.numel / c.optimizer, work.software)
+    else:
+        steps = np.full(len(c), optimizer_s)
     return StepTime(
         compute=m * (slowest.forward + slowest.backward),
         recompute=m * slowest.recompute,
@@ -133,8 +139,8 @@ def data_parallel(
     backward = computing.backward + computing.recompute + computing.tensor_backward
     behind = second + block
     if practice.overlaps_weights:
-        weights = m * np.maximum(0.0, gather.longest - forward)
-        gradients = m * np.maximum(0.0, behind.longest - backward)
+        weights = m * _beside(forward, gather.longest, units)
+        gradients = m * _beside(backward, behind.longest, units)
     else:
         weights, gradients = m * (gather + second).longest, m * block.longest
     stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
@@ -146,11 +152,23 @@ def data_parallel(
     in_block = numel / c.weights * c.weight_wire
     update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)
     if practice.overlaps_gradients:
-        # Units follow each other: the hop of the last has nothing left to hide behind.
-        reduction = np.maximum(reduction / units, reduction - backward)
-        updated = np.maximum(update.longest / units, update.longest - forward)
-        return weights, gradients + reduction, updated
+        return (
+            weights,
+            gradients + _behind(backward, reduction, units),
+            _behind(forward, update.longest, units),
+        )
     return weights, gradients + reduction, update.longest
+
+
+def _beside(computing: Array, sending: Array, units: Array) -> Array:
+    """Seconds that messages of so many units add to computing beside them: what is longer, and of the
+    shorter the unit at the end that has nothing beside it."""
+    return np.maximum(computing, sending) + np.minimum(computing, sending) / units - computing
+
+
+def _behind(computing: Array, sending: Array, units: Array) -> Array:
+    """Seconds for which messages outlast the computing that they follow unit by unit."""
+    return np.maximum(sending / units, sending - computing * (1 - 1 / units))
 
 
 def _choose(one: MicroBatch, other: MicroBatch) -> MicroBatch:
