@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from frontrunner.configs.types import Frozen, PositiveFloat, PositiveInt
+from frontrunner.configs.types import Frozen, NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class GemmRate(Frozen):
@@ -28,6 +28,8 @@ class RingSpec(Frozen):
     """Bytes/s of a ring through all devices of several nodes, which uses all their network interfaces."""
     across_nodes: PositiveFloat
     """Bytes/s of a ring that takes some devices of each node, others beside it."""
+    across_latency_s: NonNegativeFloat
+    """Seconds of each step of a ring between nodes: all-gathers and reduce-scatters have as many as ranks."""
     point_to_point: PositiveFloat
     """Bytes/s of a message to a device of another node, all devices of the node sending."""
 

@@ -41,7 +41,7 @@ def plan(
     from frontrunner.parallelism.planner.plan import advise, assumptions, judge
 
     spec = document.spec
-    work = Work.of(spec, _era(spec, software))
+    work = Work.of(spec, era(spec, software))
     judged = judge(work, Candidates.of(spec, layout))
     advice = advise(judged)
     budget = tokens or float(spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
@@ -68,7 +68,8 @@ def plan(
     typer.echo("\n".join(lines))
 
 
-def _era(spec: RunSpec, software: str | None) -> str | None:
+def era(spec: RunSpec, software: str | None) -> str | None:
+    """``--software``, if the machine file knows it."""
     from frontrunner.configs.errors import SpecError, Violation
 
     known = sorted(spec.machine.software)

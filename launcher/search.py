@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.launcher.plan import era
 from frontrunner.launcher.quantities import bytes_text, flops_text, seconds_text
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ def search(
     machine: Annotated[str, typer.Option(help="A preset or a file.")] = "frontier",
     nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
     global_batch_size: Annotated[
-        int | None, typer.Option(help="Sequences a step (default: about 4 Mi tokens).")
+        int | None, typer.Option(min=1, help="Sequences a step (default: about 4 Mi tokens).")
     ] = None,
+    software: Annotated[str | None, typer.Option(help="Year of the software.")] = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens in a sequence (default: 2048).")] = None,
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
@@ -40,8 +42,8 @@ def search(
 
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
-    work = Work.of(spec)
     _needs_rates(spec)
+    work = Work.of(spec, era(spec, software))
     started = time.perf_counter()
     ranking = judge_all(work, nodes, batch)
     elapsed = time.perf_counter() - started

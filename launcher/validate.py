@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from frontrunner.parallelism.planner.relative import Ratios
     from frontrunner.parallelism.planner.validate import Comparison, Validation
 
 
@@ -23,17 +25,21 @@ def validate(
     """Predict published runs and say how far off the planner is, for speed and for memory."""
     from importlib.resources import files
 
-    from frontrunner.configs.load import load_machine
+    from frontrunner.configs.load import load_machine, load_run
     from frontrunner.parallelism.planner import published
     from frontrunner.parallelism.planner import validate as planner
+    from frontrunner.parallelism.planner.relative import ratios
 
     path = rows or Path(str(files("frontrunner.configs.published") / "mi250x.yaml"))
     known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
     found = planner.validate(published.read(path), known.__getitem__)
+    model = load_run("gpt-22b-frontier", ["model=gpt-neox-20b", "layout.pipeline=1"]).spec.model
+    relative = ratios(model, known["frontier"])
     if as_json:
-        typer.echo(json.dumps(as_dict(found)))
+        typer.echo(json.dumps(as_dict(found) | {"relative": [asdict(row) for row in relative]}))
     else:
         show(found)
+        show_relative(relative)
 
 
 def as_dict(found: Validation) -> dict[str, object]:
@@ -125,3 +131,18 @@ def _summary_text(name: str, compared: list[Comparison]) -> str:
         f"{figures['max_abs_error_pct']:.1f} %"
         + ("" if left_out is None else f", each source left out of the fit {left_out:.1f} %")
     )
+
+
+def show_relative(relative: list[Ratios]) -> None:
+    """The ratios of Xu et al., and how they depend on the batch that the paper does not give."""
+    from frontrunner.parallelism.planner.relative import PUBLISHED
+
+    wanted = (
+        "published: ZeRO-3 : ZeRO++ : three levels = 1 : {zeropp} : {three_level}, efficiency {efficiency}"
+    )
+    typer.echo("Xu et al. 2025, a 20B GPT on 384 devices; " + wanted.format(**PUBLISHED))
+    for row in relative:
+        typer.echo(
+            f"  micro-batch {row.micro_batch_size}: 1 : {row.zeropp:.3f} : {row.three_level:.3f}, efficiency "
+            f"{row.efficiency:.2f}" + (" (the convention)" if row is relative[0] else "")
+        )

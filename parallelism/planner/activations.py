@@ -46,13 +46,15 @@ def kept_per_layer(work: Work, c: Candidates) -> Array:
     interior = layer_interior(work, c)
     selective = interior - attention_scores(work, c)
     kept = np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
-    return layer_input(work, c) + kept
+    whole: Array = layer_input(work, c) + kept
+    return whole
 
 
 def recomputed_layer(work: Work, c: Candidates) -> Array:
     """What the backward of one layer holds beside what was kept."""
     interior = layer_interior(work, c)
-    return np.choose(c.recompute.astype(int), [0.0 * interior, attention_scores(work, c), interior])
+    again: Array = np.choose(c.recompute.astype(int), [0.0 * interior, attention_scores(work, c), interior])
+    return again
 
 
 def logits(work: Work, c: Candidates) -> Array:

@@ -60,7 +60,7 @@ class Fabric:
             return Times(
                 within * (sent / self.rings.package + steps * links.package.latency_s),
                 node_only * (sent / self.rings.node + steps * links.node.latency_s),
-                beyond * (sent / network + steps * links.network.latency_s),
+                beyond * (sent / network + steps * self.rings.across_latency_s),
             )
         inside = np.where(within, 1.0, 1 - 1 / in_package)
         crossing = np.minimum(stride, package_size) / package_size
@@ -73,11 +73,19 @@ class Fabric:
             * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
         )
 
-    def exchange(self, ranks: Array, stride: Array, total: Array) -> Times:
+    def all_reduce(self, ranks: Array, stride: Array, total: Array) -> Array:
+        """Seconds of an all-reduce: as many bytes as two rings, in trees, whose steps grow with log2 only."""
+        rings = self.ring(ranks, stride, total, 0.0).longest
+        latency = self.rings.across_latency_s if self.rings else self.machine.links.network.latency_s
+        seconds: Array = 2 * (rings + (rings > 0) * latency * np.log2(ranks))
+        return seconds
+
+    def exchange(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
         """An all-to-all of ``total`` bytes, inside the node first, then between nodes what is left."""
         links = self.machine.links
         in_package, in_node = self._spread(ranks, stride)
         network_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
+        network_latency = self.rings.across_latency_s if self.rings else links.network.latency_s
         node_rate = self.rings.node if self.rings else links.node.bandwidth_bytes_per_s
         package_rate = self.rings.package if self.rings else links.package.bandwidth_bytes_per_s
         nodes = ranks / in_node
@@ -86,7 +94,7 @@ class Fabric:
             total * (in_node - in_package) / in_node / node_rate
             + (in_node > in_package) * links.node.latency_s,
             total / in_node * (nodes - 1) / nodes / network_rate
-            + (nodes > 1) * (nodes - 1) * links.network.latency_s,
+            + (nodes > 1) * (nodes - 1) * messages * network_latency,
         )
 
     def message(self, total: Array) -> Array:

@@ -20,8 +20,8 @@ TRIPLES = [*itertools.combinations_with_replacement(range(4), 3), (3, 3, 3)]
 SECONDARY = len(TRIPLES) - 1
 #: Formats (weights, gradients, network) beside those of the run's precision.
 QUANTISED: tuple[tuple[Wire, Wire, Wire | None], ...] = (("int8", "int4", None), ("int8", "int4", "int4"))
-MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
-VIRTUAL_STAGES = (1, 2, 4, 8)
+LARGEST_MICRO_BATCH = 32
+MOST_VIRTUAL_STAGES = 16
 BLOCK = 256
 
 
@@ -103,8 +103,8 @@ def space(work: Work, nodes: int, global_batch_size: int, precision: Precision =
         tensor,
         (0, 1),
         _divisors(model.num_layers),
-        VIRTUAL_STAGES,
-        MICRO_BATCHES,
+        _divisors(model.num_layers, MOST_VIRTUAL_STAGES),
+        _divisors(global_batch_size, LARGEST_MICRO_BATCH),
         range(len(RECOMPUTE)),
         range(len(TRIPLES)),
         range(1 + len(QUANTISED)),
@@ -169,8 +169,9 @@ def compare(judged: Judgement, one: int, other: int) -> dict[str, float]:
     }
 
 
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+def _divisors(number: int, largest: int | None = None) -> list[int]:
+    """Of ``number``, up to ``largest``."""
+    return [divisor for divisor in range(1, min(number, largest or number) + 1) if number % divisor == 0]
 
 
 def _splits(work: Work, tensor: int) -> bool:

@@ -130,11 +130,12 @@ def data_parallel(
     if practice.all_reduces:
         bytes_all = numel * width
         ring = fabric.ring(c.data, c.tensor, bytes_all).longest
-        return 0.0 * m, 2 * ring, np.where(c.optimizer > 1, ring, 0.0)
+        reduced = fabric.all_reduce(c.data, c.tensor, bytes_all)
+        return 0.0 * m, reduced, np.where(c.optimizer > 1, ring, 0.0)
     units = stage.layer_count + (stage.embedding > 0)
     gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, units)
     second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, units)
-    block = fabric.exchange(c.gradients, c.tensor, numel * c.gradient_wire)
+    block = fabric.exchange(c.gradients, c.tensor, numel * c.gradient_wire, units)
     forward = computing.forward + computing.tensor_forward
     backward = computing.backward + computing.recompute + computing.tensor_backward
     behind = second + block
@@ -144,8 +145,8 @@ def data_parallel(
     else:
         weights, gradients = m * (gather + second).longest, m * block.longest
     stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
-    hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire)
-    copies = fabric.exchange(c.data / c.optimizer, beyond, numel / c.optimizer * c.network_wire)
+    hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire, units)
+    copies = fabric.exchange(c.data / c.optimizer, beyond, numel / c.optimizer * c.network_wire, units)
     copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
     reduction = (hop + copies).longest
     update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)

@@ -1,0 +1,87 @@
+"""Xu et al. 2025 (arXiv 2501.04266): a 20B GPT on 384 devices under ZeRO-3, ZeRO++ and three levels.
+
+Only ratios are published, and no batch. The convention here: GPT-NeoX-20B's shape, sequences of 2,048 tokens,
+full recomputation, no accumulation and one sequence a device and step, the least that there is; the software
+of 2023. The latency of a ring's steps between nodes was fitted to the ratio of three levels; the two other
+figures follow. Larger micro-batches, with which all three come closer, are shown beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from frontrunner.configs.schema import MachineSpec, ModelSpec
+from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Preset
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.practice import NATIVE
+from frontrunner.parallelism.planner.step_time import step_time
+from frontrunner.parallelism.planner.traffic import wire_bytes
+
+PUBLISHED = {"zeropp": 1.405, "three_level": 2.398, "efficiency": 0.94}
+COMPARED: tuple[Preset, ...] = ("zero3", "zeropp", "three_level")
+MICRO_BATCHES = (1, 2, 4, 8)
+NODES = 48
+ERA = "2023"
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Speed over ZeRO-3's, and of three levels over one node's, with that micro-batch."""
+
+    micro_batch_size: int
+    zeropp: float
+    three_level: float
+    efficiency: float
+
+
+def ratios(model: ModelSpec, machine: MachineSpec) -> list[Ratios]:
+    """For each micro-batch of :data:`MICRO_BATCHES`, the convention's first."""
+    work = Work(model, machine, machine.software[ERA], 2048, 2, 4, replace(NATIVE, dropout=False))
+    found = []
+    for size in MICRO_BATCHES:
+        seconds = {preset: _step(work, preset, NODES, size) for preset in COMPARED}
+        alone = _step(work, "three_level", 1, size)
+        found.append(
+            Ratios(
+                size,
+                zeropp=seconds["zero3"] / seconds["zeropp"],
+                three_level=seconds["zero3"] / seconds["three_level"],
+                efficiency=alone / seconds["three_level"],
+            )
+        )
+    return found
+
+
+def _step(work: Work, preset: Preset, nodes: int, micro_batch_size: int) -> float:
+    """Seconds of a step without accumulation."""
+    machine = work.machine
+    levels = {
+        1: 1,
+        "package": machine.devices_per_package,
+        "node": machine.devices_per_node,
+        "all": nodes * machine.devices_per_node,
+    }
+    weights, gradients, optimizer = (levels[level] for level in SHARDING_PRESETS[preset])
+    wires = [wire_bytes(wire, 256) for wire in PRESET_WIRES.get(preset, ("bfloat16",) * 3)]
+    values = {
+        "tensor": 1,
+        "sequence_parallel": 0,
+        "pipeline": 1,
+        "virtual_stages": 1,
+        "data": levels["all"],
+        "micro_batch_size": micro_batch_size,
+        "grad_accum_steps": 1,
+        "recompute": 2,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": optimizer,
+        "secondary": levels["node"] if preset == "zeropp" else weights,
+        "weight_wire": wires[0],
+        "gradient_wire": wires[1],
+        "network_wire": wires[2],
+        "error_feedback": 0,
+    }
+    c = Candidates(**{key: np.array([float(value)]) for key, value in values.items()})
+    return float(step_time(work, c).total[0])

@@ -1,0 +1,109 @@
+"""Memory by formula: states of the lattice, stages, micro-batches in flight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from frontrunner.configs.load import load_run
+from frontrunner.configs.sharding import SHARDING_PRESETS
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.memory import in_flight, memory, stage_memory, stage_parameters
+from frontrunner.parallelism.planner.parameters import stage_units
+
+
+def planned(run: str, *overrides: str) -> tuple[Work, Candidates]:
+    spec = load_run(run, overrides).spec
+    return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+
+
+@pytest.mark.parametrize("preset", SHARDING_PRESETS)
+def test_states_are_the_parameters_cut_by_the_degrees(preset: str) -> None:
+    wires = "{weights: bfloat16, gradients: bfloat16, network: bfloat16}"
+    run = ("gpt-1.4b", 2)
+    work, c = planned(
+        "gpt-22b-frontier",
+        f"model={run[0]}",
+        f"nodes={run[1]}",
+        "layout.pipeline=1",
+        "training.global_batch_size=16",
+        f"layout.sharding={{preset: {preset}, wire: {wires}}}",
+    )
+    found = memory(work, c)
+    psi = float(stage_units(work.model).numel)
+    w, g, o = {
+        "ddp": (1, 1, 1),
+        "zero1": (1, 1, 16),
+        "zero2": (1, 16, 16),
+        "zero3": (16, 16, 16),
+        "zeropp": (16, 16, 16),
+        "hsdp": (8, 8, 8),
+        "three_level": (2, 8, 16),
+    }[preset]
+    secondary = 2 * psi / 8 if preset == "zeropp" else 0.0
+    assert found.weights[0] == pytest.approx(2 * psi / w + secondary)
+    assert found.gradients[0] == pytest.approx(4 * psi / g)
+    assert found.optimizer[0] == pytest.approx(12 * psi / o)
+
+
+@pytest.mark.parametrize("model", ["gpt-175b", "llama-3-8b", "gpt-neox-20b"])
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (8, 1), (4, 4), (2, 2)])
+def test_stages_hold_what_is_built(model: str, tensor: int, pipeline: int) -> None:
+    work, c = planned("gpt-22b-frontier", f"model={model}", "layout.pipeline=4", "nodes=2", "layout.tensor=2")
+    for index in {0, pipeline // 2, pipeline - 1}:
+        cut = replace(c, tensor=np.array([float(tensor)]), pipeline=np.array([float(pipeline)]))
+        stage = stage_parameters(work, cut, np.array([float(index)]))
+        exact = stage_units(work.model, tensor, pipeline, index)
+        assert stage.numel[0] == pytest.approx(exact.numel, rel=1e-9), index
+
+
+def test_micro_batches_in_flight() -> None:
+    _, c = planned("gpt-22b-frontier")
+    pipeline, many = np.array([8.0]), np.array([64.0])
+    plain = replace(c, pipeline=pipeline, grad_accum_steps=many)
+    assert [in_flight(plain, np.array([float(stage)]))[0] for stage in (0, 3, 7)] == [8, 5, 1]
+    few = replace(plain, grad_accum_steps=np.array([3.0]))
+    assert in_flight(few, np.zeros(1))[0] == 3
+    # Megatron-LM's interleaved schedule warms up with 2 (p - 1) + (v - 1) p pieces on the first stage.
+    interleaved = replace(plain, virtual_stages=np.array([4.0]))
+    assert in_flight(interleaved, np.zeros(1))[0] == 2 * 7 + 3 * 8 + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "less"),
+    [
+        ("layout.recompute=full", "layout.recompute=selective"),
+        ("layout.recompute=selective", "layout.recompute=none"),
+        ("layout.sequence_parallel=true", "layout.sequence_parallel=false"),
+        ("layout.sharding={preset: zero3}", "layout.sharding={preset: three_level}"),
+        ("layout.sharding={preset: three_level}", "layout.sharding={preset: ddp}"),
+    ],
+)
+def test_what_saves_memory_saves_memory(change: str, less: str) -> None:
+    base = ("gpt-22b-frontier", "layout.tensor=2", "layout.pipeline=1", "training.global_batch_size=640")
+    saving, spending = (memory(*planned(*base, override)).peak[0] for override in (change, less))
+    assert saving <= spending
+
+
+def test_the_first_stage_has_most_in_flight_and_the_last_the_logits() -> None:
+    work, c = planned("gpt-175b-frontier")
+    stages = [stage_memory(work, c, np.array([float(index)])) for index in range(16)]
+    activations = [float(stage.activations[0]) for stage in stages]
+    assert activations[:15] == sorted(activations[:15], reverse=True)
+    assert activations[15] > activations[14] - (activations[13] - activations[14])
+    assert memory(work, c).peak[0] == max(float(stage.peak[0]) for stage in stages)
+
+
+def test_many_candidates_at_once_are_each_judged_alone() -> None:
+    work, one = planned("gpt-175b-frontier")
+    other = replace(one, recompute=np.array([0.0]), micro_batch_size=np.array([4.0]))
+    both: Any = Candidates(
+        **{key: np.concatenate([getattr(one, key), getattr(other, key)]) for key in one.__dict__}
+    )
+    peaks = memory(work, both).peak
+    assert peaks[0] == memory(work, one).peak[0]
+    assert peaks[1] == memory(work, other).peak[0]

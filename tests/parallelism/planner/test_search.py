@@ -1,0 +1,86 @@
+"""The search: only legal layouts, each judged as a plan of it is, ranked by speed."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from frontrunner.configs.load import load_run
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.plan import advise, judge
+from frontrunner.parallelism.planner.search import Ranking, search
+
+
+def request(model: str, nodes: int, batch: int, layout: dict[str, Any] | None = None) -> RunSpec:
+    overrides = [f"model={model}", f"nodes={nodes}", f"training.global_batch_size={batch}"]
+    chosen = layout or {"pipeline": 1}
+    # Key by key: a mapping would be merged with the preset's.
+    overrides += [f"layout.{key}={json.dumps(value)}" for key, value in chosen.items()]
+    return load_run("gpt-22b-frontier", overrides).spec
+
+
+def ranked(model: str, nodes: int, batch: int) -> Ranking:
+    return search(Work.of(request(model, nodes, batch)), nodes, batch)
+
+
+@pytest.mark.parametrize(
+    ("model", "nodes", "batch"), [("gpt-22b", 4, 96), ("llama-3-8b", 1, 8), ("gpt-1.4b", 3, 48)]
+)
+def test_what_is_found_is_legal_and_judged_as_alone(model: str, nodes: int, batch: int) -> None:
+    ranking = ranked(model, nodes, batch)
+    assert len(ranking.order) > 10
+    chosen = random.Random(1).sample(range(len(ranking.space.candidates)), 40)
+    for index in [*chosen, *map(int, ranking.order[:3])]:
+        spec = request(model, nodes, batch, ranking.space.layout(index))
+        alone = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+        assert alone.memory.peak[0] == pytest.approx(ranking.judged.memory.peak[index])
+        assert alone.tokens_per_s[0] == pytest.approx(ranking.judged.tokens_per_s[index])
+
+
+def test_the_order_is_by_speed_and_only_of_what_fits() -> None:
+    ranking = ranked("gpt-22b", 4, 96)
+    speeds = ranking.judged.tokens_per_s[ranking.order]
+    assert np.all(np.diff(speeds) <= 0)
+    assert np.all(ranking.judged.fits[ranking.order] == 1)
+    front = ranking.pareto()
+    peaks = ranking.judged.memory.peak
+    assert front[0] == ranking.order[0]
+    assert all(peaks[a] > peaks[b] for a, b in zip(front, front[1:], strict=False))
+    fastest_lean = ranking.order[peaks[ranking.order] <= peaks[front[-1]]][0]
+    assert fastest_lean == front[-1]
+
+
+def test_the_trillion_layout_of_dash_et_al_is_among_the_best() -> None:
+    known = load_run("gpt-1t-frontier", ["nodes=384", "training.global_batch_size=9600"]).spec
+    ranking = search(Work.of(known), 384, 9600)
+    place = ranking.place(Candidates.of(known, Layout.from_spec(known)))
+    assert place is not None
+    assert place < 0.05 * len(ranking.space.candidates)
+    assert place > 0  # and there is something better
+
+
+def test_advice_is_what_a_plan_of_the_change_says() -> None:
+    spec = load_run("gpt-175b-frontier", ["training.global_batch_size=64"]).spec
+    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    best = advise(now)[0]
+    assert best.gain > 0.1
+    assert best.fits
+    assert best.change.startswith("training.global_batch_size x 4")
+    changed = load_run("gpt-175b-frontier", ["training.global_batch_size=256"]).spec
+    then = judge(Work.of(changed), Candidates.of(changed, Layout.from_spec(changed)))
+    assert then.tokens_per_s[0] / now.tokens_per_s[0] - 1 == pytest.approx(best.gain)
+
+
+def test_advice_for_what_does_not_fit_makes_it_fit() -> None:
+    spec = load_run("gpt-22b-frontier", ["layout.recompute=none", "layout.micro_batch_size=4"]).spec
+    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    assert not now.fits[0]
+    advice = advise(now)
+    assert advice
+    assert all(change.fits for change in advice)
