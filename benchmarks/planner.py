@@ -2,7 +2,8 @@
 
     python benchmarks/planner.py [--repeat 7]
 
-Beside them what they are to be held against: Python that starts and imports numpy and pydantic, and 26 layouts
+Beside them what they are to be held against: Python that starts and imports numpy and pydantic, and 26
+layouts
 a second and core, which Calculon (github.com/calculon-ai/calculon) judged on a machine like this.
 """
 
@@ -30,7 +31,9 @@ def main() -> None:
     # Side by side: the two take turns.
     pairs = [(_seconds(PLAN), _seconds(BARE)) for _ in range(args.repeat)]
     plan, bare = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"frontrunner plan: {plan:.3f} s, {plan / bare:.2f} of Python with numpy and pydantic ({bare:.3f} s)")
+    print(
+        f"frontrunner plan: {plan:.3f} s, {plan / bare:.2f} of Python with numpy and pydantic ({bare:.3f} s)"
+    )
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from frontrunner.configs.load import load_run
     from frontrunner.parallelism.planner.candidates import Work
@@ -43,9 +46,10 @@ def main() -> None:
         layouts = len(search(work, 384, 9600).space.candidates)
         seconds.append(time.perf_counter() - start)
     rate = layouts / statistics.median(seconds)
+    median = statistics.median(seconds)
     print(
-        f"search of gpt-1t on 384 nodes: {layouts:,} legal layouts in {statistics.median(seconds):.3f} s on one "
-        f"core, {rate:,.0f} a second, {rate / CALCULON_LAYOUTS_PER_S:,.0f} times Calculon's"
+        f"search of gpt-1t on 384 nodes: {layouts:,} legal layouts in {median:.3f} s on one core, "
+        f"{rate:,.0f} a second, {rate / CALCULON_LAYOUTS_PER_S:,.0f} times Calculon's"
     )
 
 

@@ -25,6 +25,10 @@ COMMANDS = {
     "plan": ("frontrunner.launcher.plan:plan", "Predict memory and speed of a run."),
     "search": ("frontrunner.launcher.search:search", "Find the best layouts of a model on a machine."),
     "validate": ("frontrunner.launcher.validate:validate", "Compare the planner with published runs."),
+    "calibrate": (
+        "frontrunner.launcher.calibrate:calibrate",
+        "Fit a machine's constants to measured runs.",
+    ),
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),

@@ -27,6 +27,22 @@ class Measured:
     tokens_per_s: float
 
 
+def usable(runs: Sequence[Measured]) -> list[str]:
+    """The constants that the speed of at least one of ``runs`` depends on."""
+    base = log_errors(runs, {})
+    keys = []
+    for key in BOUNDS:
+        value = constant(_software(runs[0]), key)
+        if np.any(np.abs(log_errors(runs, {key: value * 1.1}) - base) > 1e-4):
+            keys.append(key)
+    return keys
+
+
+def _software(run: Measured) -> SoftwareSpec:
+    assert run.work.software, "a measured run is of a machine whose rates are known"
+    return run.work.software
+
+
 def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
     """The same with other values of some constants (dotted)."""
     rings = {
@@ -48,8 +64,7 @@ def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Arra
 
 def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict[str, float]:
     """The constants that predict ``runs`` best, by damped Gauss-Newton steps in their logarithms."""
-    assert runs and runs[0].work.software
-    start = runs[0].work.software
+    start = _software(runs[0])
     low, high = (np.log([BOUNDS[key][side] for key in keys]) for side in (0, 1))
     values = np.clip(np.log([constant(start, key) for key in keys]), low, high)
     for _ in range(rounds):
@@ -70,8 +85,7 @@ def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:
 
 
 def _log_error(run: Measured, constants: Mapping[str, float]) -> float:
-    assert run.work.software
-    work = replace(run.work, software=with_constants(run.work.software, constants))
+    work = replace(run.work, software=with_constants(_software(run), constants))
     return float(np.log(tokens_per_s(work, run.candidates)[0] / run.tokens_per_s))
 
 

@@ -1,0 +1,145 @@
+"""``frontrunner calibrate``: a machine's constants from the user's own runs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.plan import era
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import MachineSpec
+    from frontrunner.parallelism.planner.calibrate import Measured
+
+#: Steps at the start of a run that are not like the rest: caches fill, the allocator grows.
+WARM_UP_STEPS = 3
+
+
+def calibrate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or files of runs.")],
+    machine: Annotated[str, typer.Option(help="The machine whose constants to fit: a preset or a file.")],
+    software: Annotated[str | None, typer.Option(help="Year of the software (default: the newest).")] = None,
+    output: Annotated[Path, typer.Option(help="The machine file to write.")] = Path("machine.yaml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a machine's constants to measured runs and write a machine file."""
+    from frontrunner.configs.load import load_machine, load_run
+    from frontrunner.parallelism.planner.calibrate import constant, fit, log_errors, usable
+
+    spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
+    year = era(spec, software) or max(spec.machine.software, default="")
+    if not year:
+        era(spec, "none")  # says what is missing
+    known = load_machine(machine)
+    measured = _read(runs, known, year)
+    if not measured:
+        raise SpecError(
+            [Violation("RUNS", None, "hold no measured step", "give folders of runs that trained")]
+        )
+    keys = usable([run for _, run in measured])
+    constants = fit([run for _, run in measured], keys)
+    before = [float(error) for error in log_errors([run for _, run in measured], {})]
+    after = [_left_out(measured, index, keys) for index in range(len(measured))]
+    own = {name: float(error) for (name, _), error in zip(measured, before, strict=True)}
+    left_out = {name: error for (name, _), error in zip(measured, after, strict=True)}
+    output.write_text(_machine_file(machine, output, year, constants, list(own)))
+    was = {key: constant(known.software[year], key) for key in keys}
+    if as_json:
+        found = {"outputs": [str(output)], "constants": constants, "before": was}
+        typer.echo(json.dumps(found | {"log_error_before": own, "log_error_left_out": left_out}))
+        return
+    for key in keys:
+        typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
+    for name in own:
+        then = "-" if left_out[name] is None else f"{left_out[name]:+.1%}"
+        typer.echo(f"{name}: speed off by {own[name]:+.1%} before, {then} with this run left out of the fit")
+    typer.echo(f"wrote {output}: use it with machine: {output}")
+
+
+def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:
+    """Error of one run with the constants of the others; None where there are no others."""
+    from frontrunner.parallelism.planner.calibrate import fit, log_errors
+
+    others = [run for place, (_, run) in enumerate(measured) if place != index]
+    if not others:
+        return None
+    return float(log_errors([measured[index][1]], fit(others, keys))[0])
+
+
+def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
+    """Every run with its speed; SpecError for what is neither a run folder nor a file of runs."""
+    found: list[tuple[str, Measured]] = []
+    for path in paths:
+        if path.is_dir():
+            found.append((str(path), _own(path, machine, year)))
+        else:
+            found += _published(path, machine, year)
+    return found
+
+
+def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
+    """A run of ours: the median step after the first ones."""
+    from frontrunner.configs.load import read_resolved
+    from frontrunner.parallelism.layout import Layout
+    from frontrunner.parallelism.planner.calibrate import Measured
+    from frontrunner.parallelism.planner.candidates import Candidates, Work
+
+    spec = read_resolved(folder / "run.yaml").model_copy(update={"machine": machine})
+    try:
+        lines = (folder / "records.jsonl").read_text().splitlines()
+    except OSError as error:
+        constraint = f"records.jsonl cannot be read: {error.strerror}"
+        raise SpecError([Violation("RUNS", str(folder), constraint, "give folders of runs")]) from None
+    steps = [record["step_time_s"] for record in map(_record, lines) if record.get("kind") == "step"]
+    steady = [seconds for seconds in steps[WARM_UP_STEPS:] if seconds]
+    if not steady:
+        constraint = f"has {len(steps)} steps, of which the first {WARM_UP_STEPS} are left out"
+        raise SpecError([Violation("RUNS", str(folder), constraint, "give longer runs")])
+    tokens = spec.training.global_batch_size * spec.training.seq_len / spec.world_size
+    work = replace(Work.of(spec), software=machine.software[year])
+    return Measured(work, Candidates.of(spec, Layout.from_spec(spec)), tokens / statistics.median(steady))
+
+
+def _record(line: str) -> dict[str, Any]:
+    """A record; an empty one for a line that a run which was killed left unfinished."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
+    """The rows of a file that can be predicted."""
+    from frontrunner.parallelism.planner.calibrate import Measured
+    from frontrunner.parallelism.planner.published import Unusable, prepare, published_tokens_per_s, read
+
+    found = []
+    for row in read(path):
+        try:
+            work, candidates = prepare(row, machine)
+            work = replace(work, software=machine.software[year])
+            found.append((row.id, Measured(work, candidates, published_tokens_per_s(row, work.model))))
+        except Unusable as reason:
+            typer.echo(f"left out {row.id}: {reason}", err=True)
+    return found
+
+
+def _machine_file(machine: str, output: Path, year: str, constants: dict[str, float], runs: list[str]) -> str:
+    """The machine with other constants: it extends the one that it was made from."""
+    own: dict[str, Any] = {key: value for key, value in constants.items() if "." not in key}
+    rings = {key.removeprefix("rings."): value for key, value in constants.items() if "." in key}
+    fitted = dict.fromkeys(constants, runs)
+    section = own | ({"rings": rings} if rings else {}) | {"fitted": fitted}
+    path = Path(machine)
+    base = str(path.resolve()) if path.exists() else machine
+    return "# Constants fitted by frontrunner calibrate.\n" + yaml.safe_dump(
+        {"extends": base, "software": {year: section}}, sort_keys=False, width=108
+    )
