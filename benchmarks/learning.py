@@ -26,6 +26,7 @@ REFERENCE = "bfloat16 wires"
 VARIANTS = {
     REFERENCE: {"weights": "bfloat16", "gradients": "bfloat16", "network": "bfloat16"},
     "int8/int4": {"weights": "int8", "gradients": "int4", "network": "bfloat16"},
+    "int8/int4, int8 network": {"weights": "int8", "gradients": "int4", "network": "int8"},
     "int8/int4, error feedback": {
         "weights": "int8",
         "gradients": "int4",

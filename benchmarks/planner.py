@@ -2,9 +2,8 @@
 
     python benchmarks/planner.py [--repeat 7]
 
-Beside them what they are to be held against: Python that starts and imports numpy and pydantic, and 26
-layouts
-a second and core, which Calculon (github.com/calculon-ai/calculon) judged on a machine like this.
+Beside them what they are to be held against: Python that starts and imports numpy and pydantic, and the 26
+layouts a second and core that Calculon (github.com/calculon-ai/calculon) judged on a machine like this.
 """
 
 from __future__ import annotations

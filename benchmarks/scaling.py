@@ -27,6 +27,9 @@ from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.planner.traffic import traffic
 
 THREE_LEVEL = Engine("three_level, int8/int4", {"preset": "three_level"})
+INT8_NETWORK = Engine(
+    "three_level, int8/int4, int8 network", {"preset": "three_level", "wire": {"network": "int8"}}
+)
 ZERO3 = Engine("own zero3", {"preset": "zero3"})
 Row = dict[str, Any]
 
@@ -51,6 +54,12 @@ def main() -> None:
     report_formula(args.formula, args.accumulation)
 
 
+def rows_of(accumulations: list[int]) -> list[tuple[Engine, int]]:
+    """Engines and accumulations: three levels with each network format, and ZeRO-3 beside them."""
+    ours = [(engine, a) for engine in (THREE_LEVEL, INT8_NETWORK) for a in accumulations]
+    return [*ours, (ZERO3, 1)]
+
+
 def measure(
     nodes: list[int], accumulations: list[int], tokens: int, scale: float, output: Path | None
 ) -> list[Row]:
@@ -60,7 +69,7 @@ def measure(
         for shaped in (False, True):
             topology = Topology.of(machine, count, scale=scale, shaped=shaped)
             with EmulatedCluster(topology) as cluster:
-                for engine, accumulation in [*((THREE_LEVEL, a) for a in accumulations), (ZERO3, 1)]:
+                for engine, accumulation in rows_of(accumulations):
                     spec = run_spec(count, accumulation, tokens, engine)
                     found = run(cluster, engine, spec, budget_s=8 if shaped else 2)
                     row = {
@@ -101,7 +110,7 @@ def report(rows: list[Row]) -> None:
 def report_formula(nodes: list[int], accumulations: list[int]) -> None:
     """Efficiency against the first number of nodes by the bytes alone."""
     table = Table("engine", "accumulation", *(f"{8 * count} devices" for count in nodes))
-    for engine, accumulation in [*((THREE_LEVEL, a) for a in accumulations), (ZERO3, 1)]:
+    for engine, accumulation in rows_of(accumulations):
         times = [least_time(count, accumulation, engine) for count in nodes]
         table.add_row(engine.name, str(accumulation), *(f"{times[0] / time:.3f}" for time in times))
     console = Console(width=130)
