@@ -20,6 +20,7 @@ from typing import Any
 from emulated_cluster.cluster import EmulatedCluster
 from emulated_cluster.topology import Topology
 from emulated_runs import UNITS, Bytes, Engine, peak_tensor_bytes, run, run_spec
+from predictions import predicted_peak_bytes, predicted_step_s
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +60,13 @@ def main() -> None:
     names = [engine.name for engine in SHARDED + WITH_MORE_MEMORY]
     parser.add_argument("--accumulation", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=64, help="tokens in a micro-batch")
-    parser.add_argument("--scale", type=float, nargs="+", default=[1.0], help="times the link rates")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs="*",
+        default=[1.0],
+        help="times the link rates; none: memory and computing",
+    )
     parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="ROW")
     parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
     parser.add_argument("--show", type=Path, help="print the tables of such a file and measure nothing")
@@ -75,7 +82,7 @@ def main() -> None:
 def measure(
     engines: list[Engine], accumulations: list[int], tokens: int, scales: list[float], output: Path | None
 ) -> list[Row]:
-    """Every row at every setting; on unshaped links the memory of each, and the computing of BOUNDED."""
+    """Every row at every setting; on unshaped links the memory of each, and the computing of our own."""
     rows: list[Row] = []
 
     def keep(**row: Any) -> None:
@@ -90,7 +97,7 @@ def measure(
         for engine in engines:
             peak = peak_tensor_bytes(cluster, engine, run_spec(NODES, 1, tokens, engine))
             keep(kind="memory", name=engine.name, peak_bytes=peak)
-            for accumulation in accumulations if engine.name in BOUNDED else ():
+            for accumulation in accumulations if engine.engine == "native" else ():
                 found = run(cluster, engine, run_spec(NODES, accumulation, tokens, engine))
                 keep(
                     kind="computing",
@@ -129,8 +136,10 @@ def report(rows: list[Row]) -> None:
             "engine",
             "s/step",
             "range",
+            "planner",
             "ratio",
             "peak MB",
+            "planner",
             "MB package",
             "MB node",
             "MB network",
@@ -141,12 +150,15 @@ def report(rows: list[Row]) -> None:
                 table.add_section()
             if engine.name in found:
                 row = found[engine.name]
+                step_s, peak_bytes = _predicted(engine, row, computing.get((engine.name, accumulation)))
                 table.add_row(
                     engine.name,
                     f"{row['step_s']:.2f}",
                     f"{min(row['steps_s']):.2f}-{max(row['steps_s']):.2f}",
+                    step_s,
                     f"{row['step_s'] / first['step_s']:.2f}",
                     f"{peaks[engine.name] / 1e6:.1f}" if engine.name in peaks else "",
+                    peak_bytes,
                     *_traffic(row),
                     f"{row['losses'][1]:.3f}",
                 )
@@ -159,6 +171,15 @@ def report(rows: list[Row]) -> None:
         for name in BOUNDED:
             if name in found and (name, accumulation) in computing:
                 _print_bound(console, found[name], computing[name, accumulation], packages)
+
+
+def _predicted(engine: Engine, row: Row, computing: Row | None) -> tuple[str, str]:
+    """What the planner says of the step and the peak: known of our own engine."""
+    if engine.engine != "native":
+        return "", ""
+    spec = run_spec(NODES, row["accumulation"], 64, engine)
+    step = f"{predicted_step_s(spec, computing, row['scale']):.2f}" if computing else ""
+    return step, f"{predicted_peak_bytes(spec) / 1e6:.1f}"
 
 
 def print_settings(console: Console, engines: list[Engine]) -> None:
