@@ -29,6 +29,7 @@ COMMANDS = {
         "frontrunner.launcher.calibrate:calibrate",
         "Fit a machine's constants to measured runs.",
     ),
+    "export": ("frontrunner.launcher.export:export", "Write a run for another trainer."),
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),

@@ -25,6 +25,22 @@ def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> No
         raise SpecError(found)
 
 
+def check_deepspeed(spec: RunSpec, layout: Layout) -> None:
+    """Raise SpecError with what DeepSpeed's ZeRO cannot express on a GPU, whatever the run's engine."""
+    found = list(_deepspeed(spec, layout, "cuda"))
+    if spec.layout.sharding.wire.error_feedback:
+        constraint = "DeepSpeed's (LoCo) is another: it decays what it adds"
+        found.append(Violation("layout.sharding.wire.error_feedback", True, constraint, "leave it out"))
+    if layout.pipeline > 1 and layout.gradients > 1:
+        constraint = "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages"
+        found.append(Violation("layout.pipeline", layout.pipeline, constraint, "use preset zero1"))
+    if layout.virtual_stages > 1:
+        constraint = "must be 1: DeepSpeed's pipeline has no interleaved schedule"
+        found.append(Violation("layout.virtual_stages", layout.virtual_stages, constraint, "use 1"))
+    if found:
+        raise SpecError(found)
+
+
 def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     if layout.pipeline > 1:
         constraint = (

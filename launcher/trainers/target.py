@@ -1,0 +1,111 @@
+"""What the trainers have in common: the scheme that a run's degrees are, and how refusals are said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.layout import Layout
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A trainer's configuration as text, and what of the run it does not hold."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """One trainer. ``checked`` names the version whose options were read."""
+
+    name: str
+    checked: str
+    export: Callable[[RunSpec, Layout], Exported]
+
+
+class Refusals:
+    """Collects what a trainer cannot express."""
+
+    def __init__(self, trainer: str) -> None:
+        self.trainer = trainer
+        self.found: list[Violation] = []
+
+    def unless(self, possible: bool, path: str, value: object, reason: str, fix: str) -> None:
+        """Note a violation where it is not ``possible``."""
+        if not possible:
+            self.found.append(Violation(path, value, f"{self.trainer} cannot express it: {reason}", fix))
+
+    def check(self) -> None:
+        """Raise SpecError with all of them, if any."""
+        if self.found:
+            raise SpecError(self.found)
+
+
+def scheme(layout: Layout) -> str | None:
+    """Which of ddp, zero1, zero2, zero3 and hsdp the degrees are; None: none of them."""
+    degrees = (layout.weights, layout.gradients, layout.optimizer)
+    data = layout.data
+    known = {
+        (data, data, data): "zero3",
+        (1, data, data): "zero2",
+        (1, 1, data): "zero1",
+        (1, 1, 1): "ddp",
+    }
+    if degrees in known:
+        return known[degrees]
+    return "hsdp" if len(set(degrees)) == 1 else None
+
+
+def check_scheme(refusals: Refusals, spec: RunSpec, layout: Layout, known: tuple[str, ...]) -> str:
+    """The scheme, which must be one of ``known``."""
+    found = scheme(layout)
+    degrees = f"{layout.weights}, {layout.gradients} and {layout.optimizer} of {layout.data} ranks"
+    refusals.unless(
+        found in known,
+        "layout.sharding.preset",
+        spec.layout.sharding.preset or "degrees",
+        f"it has no sharding of weights, gradients and optimizer over {degrees}",
+        f"use one of: {', '.join(known)}",
+    )
+    return found or "none"
+
+
+def check_wires(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
+    """Every message in the run's precision, and no state that only ours keeps."""
+    precision = spec.training.precision
+    wires = spec.layout.sharding.wires(precision)
+    for key in ("weights", "gradients", "network"):
+        wire = getattr(wires, key)
+        refusals.unless(
+            wire not in ("int8", "int4"),
+            f"layout.sharding.wire.{key}",
+            wire,
+            "it does not quantise these messages",
+            f"use {precision}",
+        )
+    refusals.unless(
+        not wires.error_feedback,
+        "layout.sharding.wire.error_feedback",
+        True,
+        "it has no error feedback",
+        "leave it out",
+    )
+    refusals.unless(
+        layout.secondary == layout.weights,
+        "layout.sharding.secondary",
+        spec.layout.sharding.secondary or "node",
+        "it keeps no second copy of the weights for the backward",
+        "use preset zero3",
+    )
+
+
+def check_schedule(refusals: Refusals, spec: RunSpec, known: tuple[str, ...]) -> None:
+    """The learning rate's decay."""
+    decay = spec.optimizer.decay
+    refusals.unless(
+        decay in known, "optimizer.decay", decay, "it has no such decay", f"use one of: {', '.join(known)}"
+    )
