@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from frontrunner.launcher.plan import era
-from frontrunner.launcher.quantities import bytes_text, flops_text, seconds_text
+from frontrunner.launcher.quantities import bytes_text
+from frontrunner.launcher.search_view import Answer, layout_text, show
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -47,12 +48,13 @@ def search(
     started = time.perf_counter()
     ranking = judge_all(work, nodes, batch)
     elapsed = time.perf_counter() - started
-    scaling = _scaling(work, spec, batch, scale) if scale else None
     _needs_layouts(ranking, spec, batch)
+    scaling = _scaling(work, spec, batch, scale) if scale else []
+    answer = Answer(ranking, spec, batch, elapsed, tokens, famous(ranking, spec), scaling)
     if as_json:
-        typer.echo(json.dumps(as_dict(ranking, spec, batch, top, elapsed, tokens, scaling)))
+        typer.echo(json.dumps(answer.as_dict(top)))
     else:
-        show(ranking, spec, batch, top, elapsed, tokens, scaling)
+        show(answer, top)
 
 
 def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpec:
@@ -118,22 +120,6 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
             )
         ]
     )
-
-
-def layout_text(ranking: Ranking, index: int) -> str:
-    """A layout in one line."""
-    layout = ranking.space.layout(index)
-    sharding = layout["sharding"]
-    degrees = [str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")]
-    cut = sharding.get("preset") or "/".join(degrees)
-    wires = f" ({'/'.join(sharding['wire'].values())})" if "wire" in sharding else ""
-    parts = [
-        f"tp {layout['tensor']}{' sp' if layout['sequence_parallel'] else ''}",
-        f"pp {layout['pipeline']}",
-    ]
-    parts += [f"x{layout['virtual_stages']} virtual"] if layout["virtual_stages"] > 1 else []
-    parts += [f"mbs {layout['micro_batch_size']}", f"recompute {layout['recompute']}"]
-    return ", ".join([*parts, cut + wires])
 
 
 def famous(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
@@ -213,103 +199,3 @@ def _scaling(work: Work, spec: RunSpec, batch: int, scale: str) -> list[dict[str
             if row[kind]:
                 row[kind]["efficiency"] = row[kind]["tokens_per_s_per_device"] / first
     return found
-
-
-def as_dict(
-    ranking: Ranking,
-    spec: RunSpec,
-    batch: int,
-    top: int,
-    elapsed: float,
-    tokens: float | None,
-    scaling: list[dict[str, Any]] | None,
-) -> dict[str, Any]:
-    def entry(index: int) -> dict[str, Any]:
-        figures = ranking.judged.as_dict(index) | {"layout": ranking.space.layout(index)}
-        if tokens:
-            seconds = tokens / (float(ranking.judged.tokens_per_s[index]) * spec.world_size)
-            figures |= {"duration_s": seconds, "node_hours": seconds / 3600 * spec.nodes}
-        return figures
-
-    return {
-        "candidates": ranking.space.considered,
-        "legal": len(ranking.space.candidates),
-        "fitting": len(ranking.order),
-        "elapsed_s": elapsed,
-        "global_batch_size": batch,
-        "top": [entry(int(index)) for index in ranking.order[:top]],
-        "pareto": [entry(index) for index in ranking.pareto()],
-        "famous": famous(ranking, spec),
-        "scaling": scaling,
-    }
-
-
-def show(
-    ranking: Ranking,
-    spec: RunSpec,
-    batch: int,
-    top: int,
-    elapsed: float,
-    tokens: float | None,
-    scaling: list[dict[str, Any]] | None,
-) -> None:
-    from rich.console import Console
-
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
-    legal = len(ranking.space.candidates)
-    console.print(
-        f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
-        f"{batch} sequences of {spec.training.seq_len} tokens a step"
-    )
-    console.print(f"{legal:,} legal layouts judged in {seconds_text(elapsed)}, {len(ranking.order):,} fit")
-    console.print(_table(ranking, spec, [int(index) for index in ranking.order[:top]], tokens))
-    console.print("as fast as any with no more memory")
-    console.print(_table(ranking, spec, ranking.pareto()[:top], tokens))
-    lines = [_famous_text(entry) for entry in famous(ranking, spec)]
-    lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in scaling or []]
-    console.print("\n".join(lines))
-
-
-def _famous_text(entry: dict[str, Any]) -> str:
-    if entry["place"] is None:
-        return f"{entry['name']}: not among them (it does not divide, or does not fit)"
-    reasons = ", ".join(f"{part} {loss:.0%}" for part, loss in entry["loses_by"].items())
-    place = f"place {entry['place']} of {entry['of']:,}, {entry['speed_of_best']:.0%} of the best's speed"
-    return f"{entry['name']}: {place}" + (f"; it loses by {reasons}" if reasons else "")
-
-
-def _scaling_text(row: dict[str, Any], kind: str) -> str:
-    found = row[kind]
-    if not found:
-        return f"{kind} scaling, {row['nodes']} nodes: nothing fits"
-    layout = found["layout"]
-    cut = layout["sharding"].get("preset") or "own degrees"
-    return (
-        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.0f} tokens/s a device, "
-        f"efficiency {found['efficiency']:.2f} (tp {layout['tensor']}, pp {layout['pipeline']}, "
-        f"mbs {layout['micro_batch_size']}, {cut})"
-    )
-
-
-def _table(ranking: Ranking, spec: RunSpec, indices: list[int], tokens: float | None) -> Any:
-    from rich.table import Table
-
-    table = Table("layout", "memory", "step", "tokens/s a device", "model FLOP/s", "MFU")
-    if tokens:
-        table.add_column("node-hours")
-    for index in indices:
-        figures = ranking.judged.as_dict(index)
-        mfu = figures["mfu"]
-        cells = [
-            layout_text(ranking, index),
-            bytes_text(float(ranking.judged.memory.peak[index])),
-            seconds_text(float(ranking.judged.time.total[index]) if ranking.judged.time else None),
-            f"{ranking.judged.tokens_per_s[index]:,.1f}",
-            flops_text(float(ranking.judged.model_flops_per_s()[index])),
-            f"{mfu:.1%}" if isinstance(mfu, float) else "-",
-        ]
-        if tokens:
-            seconds = tokens / (float(ranking.judged.tokens_per_s[index]) * spec.world_size)
-            cells.append(f"{seconds / 3600 * spec.nodes:,.0f}")
-        table.add_row(*cells)
-    return table

@@ -9,6 +9,7 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.trainers.target import Exported, Refusals, Target, check_schedule
 from frontrunner.parallelism.engines import check_deepspeed
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.runtime.baselines.deepspeed_config import partition
 
 
 def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     refusals = Refusals("DeepSpeed")
     check_schedule(refusals, spec, ("cosine", "constant"))
     refusals.check()
-    return _batch(spec) | {"zero_optimization": zero(spec, layout)} | _numbers(spec) | _optimizer(spec)
+    return _batch(spec) | {"zero_optimization": partition(spec, layout)} | _numbers(spec) | _optimizer(spec)
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:
@@ -27,20 +28,6 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     if layout.tensor > 1:
         notes.append(f"tensor {layout.tensor}: give deepspeed.initialize an mpu with these groups")
     return Exported(json.dumps(config(spec, layout), indent=2), tuple(notes))
-
-
-def zero(spec: RunSpec, layout: Layout) -> dict[str, Any]:
-    """``zero_optimization``."""
-    stage = sum(degree > 1 for degree in (layout.weights, layout.gradients, layout.optimizer))
-    found: dict[str, Any] = {"stage": stage, "overlap_comm": stage > 1, "contiguous_gradients": True}
-    wires = spec.layout.sharding.wires(spec.training.precision)
-    if layout.secondary < layout.weights:
-        found["zero_hpz_partition_size"] = layout.secondary
-    if wires.weights == "int8":
-        found["zero_quantized_weights"] = True
-    if wires.gradients == "int4":
-        found["zero_quantized_gradients"] = True
-    return found
 
 
 def _batch(spec: RunSpec) -> dict[str, Any]:

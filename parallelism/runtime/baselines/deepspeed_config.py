@@ -13,29 +13,11 @@ def zero_stage(layout: Layout) -> int:
     return sum(degree > 1 for degree in (layout.weights, layout.gradients, layout.optimizer))
 
 
-def deepspeed_config(spec: RunSpec, layout: Layout, layer_numel: int) -> dict[str, Any]:
-    """What ``deepspeed.initialize`` takes; ``layer_numel`` is the number of values in the largest layer.
-
-    DeepSpeed's defaults (parameters kept up to 1e9 values, prefetched 5e7 values ahead) would gather a small
-    model once and never free it. Here one layer is fetched ahead and none is kept for a later use, so
-    that ZeRO-3 holds two layers at most, as our own engine does.
-    """
+def partition(spec: RunSpec, layout: Layout) -> dict[str, Any]:
+    """``zero_optimization``: what is cut, and ZeRO++'s own keys."""
     stage = zero_stage(layout)
-    zero: dict[str, Any] = {
-        "stage": stage,
-        "overlap_comm": stage > 1,
-        "contiguous_gradients": True,
-        "reduce_bucket_size": layer_numel,
-        "allgather_bucket_size": layer_numel,
-    }
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": stage > 1, "contiguous_gradients": True}
     if stage == 3:
-        zero |= {
-            "stage3_prefetch_bucket_size": layer_numel,
-            "stage3_max_live_parameters": 2 * layer_numel,
-            "stage3_max_reuse_distance": 0,
-            "stage3_param_persistence_threshold": 0,
-            "stage3_model_persistence_threshold": 0,
-        }
         wires = spec.layout.sharding.wires(spec.training.precision)
         if layout.secondary < layout.weights:
             zero["zero_hpz_partition_size"] = layout.secondary
@@ -43,6 +25,26 @@ def deepspeed_config(spec: RunSpec, layout: Layout, layer_numel: int) -> dict[st
             zero["zero_quantized_weights"] = True
         if wires.gradients == "int4":
             zero["zero_quantized_gradients"] = True
+    return zero
+
+
+def deepspeed_config(spec: RunSpec, layout: Layout, layer_numel: int) -> dict[str, Any]:
+    """What ``deepspeed.initialize`` takes; ``layer_numel`` is the number of values in the largest layer.
+
+    DeepSpeed's defaults (parameters kept up to 1e9 values, prefetched 5e7 values ahead) would gather a small
+    model once and never free it. Here one layer is fetched ahead and none is kept for a later use, so
+    that ZeRO-3 holds two layers at most, as our own engine does.
+    """
+    zero = partition(spec, layout)
+    zero |= {"reduce_bucket_size": layer_numel, "allgather_bucket_size": layer_numel}
+    if zero["stage"] == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": layer_numel,
+            "stage3_max_live_parameters": 2 * layer_numel,
+            "stage3_max_reuse_distance": 0,
+            "stage3_param_persistence_threshold": 0,
+            "stage3_model_persistence_threshold": 0,
+        }
     training = spec.training
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": spec.layout.micro_batch_size,
