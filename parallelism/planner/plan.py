@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Wire
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Work
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
+from frontrunner.parallelism.planner.traffic import wire_bytes
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Advice:
 def advise(now: Judgement, most: int = 3) -> list[Advice]:
     """The changes of one key that would help most; where it does not fit, those that need least memory."""
     c = now.candidates
-    options = [(text, changed) for text, changed in _neighbours(c) if _legal(now.work, changed)]
+    neighbours = [*_neighbours(c), *_regrouped(c), *_resharded(now.work, c)]
+    options = [(text, changed) for text, changed in neighbours if _legal(now.work, changed)]
     if not options:
         return []
     joined = Candidates(
@@ -167,8 +170,7 @@ def _neighbours(c: Candidates) -> list[tuple[str, Candidates]]:
             )
             for factor in (2, 4)
         ]
-    changed = [(text, replace(c, **change)) for text, change in found]
-    return changed + _regrouped(c)
+    return [(text, replace(c, **change)) for text, change in found]
 
 
 def _regrouped(c: Candidates) -> list[tuple[str, Candidates]]:
@@ -193,6 +195,28 @@ def _regrouped(c: Candidates) -> list[tuple[str, Candidates]]:
     return found
 
 
+def _resharded(work: Work, c: Candidates) -> list[tuple[str, Candidates]]:
+    """The other sharding presets, with their own wires."""
+    machine = work.machine
+    precision: Wire = "float32" if work.compute_bytes == 4 else "bfloat16"
+    spans = {"package": machine.devices_per_package, "node": machine.devices_per_node}
+    levels: dict[object, Array] = {1: np.ones(len(c)), "all": c.data}
+    levels |= {level: np.minimum(np.maximum(1.0, span // c.tensor), c.data) for level, span in spans.items()}
+    found = []
+    for preset, degrees in SHARDING_PRESETS.items():
+        numbers = dict(zip(("weights", "gradients", "optimizer"), (levels[d] for d in degrees), strict=True))
+        if all(getattr(c, kind)[0] == number[0] for kind, number in numbers.items()):
+            continue
+        wires = PRESET_WIRES.get(preset, (precision,) * 3)
+        names = ("weight_wire", "gradient_wire", "network_wire")
+        formats = {
+            name: np.full(len(c), wire_bytes(wire, 256)) for name, wire in zip(names, wires, strict=True)
+        }
+        second = {"secondary": levels["node"] if preset == "zeropp" else numbers["weights"]}
+        found.append((f"layout.sharding.preset: {preset}", replace(c, **numbers, **formats, **second)))
+    return found
+
+
 def _legal(work: Work, c: Candidates) -> bool:
     """The rules of a run file that these changes can break."""
     model, layers = work.model, c.pipeline * c.virtual_stages
@@ -207,5 +231,7 @@ def _legal(work: Work, c: Candidates) -> bool:
         and model.ffn_hidden_size % c.tensor[0] == 0
         and model.padded_vocab_size % c.tensor[0] == 0
         and (c.virtual_stages[0] == 1 or c.grad_accum_steps[0] % c.pipeline[0] == 0)
-        and (c.optimizer[0] % c.gradients[0] == 0 and c.data[0] % c.optimizer[0] == 0)
+        and c.gradients[0] % c.weights[0] == 0
+        and c.optimizer[0] % c.gradients[0] == 0
+        and c.data[0] % c.optimizer[0] == 0
     )

@@ -84,3 +84,10 @@ def test_advice_for_what_does_not_fit_makes_it_fit() -> None:
     advice = advise(now)
     assert advice
     assert all(change.fits for change in advice)
+
+
+def test_advice_knows_the_other_ways_to_cut_states() -> None:
+    spec = load_run("gpt-22b-frontier", ["layout.pipeline=1", "layout.sharding.preset=ddp"]).spec
+    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    assert not now.fits[0]
+    assert any(change.change.startswith("layout.sharding.preset: ") for change in advise(now))
