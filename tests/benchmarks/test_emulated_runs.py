@@ -54,7 +54,13 @@ def test_a_table_has_each_row_and_the_bound(capsys: pytest.CaptureFixture[str]) 
         "engine_bytes": sent,
         "update_bytes": update,
     }
-    computing = {"kind": "computing", "name": row["name"], "accumulation": 1, "forward_backward_s": 0.99}
+    computing = {
+        "kind": "computing",
+        "name": row["name"],
+        "accumulation": 1,
+        "forward_backward_s": 0.99,
+        "step_s": 1.05,
+    }
     memory = {"kind": "memory", "name": row["name"], "peak_bytes": 30e6}
     engines.report(json.loads(json.dumps([memory, computing, row, {**row, "name": "FSDP2", "step_s": 6.0}])))
     printed = " ".join(capsys.readouterr().out.split())
