@@ -208,6 +208,19 @@ def _learning_rate(f: _Facts) -> Iterator[Violation]:
         yield f.broken("optimizer.min_learning_rate", f"must be at most learning_rate {highest}", fix)
 
 
+def _checkpoints(f: _Facts) -> Iterator[Violation]:
+    if f("checkpoint.every_minutes") == "auto" and f("machine.reliability") is None:
+        constraint = f"{f('machine.name')}'s machine file does not say how often its nodes fail"
+        yield f.broken("checkpoint.every_minutes", constraint, "give minutes, or machine.reliability")
+    if f("checkpoint.keep_every") and not f("checkpoint").periodic:
+        fix = "set every_steps or every_minutes"
+        yield f.broken("checkpoint.keep_every", "keeps nothing without an interval", fix)
+    every, keep_every = f("checkpoint.every_steps"), f("checkpoint.keep_every")
+    if every and keep_every and keep_every % every and f("checkpoint.every_minutes") is None:
+        fix = _use(_multiples(keep_every, every), None)
+        yield f.broken("checkpoint.keep_every", f"every_steps {every} must divide it", fix)
+
+
 RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
     _heads,
     _head_dim,
@@ -225,6 +238,7 @@ RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
     _validation,
     _schedule,
     _learning_rate,
+    _checkpoints,
 )
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
 
 from frontrunner.configs.engines import Engine
+from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
 from frontrunner.configs.sharding import Precision, ShardingSpec
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.types import (
@@ -152,6 +153,8 @@ class MachineSpec(Frozen):
     links: LinksSpec
     software: dict[str, SoftwareSpec] = Field(default_factory=dict)
     """What devices and links achieve, by the year of the software; the planner takes the newest."""
+    reliability: ReliabilitySpec | None = None
+    """How often nodes fail and how fast they write; null where unknown."""
     sources: Sources
     """Where the facts come from, by key (dotted below this machine)."""
 
@@ -256,6 +259,8 @@ class RunSpec(Frozen):
         Discriminator(_data_form),
     ]
     """A prepared corpus, or "synthetic" for runs that measure speed."""
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    watch: WatchSpec = Field(default_factory=WatchSpec)
 
     @field_validator("training", mode="before")
     @classmethod

@@ -12,11 +12,15 @@ from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
 
-FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
 
 
 class RunFailed(Exception):
     """The work failed and the message says all that the user needs: exit code 1, no traceback."""
+
+
+class RunStopped(Exception):
+    """The run stopped on request, wrote a checkpoint and is to be continued: exit code 75."""
 
 
 def report(error: BaseException, as_json: bool) -> int:
@@ -29,6 +33,8 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = WRONG_REQUEST, "\n".join(str(violation) for violation in error.violations)
         case KeyboardInterrupt():
             code, message = INTERRUPTED, "interrupted"
+        case RunStopped():
+            code, message = TO_BE_CONTINUED, str(error)
         case RunFailed():
             code, message = FAILED, str(error)
         case OSError(strerror=str(reason)):

@@ -37,12 +37,12 @@ def main() -> None:
     os.dup2(2, 1)
     for module in request["preload"]:
         importlib.import_module(module)
+    # Ranks inherit it: a request to stop waits until they listen (see parallelism/endings.py).
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     gc.freeze()  # the collector would otherwise copy the pages that ranks share
     sys.stdout.flush()
     sys.stderr.flush()
     ranks = {_fork(request, rank, lifeline, reports): rank for rank in range(request["world_size"])}
-    # Only now: ranks die of SIGTERM, and the server reports that they did.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _report(reports, {"started": len(ranks)})
     while ranks:
         pid, status = os.wait()

@@ -8,12 +8,20 @@ from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher import failures, run_folder
-from frontrunner.launcher.errors import INTERRUPTED, WRONG_REQUEST, RunFailed, report
+from frontrunner.launcher import run_folder
+from frontrunner.launcher.errors import (
+    INTERRUPTED,
+    TO_BE_CONTINUED,
+    WRONG_REQUEST,
+    RunFailed,
+    RunStopped,
+    report,
+)
 from frontrunner.launcher.rank import TRAIN, run_rank, threads_per_rank
 from frontrunner.launcher.request import Request
 from frontrunner.launcher.totals import Record
 from frontrunner.launcher.watch import Watch
+from frontrunner.parallelism import failures
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 _FOLDER_LIMIT_S = 600.0  # the processes of a large job start minutes apart
@@ -52,11 +60,13 @@ def train_as_rank(place: Rendezvous, request: Request, target: str = TRAIN) -> R
 
 def _first_rank(place: Rendezvous, request: Request, target: str) -> Record:
     spec, folder = _prepare(place, request)
-    run_folder.check_unused(folder)
     # A copy of the descriptor: while the rank runs, the original leads to its log.
     output = os.fdopen(os.dup(2 if request.as_json else 1), "w")
-    with output, Watch(folder, spec.training.steps, request.trackers, output, live=False) as watch:
-        run_folder.create(folder, spec)
+    with (
+        run_folder.opened(folder, spec, continues=request.continues),
+        output,
+        Watch(folder, spec.training.steps, request.trackers, output, live=False) as watch,
+    ):
         watch.say(f"{spec.name}: {spec.world_size} ranks of {place.source}; run folder {folder}")
         code = run_rank(target, folder, place, watch.record)
         if code:
@@ -66,8 +76,8 @@ def _first_rank(place: Rendezvous, request: Request, target: str) -> Record:
 
 def _other_rank(place: Rendezvous, request: Request, target: str) -> None:
     try:
-        _, folder = _prepare(place, request)
-        run_folder.wait_for(folder, _FOLDER_LIMIT_S)
+        spec, folder = _prepare(place, request)
+        run_folder.wait_for(folder, spec, _FOLDER_LIMIT_S, continues=request.continues)
         code = run_rank(target, folder, place)
     except SpecError:  # rank 0 finds the same and says so
         raise _Silent(WRONG_REQUEST) from None
@@ -80,13 +90,16 @@ def _prepare(place: Rendezvous, request: Request) -> tuple[RunSpec, Path]:
     # Left alone, torch takes all cores for each rank.
     ranks_here = min(spec.world_size, spec.machine.devices_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(ranks_here)))
-    return spec, request.run_dir or run_folder.of_job(spec.name, os.environ)
+    return spec, request.folder or run_folder.of_job(spec.name, os.environ)
 
 
 def _explanation(folder: Path, place: Rendezvous, code: int) -> BaseException:
     """What this rank is to raise after :func:`run_rank` returned ``code``: one rank of all explains."""
     if code == INTERRUPTED:
         return KeyboardInterrupt()
+    if code == TO_BE_CONTINUED:
+        stopped = RunStopped(f"stopped on request; to go on: {run_folder.how_to_go_on(folder)}")
+        return stopped if place.rank == 0 else _Silent(code)
     failure = failures.read(folder, place.rank)
     assert failure is not None
     if failure.secondary:

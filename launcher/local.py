@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.launcher import failures
-from frontrunner.launcher.errors import RunFailed
+from frontrunner.launcher import run_folder
+from frontrunner.launcher.errors import TO_BE_CONTINUED, RunFailed, RunStopped
 from frontrunner.launcher.rank import TRAIN, threads_per_rank
+from frontrunner.parallelism import failures
+from frontrunner.parallelism.endings import STOP_SIGNALS
 from frontrunner.parallelism.rendezvous import free_port
 
 PRELOAD = (
@@ -38,7 +40,6 @@ main()
 """
 _TICK_S = 0.1
 _GRACE_S = 1.0  # after the first failure, for the rank at fault to be told from its peers
-_STOP_S = 3.0  # from SIGTERM to SIGKILL
 
 
 def require_torch() -> None:
@@ -58,20 +59,24 @@ def launch(
 ) -> None:
     """Run ``world_size`` ranks of ``target`` to the end; ``run_dir/run.yaml`` says what they run.
 
-    ``on_tick`` is called about ten times a second. Raises RunFailed with the text of the failure that
-    caused the others, SpecError where a rank found the request wrong, and KeyboardInterrupt after SIGINT,
-    SIGTERM or SIGHUP. No process is left however this returns, and none outlives this process.
+    ``on_tick`` is called about ten times a second. SIGUSR1 and SIGTERM ask the ranks to stop after a
+    checkpoint; another one, SIGINT and SIGHUP end them at once. Raises RunFailed with the text of the failure
+    that caused the others, SpecError where a rank found the request wrong, RunStopped where the ranks stopped
+    on request, and KeyboardInterrupt where they were ended. No process is left however this returns, and none
+    outlives this process.
     """
     with _signals_noted() as noted:
         ranks = _Ranks(run_dir, world_size, target, preload)
         try:
-            while not (ranks.done or ranks.grace_over) and not noted:
+            while not (ranks.done or ranks.grace_over or noted.end_now):
                 ranks.poll()
+                if noted.stop:
+                    ranks.ask_to_stop()
                 on_tick()
         finally:
-            ranks.stop()
+            ranks.end()
         on_tick()
-    if noted:
+    if noted.end_now and not ranks.done:
         raise KeyboardInterrupt
     ranks.check()
 
@@ -84,6 +89,7 @@ class _Ranks:
         self._world_size = world_size
         self._exits: dict[int, dict[str, Any]] = {}
         self._first_failure_s: float | None = None
+        self._started = self._asked = False
         self._buffer = b""
         self._open = True
         self._log = run_dir / "logs" / "launcher.log"
@@ -128,29 +134,30 @@ class _Ranks:
         for report in map(json.loads, lines):
             if "rank" in report:
                 self._exits[report["rank"]] = report
-                if report["code"] and self._first_failure_s is None:
+                if report["code"] not in (0, TO_BE_CONTINUED) and self._first_failure_s is None:
                     self._first_failure_s = time.monotonic()
+            else:
+                self._started = True
 
-    def stop(self) -> None:
-        """End what still runs, politely and then not, and wait until nothing does."""
-        reported = dict(self._exits)
-        try:
-            if not self.done:
-                self._kill(signal.SIGTERM)
-                deadline = time.monotonic() + _STOP_S
-                while not self.done and time.monotonic() < deadline:
-                    self.poll()
-        finally:
-            self._kill(signal.SIGKILL)  # also what ranks started themselves
-            self._server.wait()
-            self._selector.close()
-            for pipe in (self._server.stdin, self._server.stdout):
-                if pipe is not None:
-                    pipe.close()
-        self._exits = reported  # those that ended because they were told to say nothing about the cause
+    def ask_to_stop(self) -> None:
+        """Ask the ranks once, as soon as they run, to write a checkpoint and end."""
+        if self._started and not self._asked:
+            self._asked = True
+            self._kill(signal.SIGUSR1)
+
+    def end(self) -> None:
+        """End what still runs, what ranks started themselves too, and wait until nothing does."""
+        self._kill(signal.SIGKILL)
+        self._server.wait()
+        self._selector.close()
+        for pipe in (self._server.stdin, self._server.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did."""
+        """Raise what went wrong, if anything did, or that the ranks stopped on request."""
+        if self._exits and {report["code"] for report in self._exits.values()} == {TO_BE_CONTINUED}:
+            raise RunStopped(f"stopped on request; to go on: {run_folder.how_to_go_on(self._run_dir)}")
         found = [failure for rank in range(self._world_size) if (failure := self._failure(rank))]
         if not found:
             if len(self._exits) < self._world_size:
@@ -163,6 +170,8 @@ class _Ranks:
 
     def _failure(self, rank: int) -> failures.Failure | None:
         ended = self._exits.get(rank)
+        if ended is not None and ended["code"] == TO_BE_CONTINUED:
+            return None
         if ended is None:  # it may have failed and then been held up on its way out
             return failures.read(self._run_dir, rank)
         return failures.from_exit(self._run_dir, rank, ended["code"], ended["time_s"])
@@ -176,14 +185,34 @@ class _Ranks:
         return failures.ending(code) if code < 0 else f"failed\n{failures.end_of_log(self._log)}"
 
 
+class _Noted:
+    """The signals that came so far."""
+
+    def __init__(self) -> None:
+        self._came: list[int] = []
+
+    def add(self, number: int, _frame: object) -> None:
+        self._came.append(number)
+
+    @property
+    def stop(self) -> bool:
+        """Someone asked for a checkpoint and an end."""
+        return bool(self._came)
+
+    @property
+    def end_now(self) -> bool:
+        """Someone wants an end without one, or has asked twice."""
+        return len(self._came) > 1 or any(number not in STOP_SIGNALS for number in self._came)
+
+
 @contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """A list to which SIGINT, SIGTERM and SIGHUP are appended instead of interrupting anything."""
-    noted: list[int] = []
-    numbers = [signal.SIGINT, signal.SIGTERM]
+def _signals_noted() -> Iterator[_Noted]:
+    """Signals are noted instead of interrupting anything."""
+    noted = _Noted()
+    numbers = [signal.SIGINT, *STOP_SIGNALS]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda got, _: noted.append(got)) for number in numbers}
+    before = {number: signal.signal(number, noted.add) for number in numbers}
     try:
         yield noted
     finally:

@@ -13,6 +13,7 @@ from frontrunner.launcher.quantities import bytes_text, flops_text, seconds_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
     from frontrunner.parallelism.planner.plan import Advice, Judgement
 
 BAR = 50
@@ -38,12 +39,14 @@ def plan(
     overrides += [f"machine={machine}"] if machine is not None else []
     document, layout = verified(run, overrides)
     from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
     from frontrunner.parallelism.planner.plan import advise, assumptions, judge
 
     spec = document.spec
     work = Work.of(spec, era(spec, software))
     judged = judge(work, Candidates.of(spec, layout))
     advice = advise(judged)
+    checkpoints = plan_checkpoints(spec)
     budget = tokens or float(spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
     if as_json:
         duration = _duration(judged, budget, layout.world_size)
@@ -52,6 +55,7 @@ def plan(
             "duration_s": duration,
             "node_hours": duration / 3600 * spec.nodes if duration is not None else None,
             "assumptions": assumptions(work),
+            "checkpoints": checkpoints._asdict() if checkpoints else None,
             "advice": [{"change": a.change, "gain": a.gain, "fits": a.fits} for a in advice],
         }
         typer.echo(json.dumps(answer))
@@ -61,6 +65,7 @@ def plan(
         f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}",
         *memory_lines(judged),
         *time_lines(judged, duration, budget, spec.nodes),
+        *checkpoint_lines(checkpoints),
         *advice_lines(judged, advice),
         "assumptions",
         *(f"  - {text}" for text in assumptions(work)),
@@ -131,6 +136,16 @@ def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: 
         f"{flops_text(hardware)} hardware{shares}",
         f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
         f"{duration / 3600 * nodes:,.0f} node-hours",
+    ]
+
+
+def checkpoint_lines(plan: CheckpointPlan | None) -> list[str]:
+    """How often to write checkpoints, and on what grounds."""
+    if plan is None:
+        return []
+    return [
+        f"saves   {bytes_text(plan.bytes)} in {seconds_text(plan.write_s)}, every "
+        f"{plan.interval_s / 60:,.0f} minutes at best: the job fails every {plan.mtbf_s / 3600:,.0f} hours"
     ]
 
 

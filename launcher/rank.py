@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.launcher import failures
+from frontrunner.launcher.errors import FAILED, INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
+from frontrunner.parallelism import endings, failures
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 OnRecord = Callable[[dict[str, Any]], None]
@@ -28,9 +29,11 @@ def threads_per_rank(ranks: int) -> int:
 def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> int:
     """Call ``target`` (``module:function``, with the arguments of ``train``) and return an exit code.
 
-    Returns 0, 130 when interrupted, 2 for a SpecError and 1 for any other failure; both kinds of failure
-    are written to ``errors/rank-N.txt``. Raises nothing.
+    Returns 0, 75 when stopped on request, 130 when interrupted, 2 for a SpecError and 1 for any other
+    failure; both kinds of failure are written to ``errors/rank-N.txt``. Raises nothing. From here on SIGUSR1
+    and SIGTERM are requests to stop.
     """
+    endings.listen()
     with _output_to(failures.log_file(run_dir, rendezvous.rank)):
         try:
             from frontrunner.configs.load import read_resolved
@@ -39,10 +42,12 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
             function = getattr(importlib.import_module(module), name)
             function(read_resolved(run_dir / "run.yaml"), run_dir, rendezvous, on_record)
         except KeyboardInterrupt:
-            return 130
+            return INTERRUPTED
+        except endings.Stopped:
+            return TO_BE_CONTINUED
         except BaseException as error:  # whatever ends a rank must reach the user
             failures.record(run_dir, rendezvous.rank, error)
-            return 2 if isinstance(error, SpecError) else 1
+            return WRONG_REQUEST if isinstance(error, SpecError) else FAILED
     return 0
 
 

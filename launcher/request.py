@@ -9,6 +9,7 @@ from pathlib import Path
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.check import verified
+from frontrunner.launcher.run_folder import SPEC_FILE
 from frontrunner.launcher.trackers import TrackerName
 from frontrunner.parallelism.data_files import check_data
 from frontrunner.parallelism.rendezvous import Rendezvous
@@ -16,7 +17,10 @@ from frontrunner.parallelism.rendezvous import Rendezvous
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of the command; ``run_dir`` is None where the folder's name is left to us."""
+    """The arguments of the command; ``run_dir`` is None where the folder's name is left to us.
+
+    ``run`` is a run file, a preset, or the folder of a run that is to be continued.
+    """
 
     run: str
     overrides: Sequence[str] = ()
@@ -24,13 +28,23 @@ class Request:
     trackers: Sequence[TrackerName] = ()
     as_json: bool = False
 
+    @property
+    def continues(self) -> bool:
+        """The request names the folder of an earlier run."""
+        return Path(self.run).is_dir()
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder, as far as the request names it."""
+        return Path(self.run) if self.continues else self.run_dir
+
     def resolve(self, place: Rendezvous | None = None) -> RunSpec:
         """The resolved run; SpecError with all that is wrong with it, its data or the number of ranks.
 
         ``place`` is this process's among ranks that are started already, of which only the first looks at
         the data.
         """
-        document, _ = verified(self.run, self.overrides)
+        document, _ = verified(self._run_file(), self.overrides)
         spec = document.spec
         violations: list[Violation] = []
         if place is None or place.rank == 0:
@@ -50,3 +64,17 @@ class Request:
         if violations:
             raise SpecError(violations)
         return spec
+
+    def _run_file(self) -> str:
+        if not self.continues:
+            return self.run
+        if self.run_dir is not None:
+            constraint = f"{self.run} is the folder of a run already, which is continued in it"
+            raise SpecError([Violation("--run-dir", str(self.run_dir), constraint, "leave it out")])
+        file = Path(self.run) / SPEC_FILE
+        if not file.exists():
+            constraint = f"is a folder without {SPEC_FILE}, so that there is no run to continue"
+            raise SpecError(
+                [Violation("", self.run, constraint, "name a run file, a preset or a run's folder")]
+            )
+        return str(file)

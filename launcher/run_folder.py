@@ -1,11 +1,17 @@
-"""The folder that holds all of one run: ``run.yaml``, ``records.jsonl``, ``errors/``, ``logs/``."""
+"""The folder of one run: ``run.yaml``, ``records.jsonl``, ``checkpoints/``, ``errors/``, ``stacks/``,
+``logs/``."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
+import shlex
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -49,8 +55,7 @@ def create(run_dir: Path, spec: RunSpec) -> None:
     """Make the folder and its ``run.yaml``, which appears whole; of two that try, one gets SpecError."""
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = run_dir / f".{SPEC_FILE}.{os.getpid()}"
-    unfinished.write_text(dump(spec), encoding="utf-8")
+    unfinished = _unfinished(run_dir, spec)
     try:
         os.link(unfinished, run_dir / SPEC_FILE)
     except FileExistsError:
@@ -59,19 +64,80 @@ def create(run_dir: Path, spec: RunSpec) -> None:
         unfinished.unlink()
 
 
-def wait_for(run_dir: Path, limit_s: float) -> None:
-    """Wait until rank 0 has made the folder; RunFailed after the limit.
+def reopen(run_dir: Path, spec: RunSpec) -> None:
+    """Make the folder of an earlier run ready to go on as ``spec``; what went wrong last time is forgotten.
 
-    Raises SpecError where it holds an earlier run: this one's first record needs all ranks.
+    Raises SpecError where the run has come to its end.
+    """
+    if (done := _last_step(run_dir)) >= spec.training.steps:
+        constraint = f"the run in {run_dir} has taken {done} steps and is complete"
+        fix = f"raise it to go on, as in -o training.steps={2 * done}"
+        raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])
+    if (run_dir / SPEC_FILE).read_text(encoding="utf-8") != dump(spec):
+        _unfinished(run_dir, spec).replace(run_dir / SPEC_FILE)
+    for name in ("errors", "stacks"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+
+
+@contextmanager
+def opened(run_dir: Path, spec: RunSpec, *, continues: bool) -> Iterator[None]:
+    """The run's folder, made or reopened, and nobody else's meanwhile: SpecError where it is in use."""
+    if not continues:
+        create(run_dir, spec)
+    with (run_dir / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(
+                [
+                    Violation(
+                        "", str(run_dir), "another process runs in this folder", "wait until it has ended"
+                    )
+                ]
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        if continues:
+            reopen(run_dir, spec)
+        yield
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """The command that continues a run, as one types it."""
+    return f"frontrunner train {shlex.quote(str(run_dir))}"
+
+
+def wait_for(run_dir: Path, spec: RunSpec, limit_s: float, *, continues: bool) -> None:
+    """Wait until rank 0 has made the folder or reopened it for ``spec``; RunFailed after the limit.
+
+    Raises SpecError where it holds an earlier run that is not to be continued.
     """
     records = run_dir / RECORDS_FILE
-    if records.exists() and records.stat().st_size:
+    if not continues and records.exists() and records.stat().st_size:
         raise _in_use(run_dir, f"already holds a run ({RECORDS_FILE})")
     deadline = time.monotonic() + limit_s
-    while not (run_dir / SPEC_FILE).exists():
+    file, text = run_dir / SPEC_FILE, dump(spec)
+    while not (file.exists() and file.read_text(encoding="utf-8") == text):
         if time.monotonic() > deadline:
-            raise RunFailed(f"rank 0 did not write {run_dir / SPEC_FILE} within {limit_s:.0f} s")
+            raise RunFailed(f"rank 0 did not write {file} within {limit_s:.0f} s")
         time.sleep(0.1)
+
+
+def _unfinished(run_dir: Path, spec: RunSpec) -> Path:
+    path = run_dir / f".{SPEC_FILE}.{os.getpid()}"
+    path.write_text(dump(spec), encoding="utf-8")
+    return path
+
+
+def _last_step(run_dir: Path) -> int:
+    """Steps of a run that came to its end, 0 of one that did not."""
+    records = run_dir / RECORDS_FILE
+    last = records.read_bytes().rstrip().rpartition(b"\n")[2] if records.exists() else b""
+    try:
+        record = json.loads(last)
+    except ValueError:
+        return 0
+    return int(record["steps"]) if isinstance(record, dict) and record.get("kind") == "summary" else 0
 
 
 def _as_file_name(text: str) -> str:
@@ -80,5 +146,12 @@ def _as_file_name(text: str) -> str:
 
 def _in_use(run_dir: Path, constraint: str) -> SpecError:
     return SpecError(
-        [Violation("--run-dir", str(run_dir), constraint, "give another folder, or remove this one")]
+        [
+            Violation(
+                "--run-dir",
+                str(run_dir),
+                constraint,
+                f"give another folder, or go on with it: {how_to_go_on(run_dir)}",
+            )
+        ]
     )

@@ -40,6 +40,8 @@ class Totals:
         self.summary: Record | None = None
         self.step_records: list[Record] = []
         self.validations: list[Record] = []
+        self.checkpoints: list[Record] = []
+        self.warnings: list[Record] = []
 
     def add(self, record: Record) -> None:
         match record["kind"]:
@@ -49,6 +51,10 @@ class Totals:
                 self.step_records.append(record)
             case "validation":
                 self.validations.append(record)
+            case "checkpoint":
+                self.checkpoints.append(record)
+            case "warning":
+                self.warnings.append(record)
             case "summary":
                 self.summary = record
 
@@ -114,12 +120,17 @@ class Totals:
             ("  exposed communication in both", seconds_text(self.median("communication_exposed_s"))),
             ("peak memory per device", bytes_text(max((peak for peak in peaks if peak), default=None))),
             *((f"bytes sent per rank and step, {level}", bytes_text(sent[level])) for level in sent),
+            *((("last checkpoint", self.checkpoint_text()),) if self.checkpoints else ()),
+            *((("warnings", str(len(self.warnings))),) if self.warnings else ()),
             ("time", duration_text(summary.get("elapsed_s"))),
             ("run folder", str(self.run_dir)),
         ]
 
     def _first(self, field: str) -> str:
         return number_text(self.step_records[0].get(field) if self.step_records else None, ".4f")
+
+    def checkpoint_text(self) -> str:
+        return f"step {self.checkpoints[-1]['step']}" if self.checkpoints else "none"
 
     def validation_text(self) -> str:
         """First -> last validation loss, against a unigram model of the corpus where that is known."""

@@ -18,7 +18,13 @@ if TYPE_CHECKING:  # imported when the command runs, so that `--help` stays fast
 
 
 def train(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, or the name of a preset.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN.yaml|RUN_DIR",
+            help="A run file or the name of a preset; or a run's folder, to go on.",
+        ),
+    ],
     override: Annotated[
         list[str] | None,
         typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
@@ -34,16 +40,19 @@ def train(
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
 ) -> None:
-    """Train a model.
+    """Train a model, or go on with a run from its newest whole checkpoint.
 
     Alone, this starts all ranks on this machine. Under srun, mpirun or torchrun this process is one rank.
     """
     from frontrunner.launcher.launched import train_as_rank
     from frontrunner.launcher.request import Request
+    from frontrunner.parallelism import endings
     from frontrunner.parallelism.rendezvous import from_environment
 
     request = Request(run, override or (), run_dir, tracker or (), as_json)
     place = from_environment(os.environ)
+    if place is not None:
+        endings.listen()
     result = _train_here(request) if place is None else train_as_rank(place, request)
     if as_json and result is not None:
         print(json.dumps(result))
@@ -57,11 +66,12 @@ def _train_here(request: Request) -> Record:
 
     spec = request.resolve()
     require_torch()
-    folder = request.run_dir or run_folder.dated(spec.name)
-    run_folder.check_unused(folder)
+    folder = request.folder or run_folder.dated(spec.name)
     output = sys.stderr if request.as_json else sys.stdout
-    with Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch:
-        run_folder.create(folder, spec)
+    with (
+        run_folder.opened(folder, spec, continues=request.continues),
+        Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch,
+    ):
         watch.say(f"{spec.name}: starting {spec.world_size} ranks on this machine; run folder {folder}")
         follower = RecordFollower(folder)
 

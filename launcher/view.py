@@ -45,9 +45,13 @@ class PlainView:
         match record["kind"]:
             case "header":
                 self._print(str(self._totals.layout_text()))
+                if record.get("continued_from"):
+                    self._print(f"goes on after step {record['continued_from']}")
             case "validation":
                 loss = number_text(record["loss"], ".4f")
                 self._print(f"validation after step {record['step']}: loss {loss}")
+            case "checkpoint" | "warning":
+                self._print(event_text(record))
             case "step":
                 due = record["step"] % self._every == 0 or record["step"] in (1, self._totals.steps)
                 if due or time.monotonic() - self._printed_s > _LONGEST_SILENCE_S:
@@ -77,7 +81,9 @@ class LiveView:
         self._live.stop()
 
     def record(self, record: Record) -> None:
-        """Nothing to do: the display reads the totals when it is next drawn."""
+        """Print what is not to be missed above the display, which reads the totals when it is next drawn."""
+        if record["kind"] == "warning":
+            self._live.console.print(event_text(record), soft_wrap=True, markup=False)
 
     def _render(self) -> Group | Spinner:
         totals = self._totals
@@ -96,6 +102,16 @@ class LiveView:
         return Group(Text(totals.layout_text() or "", style="dim"), progress, figures)
 
 
+def event_text(record: Record) -> str:
+    """A checkpoint or a warning in one line."""
+    if record["kind"] == "warning":
+        return f"warning, step {record['step']}: {record['message']}"
+    return (
+        f"checkpoint after step {record['step']}: {record['path']} (written in "
+        f"{seconds_text(record['write_s'])}, training waited {seconds_text(record['stalled_s'])})"
+    )
+
+
 def _step_line(record: Record, totals: Totals) -> str:
     width = len(str(totals.steps))
     return (
@@ -104,7 +120,7 @@ def _step_line(record: Record, totals: Totals) -> str:
         f"gradient norm {number_text(record['gradient_norm'], '.3f')}  "
         f"{number_text(record['tokens_per_s_per_device'], ',.1f')} tokens/s per device  "
         f"{seconds_text(record['step_time_s'])} a step  left {duration_text(totals.seconds_left())}"
-        + ("  skipped: the gradients overflowed" if record.get("skipped") else "")
+        + ("  skipped: loss or gradients were not finite" if record.get("skipped") else "")
     )
 
 
@@ -121,4 +137,5 @@ def _figures(totals: Totals) -> list[tuple[str, str]]:
         ("step time", seconds_text(last("step_time_s"))),
         ("peak memory per device", bytes_text(last("peak_memory_bytes"))),
         ("bytes sent per rank and step", levels_text(last("bytes_sent"))),
+        ("last checkpoint", totals.checkpoint_text()),
     ]

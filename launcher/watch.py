@@ -59,11 +59,12 @@ class Watch:
 
 
 class RecordFollower:
-    """Reads the records that another process appends to a run's file; a missing file has none yet."""
+    """Reads the records that another process appends to a run's file from now on; there may be none yet."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / RECORDS_FILE
-        self._offset = 0
+        # A line that a killed run began is cut off by the next one.
+        self._offset = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
 
     def new_records(self) -> list[Record]:
         """The records completed since the last call, in order."""

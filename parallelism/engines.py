@@ -56,6 +56,9 @@ def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     if spec.layout.sharding.wire.error_feedback:
         constraint = f"engine {spec.engine} has no error feedback here"
         yield Violation("layout.sharding.wire.error_feedback", True, constraint, _NATIVE)
+    if spec.checkpoint.periodic or spec.checkpoint.start_from:
+        constraint = f"engine {spec.engine} is there to compare with: it writes and reads no checkpoints"
+        yield Violation("checkpoint", None, constraint, f"leave it out, or {_NATIVE}")
 
 
 def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation]:

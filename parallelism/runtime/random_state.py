@@ -65,3 +65,20 @@ def seed_rank(seed: int, coordinates: Coordinates, device: torch.device) -> None
         megatron_random.initialize_rng_tracker(force_reset=True)
     tracker = megatron_random.get_cuda_rng_tracker()
     tracker.add(MODEL_PARALLEL, derive_seed(seed, "tensor", *place, coordinates.tensor))
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """Copies of all generators' states of this rank, bytes on the CPU, by name."""
+    states = {"default": torch.get_rng_state(), **megatron_random.get_cuda_rng_tracker().get_states()}
+    if device.type == "cuda":
+        states["device"] = torch.cuda.get_rng_state(device)
+    return {name: state.cpu().clone() for name, state in states.items()}
+
+
+def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what :func:`random_states` gave."""
+    torch.set_rng_state(states["default"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)
+    tracker = megatron_random.get_cuda_rng_tracker()
+    tracker.set_states({name: states[name] for name in tracker.get_states()})

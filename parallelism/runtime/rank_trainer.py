@@ -12,7 +12,7 @@ import torch.distributed as dist
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS
 from frontrunner.parallelism.runtime.batches import micro_batches
-from frontrunner.parallelism.runtime.device import peak_memory_bytes, synchronize
+from frontrunner.parallelism.runtime.device import synchronize
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.random_state import seed_rank
 from frontrunner.parallelism.runtime.transport import Transport
@@ -61,21 +61,26 @@ class RankTrainer(ABC):
         """Sum of the micro-batches' mean losses on the last stage, zero on others; their gradients too."""
 
     @abstractmethod
-    def update(self, number: int) -> StepResult:
-        """Clip, and step the optimizer of step ``number`` (from 0)."""
+    def update(self, number: int, loss: torch.Tensor) -> StepResult:
+        """Clip, and step the optimizer of step ``number`` (from 0), whose summed loss :meth:`run` gave."""
 
     def settle(self) -> None:  # noqa: B027 - most engines leave nothing on its way
         """Wait for what the last step left on its way."""
 
-    def step(self, number: int, dataset: Any) -> tuple[float, StepResult, Timing]:
-        """Train on batch ``number`` (from 0): the mean loss, what the optimizer did, and the times."""
+    def step(
+        self, number: int, dataset: Any, first_sample: int | None = None
+    ) -> tuple[float, StepResult, Timing]:
+        """Train on step ``number`` (from 0): the mean loss, what the optimizer did, and the times.
+
+        ``first_sample`` of the batch is ``number`` whole batches in, unless the run had another batch size.
+        """
         size = self.spec.training.global_batch_size
-        batches = self._batches(dataset, number * size, size)
+        batches = self._batches(dataset, number * size if first_sample is None else first_sample, size)
         self.transport.take()
         start = self._now()
         loss = self.run(batches)
         middle = self._now()
-        result = self.update(number)
+        result = self.update(number, loss)
         end = self._now()
         self.sent, waited = self.transport.take()
         timing = Timing(end - start, middle - start, waited if self.counted else None, end - middle)
@@ -88,20 +93,22 @@ class RankTrainer(ABC):
             loss = self.run(batches, forward_only=True)
         return self._mean(loss, len(batches))
 
-    def average_sent(self) -> dict[str, float] | None:
-        """Bytes that a rank sent in the last step by level, averaged over the world; None if uncounted."""
+    def averages(self, busy_s: float) -> tuple[dict[str, float], float] | None:
+        """Over all ranks, bytes that one sent in the last step by level, and ``busy_s``; None if
+        uncounted."""
         if not self.counted:
             return None
-        total = torch.tensor([self.sent[level] for level in LEVELS], dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        mean = total / self.groups.layout.world_size
-        return dict(zip(LEVELS, mean.tolist(), strict=True))
+        values = [*(self.sent[level] for level in LEVELS), busy_s]
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self.transport.all_reduce(total, self.groups.world)
+        *sent, busy = (total / self.groups.layout.world_size).tolist()
+        return dict(zip(LEVELS, sent, strict=True)), busy
 
-    def largest_memory(self) -> int:
-        """Peak memory of the rank that needs most."""
-        peak = torch.tensor(float(peak_memory_bytes(self.device)), dtype=torch.float64, device=self.device)
-        dist.all_reduce(peak, op=dist.ReduceOp.MAX)
-        return int(peak.item())
+    def largest(self, *values: float) -> list[float]:
+        """The largest of each value over all ranks; how ranks agree on what only some of them know."""
+        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
+        self.transport.all_reduce(largest, self.groups.world, op=dist.ReduceOp.MAX)
+        return largest.tolist()
 
     def _batches(self, dataset: Any, first: int, count: int) -> list[torch.Tensor]:
         return micro_batches(dataset, self.spec, first, count, self.groups.coordinates.data, self.device)
@@ -109,9 +116,11 @@ class RankTrainer(ABC):
     def _mean(self, loss: torch.Tensor, batches: int) -> float:
         """Mean over micro-batches and data-parallel ranks; each tensor rank of the last stage has the sum."""
         total = loss.double() / (batches * self.groups.layout.data * self.groups.layout.tensor)
-        dist.all_reduce(total)
+        self.transport.all_reduce(total, self.groups.world)
         return total.item()
 
     def _now(self) -> float:
+        self.transport.waiting_for = "what the device has queued"
         synchronize(self.device)
+        self.transport.waiting_for = None
         return time.perf_counter()

@@ -1,8 +1,10 @@
 """What a run leaves behind: ``records.jsonl``, one JSON object a line, written by rank 0.
 
-The first line is the header, then come ``step`` and ``validation`` records in the order in which they
-happened, and a ``summary`` where the run came to its end. Each line is flushed as it is written, so a
-reader that follows the file sees whole lines and a run that is killed loses none.
+The first line is the header, then come ``step``, ``validation``, ``checkpoint`` and ``warning`` records in
+the order in which they happened, and a ``summary`` where the run came to its end. Each line is flushed as it
+is written, so a reader that follows the file sees whole lines and a run that is killed loses none. A run that
+is continued appends another header, whose ``continued_from`` is the step of its checkpoint: what follows
+takes the place of earlier records of the same steps.
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ FILE = "records.jsonl"
 Record = dict[str, Any]
 
 
+OnRecord = Callable[[Record], None]
+
+
 class RecordWriter:
     """Appends to ``run_dir/records.jsonl``; ``on_record`` gets each record as a reader will see it."""
 
-    def __init__(self, run_dir: Path, on_record: Callable[[Record], None] | None = None) -> None:
+    def __init__(self, run_dir: Path, on_record: OnRecord | None = None) -> None:
+        _drop_torn_line(run_dir / FILE)
         self._file = (run_dir / FILE).open("a", encoding="utf-8")
         self._on_record = on_record
 
@@ -95,6 +101,15 @@ def git_commit(root: Path) -> str | None:
         return next((words[0] for words in packed if words[1:] == [name]), None)
     except OSError:
         return None
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a killed run had begun to write."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _version(distribution: str) -> str | None:

@@ -32,16 +32,22 @@ class Trainer(RankTrainer):
 
     def run(self, batches: list[torch.Tensor], forward_only: bool = False) -> torch.Tensor:
         if forward_only:
+            self._set_dropout(active=False)
             loss = self.schedule.run(batches, forward_only=True)
+            self._set_dropout(active=True)
             self.engine.release()
             return loss
         self.engine.begin_step()
         with self.transport.counting_tensor_parallel():
             return self.schedule.run(batches)
 
-    def update(self, number: int) -> StepResult:
+    def update(self, number: int, loss: torch.Tensor) -> StepResult:
         self.engine.finish_gradients()
-        return self.optimizer.step(number)
+        return self.optimizer.step(number, loss)
+
+    def _set_dropout(self, active: bool) -> None:
+        for chunk in self.schedule.chunks:
+            chunk.train(active)
 
     def settle(self) -> None:
         self.engine.gatherer.join()

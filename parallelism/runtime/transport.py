@@ -29,7 +29,9 @@ _all_reduce = dist.all_reduce
 class Transport:
     """Counted collectives. ``sent`` holds bytes by level, ``waited_s`` the seconds spent inside them.
 
-    On a GPU the collectives return once they are queued, so that ``waited_s`` is the host's share only.
+    ``progress_s`` is when the rank last sent something or had finished waiting (``time.monotonic``), and
+    ``waiting_for`` says what it waits for now. On a GPU the collectives return once they are queued, so that
+    ``waited_s`` is the host's share only.
     """
 
     def __init__(self, layout: Layout, rank: int) -> None:
@@ -37,6 +39,8 @@ class Transport:
         self.rank = rank
         self.sent = dict.fromkeys(LEVELS, 0)
         self.waited_s = 0.0
+        self.progress_s = time.monotonic()
+        self.waiting_for: str | None = None
         self._ranks: dict[Group, list[int]] = {}
 
     def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> Any:
@@ -53,14 +57,14 @@ class Transport:
 
     def wait(self, work: Any) -> None:
         """Wait for a collective that was started."""
-        with self._waiting():
+        with self.waiting("sharded state"):
             work.wait()
 
     def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:
         """Sum (or ``op``) over the group, in place."""
         size = group.size()
         self._count_ring(group, 2 * tensor.nbytes * (size - 1) // size)
-        with self._waiting():
+        with self.waiting("a sum over ranks"):
             _all_reduce(tensor, op=op, group=group)
 
     def take(self) -> tuple[dict[str, int], float]:
@@ -72,6 +76,7 @@ class Transport:
     def count_to(self, other: int, nbytes: int) -> None:
         """Count bytes sent to one other rank."""
         self.sent[self.layout.level_between(self.rank, other)] += nbytes
+        self.progress_s = time.monotonic()
 
     @contextmanager
     def counting_tensor_parallel(self) -> Iterator[None]:
@@ -79,19 +84,19 @@ class Transport:
 
         def counted_gather(output: torch.Tensor, shard: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, shard.nbytes * (group.size() - 1))
-            with self._waiting():
+            with self.waiting("tensor ranks"):
                 return _all_gather(output, shard, group=group, **kwargs)
 
         def counted_scatter(output: torch.Tensor, whole: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, output.nbytes * (group.size() - 1))
-            with self._waiting():
+            with self.waiting("tensor ranks"):
                 return _reduce_scatter(output, whole, group=group, **kwargs)
 
         def counted_reduce(
             tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM, group: Group = None, **kwargs: Any
         ) -> Any:
             self._count_ring(group, 2 * tensor.nbytes * (group.size() - 1) // group.size())
-            with self._waiting():
+            with self.waiting("tensor ranks"):
                 return _all_reduce(tensor, op=op, group=group, **kwargs)
 
         megatron: tuple[Any, ...] = (megatron_layers, megatron_mappings)
@@ -116,12 +121,16 @@ class Transport:
             self.count_to(ranks[(ranks.index(self.rank) + 1) % len(ranks)], nbytes)
 
     @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    def waiting(self, what: str) -> Iterator[None]:
+        """Count the time until the block ends as waiting for other ranks."""
         start = time.perf_counter()
+        self.waiting_for = what
         try:
             yield
         finally:
             self.waited_s += time.perf_counter() - start
+            self.waiting_for = None
+            self.progress_s = time.monotonic()
 
 
 class CountedP2P(P2PCommunicator):
@@ -136,7 +145,7 @@ class CountedP2P(P2PCommunicator):
             self.transport.count_to(self.next_rank, tensor_send_next.nbytes)
         if tensor_send_prev is not None:
             self.transport.count_to(self.prev_rank, tensor_send_prev.nbytes)
-        with self.transport._waiting():
+        with self.transport.waiting("another stage"):
             return super()._communicate(
                 tensor_send_next=tensor_send_next, tensor_send_prev=tensor_send_prev, **kwargs
             )

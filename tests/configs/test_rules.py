@@ -12,6 +12,21 @@ BIG = "gpt-22b-frontier"  # 48 layers; pipeline 8, batch 640, 16 devices of 2 no
 LLAMA = "llama-2-7b-lumi"  # 32 layers; tensor 2 with sequence parallelism, sequences of 4096
 
 BROKEN = [
+    (
+        TINY,
+        ["checkpoint.every_minutes=auto"],
+        "checkpoint.every_minutes",
+        "does not say how often its nodes fail",
+        "give minutes",
+    ),
+    (TINY, ["checkpoint.keep_every=4"], "checkpoint.keep_every", "keeps nothing", "set every_steps"),
+    (
+        TINY,
+        ["checkpoint.every_steps=3", "checkpoint.keep_every=4"],
+        "checkpoint.keep_every",
+        "every_steps 3 must divide it",
+        "use 3 or 6",
+    ),
     (TINY, ["model.num_kv_heads=3"], "model.num_kv_heads", "must divide num_heads 4", "use 1, 2 or 4"),
     (TINY, ["model.num_heads=6"], "model.num_heads", "must divide hidden_size 128", "head_dim"),
     (

@@ -22,6 +22,7 @@ from frontrunner.launcher.errors import report
 from frontrunner.launcher.launched import train_as_rank
 from frontrunner.launcher.local import launch
 from frontrunner.launcher.request import Request
+from frontrunner.parallelism import endings
 from frontrunner.parallelism.rendezvous import Rendezvous, from_environment
 from frontrunner.parallelism.runtime.records import RecordWriter
 
@@ -144,6 +145,48 @@ def hang(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | 
 def hang_stubbornly(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     hang(spec, run_dir, place, on_record)
+
+
+def stop_on_request(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Take steps until any rank is asked to stop, as training does."""
+    (run_dir / f"ready-{place.rank}").touch()
+    while not endings.asked():
+        time.sleep(0.01)
+    raise endings.Stopped(4)
+
+
+def ignore_requests(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Be asked to stop and go on, as in a very long step."""
+    (run_dir / f"ready-{place.rank}").touch()
+    while True:
+        time.sleep(0.01)
+
+
+def sleep_in_training(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Train; in its third step rank 1 falls asleep."""
+    _train(spec, run_dir, place, lambda: time.sleep(1000))
+
+
+def freeze_in_training(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Train; in its third step rank 1 is stopped, and can do nothing at all."""
+    _train(spec, run_dir, place, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def _train(spec: RunSpec, run_dir: Path, place: Rendezvous, fault: Callable[[], object]) -> None:
+    from frontrunner.parallelism.runtime.train import train
+    from frontrunner.parallelism.runtime.trainer import Trainer
+
+    run, taken = Trainer.run, 0
+
+    def faulty(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken == 3 and place.rank == 1:
+            fault()
+        return run(self, *args, **kwargs)
+
+    Trainer.run = faulty  # type: ignore[method-assign]
+    train(spec, run_dir, place)
 
 
 def _wait_for(path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,12 @@ Result = tuple[int, str, str]
 def launch(tmp_path: Path, run_file: Path) -> Callable[..., list[Result]]:
     """Start ranks as torchrun does; exit code, stdout and stderr of each."""
 
-    def launch(function: str, ranks: int = faulty_ranks.RANKS, folder: str = "new") -> list[Result]:
+    def launch(
+        function: str,
+        ranks: int = faulty_ranks.RANKS,
+        folder: str = "new",
+        signal_number: signal.Signals | None = None,
+    ) -> list[Result]:
         command = [
             sys.executable,
             str(Path(faulty_ranks.__file__)),
@@ -34,6 +41,13 @@ def launch(tmp_path: Path, run_file: Path) -> Callable[..., list[Result]]:
             env |= {"MASTER_ADDR": "localhost", "RUN_FILE": str(run_file)}
             pipe = subprocess.PIPE
             processes.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env))
+        if signal_number is not None:
+            deadline = time.monotonic() + 60
+            while len(list((tmp_path / folder).glob("ready-*"))) < ranks:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            for process in processes:
+                process.send_signal(signal_number)
         outputs = [process.communicate(timeout=60) for process in processes]
         return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
 
@@ -59,6 +73,13 @@ def test_one_rank_explains_a_failure(launch: Callable[..., list[Result]], functi
     assert [code for code, _, _ in results] == [1, 1, 1]
     assert "rank 1 of 3" in results[1][2] and results[1][2].count("ValueError: the cause") == 1
     assert results[0][2] == results[2][2] == ""
+
+
+def test_asked_to_stop(launch: Callable[..., list[Result]], tmp_path: Path) -> None:
+    results = launch("stop_on_request", signal_number=signal.SIGUSR1)
+    assert [code for code, _, _ in results] == [75, 75, 75]
+    assert results[0][2] == f"stopped on request; to go on: frontrunner train {tmp_path / 'new'}\n"
+    assert results[1][2] == results[2][2] == ""
 
 
 def test_one_rank_explains_a_wrong_request(launch: Callable[..., list[Result]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import faulty_ranks
 import pytest
+
+from frontrunner.configs.load import dump, read_resolved
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 PROGRAM = str(Path(faulty_ranks.__file__))
@@ -91,7 +94,6 @@ def test_a_request_that_the_ranks_find_wrong(run_dir: Path) -> None:
     ("function", "number"),
     [
         ("hang", signal.SIGINT),
-        ("hang", signal.SIGTERM),
         ("hang", signal.SIGHUP),
         ("hang_stubbornly", signal.SIGINT),
     ],
@@ -104,20 +106,79 @@ def test_interrupted(run_dir: Path, function: str, number: signal.Signals) -> No
     assert not (run_dir / "errors").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_asked_to_stop(run_dir: Path, number: signal.Signals) -> None:
+    process = start(run_dir, "stop_on_request")
+    wait_until_running(run_dir)
+    process.send_signal(number)
+    assert finish(process) == (
+        75,
+        f"stopped on request; to go on: frontrunner train {shlex.quote(str(run_dir))}\n",
+    )
+
+
+def test_asked_twice_is_told_to_end(run_dir: Path) -> None:
+    process = start(run_dir, "ignore_requests")
+    wait_until_running(run_dir)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert finish(process) == (130, "interrupted\n")
+
+
+def slow_module(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Loading torch takes seconds; the server notices nothing meanwhile."""
+    lines = ["import pathlib, time", "pathlib.Path(__file__).with_name('loading').touch()"]
+    (folder / "slow_module.py").write_text("\n".join([*lines, f"time.sleep({seconds})"]))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def wait_until_loading(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (folder / "loading").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_interrupted_while_modules_load(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading torch takes seconds; the server notices nothing meanwhile."""
-    slow = "import pathlib, time; pathlib.Path(__file__).with_name('loading').touch(); time.sleep(1000)"
-    (tmp_path / "slow_module.py").write_text(slow)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    slow_module(tmp_path, monkeypatch, 1000)
     process = start(run_dir, "finish", "slow_module")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "loading").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_loading(tmp_path)
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, "interrupted\n")
+
+
+def test_asked_to_stop_while_modules_load(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ranks, which are not there yet, hear of it."""
+    slow_module(tmp_path, monkeypatch, 2)
+    process = start(run_dir, "stop_on_request", *faulty_ranks.PRELOAD, "slow_module")
+    wait_until_loading(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == 75
+
+
+@pytest.mark.parametrize(
+    ("function", "culprit", "no_stack"),
+    [("sleep_in_training", "rank 1 of 3", ""), ("freeze_in_training", "rank", "none of 1, which is stopped")],
+)
+def test_a_rank_that_hangs(run_dir: Path, function: str, culprit: str, no_stack: str) -> None:
+    spec = read_resolved(run_dir / "run.yaml")
+    watched = spec.model_copy(update={"watch": spec.watch.model_copy(update={"hang_after_s": 2.0})})
+    (run_dir / "run.yaml").write_text(dump(watched))
+    code, err = finish(start(run_dir, function))
+    assert code == 1
+    assert culprit in err and "hung: nothing happened for" in err
+    assert no_stack in err and str(run_dir / "stacks") in err
+    assert "Traceback" not in err
+    stacks = {path.name: path.read_text() for path in (run_dir / "stacks").iterdir()}
+    assert set(stacks) == {"rank-0.txt", "rank-1.txt", "rank-2.txt"}
+    assert all("in _run" in text for name, text in stacks.items() if text)
+    assert ("fault" in stacks["rank-1.txt"]) is not bool(no_stack)
 
 
 def test_the_ranks_end_with_a_killed_launcher(run_dir: Path) -> None:

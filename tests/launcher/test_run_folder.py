@@ -79,11 +79,56 @@ def test_a_job_without_a_name() -> None:
 
 def test_wait_for(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="rank 0"):
-        run_folder.wait_for(tmp_path, 0.0)
+        run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
     run_folder.create(tmp_path, SPEC)
-    run_folder.wait_for(tmp_path, 0.0)
+    run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
     (tmp_path / "records.jsonl").touch()  # opened, nothing written
-    run_folder.wait_for(tmp_path, 0.0)
+    run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
     (tmp_path / "records.jsonl").write_text("{}\n")
     with pytest.raises(SpecError, match="already holds a run"):
-        run_folder.wait_for(tmp_path, 0.0)
+        run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
+    run_folder.wait_for(tmp_path, SPEC, 0.0, continues=True)
+
+
+def test_who_continues_waits_for_the_run_that_was_asked_for(tmp_path: Path) -> None:
+    run_folder.create(tmp_path, SPEC)
+    changed = run_spec(devices=2, training={"steps": 20})
+    with pytest.raises(RunFailed, match="rank 0"):
+        run_folder.wait_for(tmp_path, changed, 0.0, continues=True)
+    run_folder.reopen(tmp_path, changed)
+    run_folder.wait_for(tmp_path, changed, 0.0, continues=True)
+
+
+def test_reopen_forgets_what_went_wrong(tmp_path: Path) -> None:
+    run_folder.create(tmp_path, SPEC)
+    for name in ("errors", "stacks", "logs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rank-0.txt").touch()
+    run_folder.reopen(tmp_path, SPEC)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "run.yaml"]
+
+
+@pytest.mark.parametrize("end", ["", "{", "[]", '{"kind": "step", "step": 10}'])
+def test_a_run_that_did_not_come_to_its_end_can_go_on(tmp_path: Path, end: str) -> None:
+    run_folder.create(tmp_path, SPEC)
+    (tmp_path / "records.jsonl").write_text(f'{{"kind": "header"}}\n{end}')
+    run_folder.reopen(tmp_path, SPEC)
+
+
+def test_a_run_that_is_complete(tmp_path: Path) -> None:
+    run_folder.create(tmp_path, SPEC)
+    (tmp_path / "records.jsonl").write_text('{"kind": "header"}\n{"kind": "summary", "steps": 10}\n')
+    with pytest.raises(SpecError, match=r"has taken 10 steps and is complete; .*training.steps=20"):
+        run_folder.reopen(tmp_path, SPEC)
+    run_folder.reopen(tmp_path, run_spec(devices=2, training={"steps": 11}))
+
+
+def test_a_folder_is_one_processs_own(tmp_path: Path) -> None:
+    with (
+        run_folder.opened(tmp_path, SPEC, continues=False),
+        pytest.raises(SpecError, match="another process runs in this folder"),
+        run_folder.opened(tmp_path, SPEC, continues=True),
+    ):
+        raise AssertionError
+    with run_folder.opened(tmp_path, SPEC, continues=True):
+        pass

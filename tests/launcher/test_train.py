@@ -128,7 +128,7 @@ def check_trained(stdout: str) -> None:
     assert answer["last_validation_loss"] > 0
     records = [json.loads(line) for line in Path("new/records.jsonl").read_text().splitlines()]
     kinds = [record["kind"] for record in records]
-    assert kinds == ["header", "validation", "step", "step", "step", "validation", "summary"]
+    assert kinds == ["header", "validation", *["step"] * 3, "validation", "checkpoint", "summary"]
     assert not Path("new/errors").exists()
 
 

@@ -135,3 +135,9 @@ def run_spec(
             "data": data,
         }
     )
+
+
+def saving(spec: RunSpec, **checkpoint: Any) -> RunSpec:
+    """The same run with other keys of ``checkpoint``."""
+    data = spec.model_dump()
+    return RunSpec.model_validate(data | {"checkpoint": data["checkpoint"] | checkpoint})

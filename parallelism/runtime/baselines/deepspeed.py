@@ -53,7 +53,7 @@ class DeepSpeed(Baseline):
                     self.engine.step()  # counts the micro-batch
         return total
 
-    def update(self, number: int) -> StepResult:
+    def update(self, number: int, loss: torch.Tensor) -> StepResult:
         self.set_learning_rate(self.engine.optimizer, number)
         self.engine.step()
         norm = float(self.engine.get_global_grad_norm())

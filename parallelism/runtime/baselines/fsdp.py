@@ -57,7 +57,7 @@ class FullyShardedDataParallel(Baseline):
         return total
 
     @torch.no_grad()
-    def update(self, number: int) -> StepResult:
+    def update(self, number: int, loss: torch.Tensor) -> StepResult:
         gradients = [
             (self.described[name], cast(DTensor, parameter.grad).to_local())
             for name, parameter in self.model.named_parameters()

@@ -56,6 +56,7 @@ class ShardedAdamW:
         self.spec = spec
         self.engine = engine
         self.loss_scale = LossScale(spec.training.precision == "float16")
+        self.updates = 0  # steps that were not skipped
         self.moments = [
             (torch.zeros_like(unit.master), torch.zeros_like(unit.master)) for unit in engine.units
         ]
@@ -86,11 +87,14 @@ class ShardedAdamW:
             }
 
     @torch.no_grad()
-    def step(self, number: int) -> StepResult:
-        """Update the weights with the reduced gradients of step ``number`` (from 0); collective."""
+    def step(self, number: int, loss: torch.Tensor) -> StepResult:
+        """Update the weights with the reduced gradients of step ``number`` (from 0); collective.
+
+        The step is skipped on every rank if a gradient or any rank's ``loss`` is not finite.
+        """
         owned = [unit.own_gradients.float() for unit in self.engine.units]
         average = 1.0 / (self.engine.groups.layout.data * self.loss_scale.value)
-        norm = self._norm(owned) * average
+        norm = self._norm(owned, loss) * average
         skipped = not math.isfinite(norm)
         self.loss_scale.update(skipped)
         if not skipped:
@@ -105,8 +109,18 @@ class ShardedAdamW:
                     group["lr"] = rate
                 self.adamw.step()
                 self.adamw.zero_grad(set_to_none=True)
+            self.updates += 1
             self.engine.gather_updated()
         return StepResult(norm, skipped)
+
+    def restored(self, updates: int) -> None:
+        """Go on from master weights and moments that were filled from outside after ``updates`` updates."""
+        self.updates = updates
+        if self.adamw is not None:
+            for _, _, view in self._pieces:
+                self.adamw.state[view]["step"].fill_(updates)
+        self.engine.gather_updated()
+        self.engine.gatherer.join()
 
     def bytes_held(self) -> dict[str, int]:
         """Bytes of each kind of state that this rank keeps between steps."""
@@ -121,10 +135,10 @@ class ShardedAdamW:
             held["optimizer"] += master + sum(moment.nbytes for moment in moments)
         return held
 
-    def _norm(self, owned: list[torch.Tensor]) -> float:
-        """L2 norm of the summed gradient over all ranks, each element counted once."""
+    def _norm(self, owned: list[torch.Tensor], loss: torch.Tensor) -> float:
+        """L2 norm of the summed gradient over all ranks, each element counted once; NaN where a loss is."""
         groups = self.engine.groups
-        squares = torch.zeros(1, dtype=torch.float64, device=owned[0].device)
+        squares = (loss.double() * 0).reshape(1)
         if groups.position.replica == 0:
             for unit, own in zip(self.engine.units, owned, strict=True):
                 for run in unit.runs(lambda parameter: parameter.counted):

@@ -110,7 +110,7 @@ def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:
     block = max(1, BLOCK_ELEMENTS // columns)
     values = torch.empty(parameter.shape[0], *parameter.full_shape[1:])
     start = 0
-    for first, last in _row_ranges(parameter):
+    for first, last in row_ranges(parameter):
         for index in range(first // block, -(-last // block)):
             begin, end = index * block, min(rows, index * block + block)
             generator = torch.Generator().manual_seed(derive_seed(seed, parameter.name, index))
@@ -124,7 +124,7 @@ def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:
     return values
 
 
-def _row_ranges(parameter: Parameter) -> list[tuple[int, int]]:
+def row_ranges(parameter: Parameter) -> list[tuple[int, int]]:
     """The rows of the full tensor that this rank holds, in the order in which it holds them."""
     if parameter.split_dim != 0:
         return [(0, parameter.full_shape[0])]

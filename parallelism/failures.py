@@ -17,17 +17,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.parallelism.endings import TrainingFailed
 
 # What gloo, NCCL/RCCL, the store and MPI say when it was another rank that went away.
 _BROKEN_CONNECTION = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|closed by peer|reset by peer|broken pipe"
     r"|remote process exited|socket (timeout|closed)|ncclRemoteError|ncclInternalError|ncclSystemError"
     r"|(recv|send|read|wait|store)\w* (timeout|timed out)|timed out (waiting|after)|failed to (recv|send)"
-    r"|pair closure|by signal 6 ",  # NCCL's watchdog aborts its process when a peer is gone
+    r"|pair closure|by signal 6 "  # NCCL's watchdog aborts its process when a peer is gone
+    r"|waited for other ranks",  # our own watchdog
     re.IGNORECASE,
 )
 
 _LOG_LINES, _CRASH_LINES = 20, 60
+HUNG = "hung"
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Failure:
     def explanation(self, world_size: int, run_dir: Path) -> str:
         """What the user reads: this failure in full, the others counted."""
         others = f"; the other {world_size - 1} ended because of it" if world_size > 1 else ""
+        stacks = f"\n\n{_stacks(run_dir, world_size)}" if self.message.startswith(HUNG) else ""
         return (
-            f"rank {self.rank} of {world_size} on {self.host} failed{others}:\n\n{self.text.rstrip()}\n\n"
-            f"run folder: {run_dir}"
+            f"rank {self.rank} of {world_size} on {self.host} failed{others}:\n\n"
+            f"{self.text.rstrip()}{stacks}\n\nrun folder: {run_dir}"
         )
 
 
@@ -65,14 +69,19 @@ def log_file(run_dir: Path, rank: int) -> Path:
     return run_dir / "logs" / f"rank-{rank}.log"
 
 
+def stacks_file(run_dir: Path, rank: int) -> Path:
+    return run_dir / "stacks" / f"rank-{rank}.txt"
+
+
 def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
     """Write ``errors/rank-N.txt``: one line of JSON for programs, then the traceback for people."""
+    said = isinstance(error, TrainingFailed)
     failure = Failure(
         rank=rank,
         host=socket.gethostname(),
         time_s=time.time(),
-        message=f"{type(error).__name__}: {error}",
-        text="".join(traceback.format_exception(error)),
+        message=str(error) if said else f"{type(error).__name__}: {error}",
+        text=str(error) if said else "".join(traceback.format_exception(error)),
         violations=error.violations if isinstance(error, SpecError) else (),
     )
     head = {name: value for name, value in asdict(failure).items() if name != "text"}
@@ -122,6 +131,19 @@ def ending(code: int) -> str:
 def cause(failures: Sequence[Failure]) -> Failure:
     """The failure to show: the earliest one that is not the echo of another; ``failures`` is not empty."""
     return min(failures, key=lambda failure: (failure.secondary, failure.time_s))
+
+
+def _stacks(run_dir: Path, world_size: int) -> str:
+    """Where the stacks of a run that hung are, and which rank could not write its own."""
+    silent = [
+        str(rank)
+        for rank in range(world_size)
+        if not (path := stacks_file(run_dir, rank)).exists() or not path.stat().st_size
+    ]
+    where = f"stacks of the ranks: {run_dir / 'stacks'}"
+    if not silent or len(silent) == world_size:
+        return where
+    return f"{where}; none of {', '.join(silent)}, which is stopped, or stuck outside of Python"
 
 
 def end_of_log(path: Path) -> str:

@@ -1,0 +1,160 @@
+"""A run that is continued is the run that was never interrupted, in its own layout and in others."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.parallelism import checkpoint_files as files
+from support.ranks import run_ranks
+from support.runs import losses, records, spoilt_run, stopped_run, train_run
+from support.specs import GPT, LLAMA, run_spec, saving
+
+BFLOAT16 = {"precision": "bfloat16"}
+INT_WIRE = {"weights": "int8", "gradients": "int4", "network": "bfloat16", "block": 32}
+
+
+SAME_LAYOUT = {
+    "three_level, quantised, error feedback, dropout": run_spec(
+        model=GPT | {"attention_dropout": 0.1, "hidden_dropout": 0.1},
+        nodes=2,
+        packages=2,
+        devices=2,
+        sharding="three_level",
+        training=BFLOAT16 | {"validation_samples": 16, "validate_every_steps": 2},
+        wire=INT_WIRE | {"error_feedback": True},
+    ),
+    "zeropp, tensor 2": run_spec(
+        packages=2, devices=2, sharding="zeropp", layout={"tensor": 2}, wire=INT_WIRE, training=BFLOAT16
+    ),
+    "tensor 2 x pipeline 2 x virtual 2, llama": run_spec(
+        model=LLAMA, packages=2, devices=2, layout={"tensor": 2, "pipeline": 2, "virtual_stages": 2}
+    ),
+    "float16": run_spec(packages=2, devices=2, sharding="zero1", training={"precision": "float16"}),
+    "replicas": run_spec(packages=2, devices=2, sharding=(1, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SAME_LAYOUT)
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
+    spec = saving(SAME_LAYOUT[name], every_steps=4)
+    assert set(run_ranks(spec.world_size, train_run, spec, tmp_path)) == {"done"}
+    assert [path.name for path in files.found(tmp_path)] == ["step-00000010", "step-00000008"]
+    whole = [record["loss"] for record in records(tmp_path) if record["kind"] in ("step", "validation")]
+    shutil.rmtree(files.found(tmp_path)[0])
+    before = len(records(tmp_path))
+    assert set(run_ranks(spec.world_size, train_run, spec, tmp_path)) == {"done"}
+    again = records(tmp_path)[before:]
+    assert again[0]["continued_from"] == 8
+    tail = [record["loss"] for record in again if record["kind"] in ("step", "validation")]
+    assert tail == whole[-len(tail) :]
+    assert len(tail) == (2 if not spec.training.validation_samples else 3)
+    first, second = records(tmp_path, "summary")
+    assert first["first_validation_loss"] == second["first_validation_loss"]
+
+
+def test_resharding_joins_the_curves_without_a_step(tmp_path: Path) -> None:
+    """8 ranks three_level -> 4 ranks zero1 -> tensor 2 x pipeline 2 -> 8 ranks zero3."""
+    optimizer = {"decay_steps": 12}
+    layouts: list[dict[str, Any]] = [
+        {"nodes": 2, "packages": 2, "devices": 2, "sharding": "three_level"},
+        {"packages": 2, "devices": 2, "sharding": "zero1"},
+        {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2}},
+        {"nodes": 2, "packages": 2, "devices": 2, "sharding": "zero3"},
+    ]
+    for model in ("gpt", "llama"):
+        one = run_spec(model=model, training={"steps": 12}, optimizer=optimizer)
+        run_ranks(1, train_run, one, tmp_path / model / "one")
+        joined = tmp_path / model / "joined"
+        for index, layout in enumerate(layouts):
+            steps = {"steps": 3 * (index + 1)}
+            spec = run_spec(model=model, training=steps, optimizer=optimizer, **layout)
+            run_ranks(spec.world_size, train_run, saving(spec, every_steps=3), joined)
+        assert losses(joined) == pytest.approx(losses(tmp_path / model / "one"), rel=1e-5)
+        assert [r["continued_from"] for r in records(joined, "header")] == [0, 3, 6, 9]
+
+
+def test_what_starts_anew_in_another_layout_is_said(tmp_path: Path) -> None:
+    wire = INT_WIRE | {"error_feedback": True}
+    old = run_spec(packages=2, devices=2, sharding="zero3", wire=wire, training=BFLOAT16 | {"steps": 2})
+    new = run_spec(devices=2, sharding="zero3", wire=wire, training=BFLOAT16 | {"steps": 3})
+    run_ranks(4, train_run, saving(old, every_steps=1), tmp_path)
+    run_ranks(2, train_run, saving(new, every_steps=1), tmp_path)
+    (warning,) = records(tmp_path, "warning")
+    assert "error feedback start anew" in warning["message"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_request_to_stop_saves_and_ends_all_ranks(tmp_path: Path, rank: int) -> None:
+    spec = run_spec(devices=2, sharding="zero3")
+    assert run_ranks(2, stopped_run, spec, tmp_path, rank, 3) == ["stopped after 4"] * 2
+    assert [path.name for path in files.found(tmp_path)] == ["step-00000004"]
+    run_ranks(2, train_run, spec, tmp_path)
+    run_ranks(2, train_run, spec, tmp_path / "whole")
+    assert losses(tmp_path) == losses(tmp_path / "whole")
+
+
+def test_a_batch_size_of_its_own_goes_on_with_the_next_sample(tmp_path: Path) -> None:
+    """8 samples a step for 4 steps, then 16: as many samples as 16 from the start, the last ones alike."""
+    run_ranks(
+        1, train_run, saving(run_spec(training={"steps": 4, "global_batch_size": 8}), every_steps=4), tmp_path
+    )
+    assert files.read_manifest(files.found(tmp_path)[0]).state["samples"] == 32
+    run_ranks(1, train_run, saving(run_spec(training={"steps": 6}), every_steps=6), tmp_path)
+    assert files.read_manifest(files.found(tmp_path)[0]).state["samples"] == 64
+
+
+def test_weights_of_another_run_to_start_from(tmp_path: Path) -> None:
+    run_ranks(1, train_run, saving(run_spec(training={"steps": 5}), every_steps=5), tmp_path / "a")
+    spec = run_spec(devices=2, sharding="zero3", training={"steps": 1})
+    run_ranks(2, train_run, saving(spec, start_from=str(tmp_path / "a")), tmp_path / "b")
+    first, fifth = losses(tmp_path / "a")[1], losses(tmp_path / "a")[5]
+    assert losses(tmp_path / "b")[1] < (first + fifth) / 2
+    with pytest.raises(RuntimeError, match="holds no whole checkpoint"):
+        run_ranks(1, train_run, saving(run_spec(), start_from=str(tmp_path / "b")), tmp_path / "c")
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    run_ranks(1, train_run, saving(run_spec(training={"steps": 1}), every_steps=1), tmp_path)
+    other = run_spec(model=GPT | {"ffn_hidden_size": 64})
+    with pytest.raises(RuntimeError, match=f"{SpecError.__name__}: .*ffn_hidden_size = 64.*model has 128"):
+        run_ranks(1, train_run, other, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_every", "left"),
+    [(1, None, [10]), (2, None, [10, 9]), (2, 4, [10, 9, 8, 4])],
+)
+def test_what_is_kept(tmp_path: Path, keep: int, keep_every: int | None, left: list[int]) -> None:
+    spec = saving(run_spec(), every_steps=1, keep=keep, keep_every=keep_every)
+    run_ranks(1, train_run, spec, tmp_path)
+    assert [files.step_of(path) for path in files.found(tmp_path)] == left
+    assert not list((tmp_path / files.FOLDER).glob(".*"))
+
+
+def test_by_the_clock(tmp_path: Path) -> None:
+    spec = saving(run_spec(devices=2), every_minutes=1e-6)
+    run_ranks(2, train_run, spec, tmp_path)
+    assert [record["step"] for record in records(tmp_path, "checkpoint")] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_steps_that_are_not_finite_are_skipped_and_end_the_run_in_the_end(tmp_path: Path, what: str) -> None:
+    spec = saving(run_spec(devices=2, sharding="zero3"), every_steps=2)
+    spec = spec.model_copy(update={"watch": spec.watch.model_copy(update={"stop_after_bad_steps": 3})})
+    ends = run_ranks(2, spoilt_run, spec, tmp_path, 5, what)
+    last = files.path_of(tmp_path, 8)
+    message = (
+        "3 steps in a row had no finite loss and gradient, and changed nothing; the last good checkpoint is"
+    )
+    assert ends == [f"failed: {message} {last}"] * 2
+    assert [record["step"] for record in records(tmp_path, "step") if record["skipped"]] == [6, 7, 8]
+    # They changed nothing: the weights of step 5.
+    assert files.read_manifest(last).state["updates"] == 5
+    run_ranks(2, train_run, spec, tmp_path)
+    run_ranks(2, train_run, spec, tmp_path / "whole")
+    assert list(losses(tmp_path).values())[:5] == list(losses(tmp_path / "whole").values())[:5]
