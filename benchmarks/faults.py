@@ -24,8 +24,12 @@ from pathlib import Path
 
 from frontrunner.parallelism import checkpoint_files as files
 
-RUN = """\ name: faults model: {num_layers: 4, hidden_size: 64, num_heads: 4, vocab_size: 250,
-attention_dropout: 0.1, hidden_dropout: 0.1} machine: {extends: workstation, packages_per_node: 1} nodes: 2
+RUN = """\
+name: faults
+model:
+  {num_layers: 4, hidden_size: 64, num_heads: 4, vocab_size: 250, attention_dropout: 0.1, hidden_dropout: 0.1}
+machine: {extends: workstation, packages_per_node: 1}
+nodes: 2
 layout:
   sharding: {preset: three_level, wire: {block: 64, error_feedback: true}}
 training: {seq_len: 32, global_batch_size: 16, steps: 60}

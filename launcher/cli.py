@@ -32,6 +32,10 @@ COMMANDS = {
     "export": ("frontrunner.launcher.export:export", "Write a run for another trainer."),
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),
+    "convert": (
+        "frontrunner.launcher.convert:convert",
+        "Write weights for transformers, or take weights from it.",
+    ),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
 }
 
