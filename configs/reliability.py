@@ -40,7 +40,7 @@ class WatchSpec(Frozen):
     """What ends a run that goes wrong without an error."""
 
     hang_after_s: PositiveFloat = 600.0
-    """A rank that gets nowhere for so long ends the run; more than the longest step."""
+    """A rank that neither sends, receives nor comes to a step for so long ends the run."""
     stop_after_bad_steps: PositiveInt = 20
     """Steps in a row without a finite loss and gradient (float16 starts with some while its scale falls)."""
 

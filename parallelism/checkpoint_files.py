@@ -193,10 +193,11 @@ def clean_up(run_dir: Path) -> None:
     folder = run_dir / FOLDER
     for path in folder.glob(".step-*.*") if folder.is_dir() else ():
         name, _, left = path.name[1:].partition(".")
-        if left == "replaced" and not path.with_name(name).exists():
-            path.rename(path.with_name(name))  # its successor did not get its name
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # where nothing can be written nothing was left either
+            if left == "replaced" and not path.with_name(name).exists():
+                path.rename(path.with_name(name))  # its successor did not get its name
+            else:
+                shutil.rmtree(path)
 
 
 def set_aside(path: Path) -> None:

@@ -44,9 +44,6 @@ class Watchdog:
     def beat(self) -> None:
         """The rank has come to another step."""
         self.transport.progress_s = time.monotonic()
-        assert self._file
-        # In case the thread cannot run because code below Python holds the interpreter's lock.
-        faulthandler.dump_traceback_later(self.limit_s + _BELOW_PYTHON_S, exit=True, file=self._file)
 
     def stop(self) -> None:
         """Watch no longer; leaves no file where nothing happened."""
@@ -61,7 +58,11 @@ class Watchdog:
                 path.parent.rmdir()
 
     def _watch(self) -> None:
+        assert self._file
         while not self._ended.wait(min(1.0, self.limit_s / 10)):
+            # This thread cannot run while code below Python holds the interpreter's lock; then that ends the
+            # rank.
+            faulthandler.dump_traceback_later(self.limit_s + _BELOW_PYTHON_S, exit=True, file=self._file)
             silent_s = time.monotonic() - self.transport.progress_s
             if silent_s > self.limit_s:
                 self._end(silent_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +98,8 @@ class Checkpointer:
         if self._writing is None:
             return []
         writing, self._writing = self._writing, None
+        while not wait([writing.future], timeout=1.0).done:
+            self.trainer.transport.progress_s = time.monotonic()  # a slow disk is no rank that hangs
         try:
             self._cost_s = writing.future.result()
         except (Exception, CheckpointException) as error:  # whatever it was, training can go on
