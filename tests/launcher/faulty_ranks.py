@@ -155,6 +155,10 @@ def stop_on_request(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: 
     raise endings.Stopped(4)
 
 
+def stop_at_once(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    raise endings.Stopped(4)
+
+
 def ignore_requests(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
     """Be asked to stop and go on, as in a very long step."""
     (run_dir / f"ready-{place.rank}").touch()

@@ -72,6 +72,37 @@ def test_a_folder_in_use(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None
     assert (run_dir / "run.yaml").read_text() == before
 
 
+def test_a_folder_to_go_on_with(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    (run_dir / "errors").mkdir()
+    result = train(monkeypatch, "finish", str(run_dir), "-o", "training.steps=12")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert read_resolved(run_dir / "run.yaml").training.steps == 12
+    assert not (run_dir / "errors").exists()
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty"], "is a folder without run.yaml, so that there is no run to continue"),
+        (["{run_dir}", "--run-dir", "other"], "is the folder of a run already"),
+    ],
+)
+def test_a_folder_that_cannot_go_on(
+    monkeypatch: pytest.MonkeyPatch, run_dir: Path, arguments: list[str], said: str
+) -> None:
+    Path("empty").mkdir()
+    result = train(monkeypatch, "finish", *(word.format(run_dir=run_dir) for word in arguments))
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_asked_to_stop_in_json(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    result = train(monkeypatch, "stop_at_once", str(run_dir), "--json")
+    assert result.exit_code == 75
+    assert "frontrunner train" in json.loads(result.stdout)["error"]
+
+
 def test_a_missing_corpus(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
     result = train(monkeypatch, "finish", "three.yaml", "-o", "data={train: corpus/train}", "--json")
     assert result.exit_code == 2

@@ -171,3 +171,42 @@ def test_follower_reads_whole_lines_once(tmp_path: Path) -> None:
 )
 def test_quantities(text: str, expected: str) -> None:
     assert text == expected
+
+
+EVENTS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"kind": "checkpoint", "step": 4, "path": "runs/a/checkpoints/x", "write_s": 2.0, "stalled_s": 0.25},
+        "checkpoint after step 4: runs/a/checkpoints/x (written in 2.00 s, training waited 250.0 ms)",
+    ),
+    (
+        {"kind": "warning", "about": "loss", "step": 5, "message": "the loss jumped [to] 9"},
+        "warning, step 5: the loss jumped [to] 9",
+    ),
+]
+
+
+@pytest.mark.parametrize(("record", "line"), EVENTS)
+def test_events_are_lines(tmp_path: Path, record: dict[str, Any], line: str) -> None:
+    output = io.StringIO()
+    with Watch(tmp_path, 10, (), output, live=False) as watch:
+        watch.record(record)
+    assert output.getvalue() == f"{line}\n"
+
+
+def test_what_is_not_to_be_missed_stays_on_a_terminal(tmp_path: Path) -> None:
+    output = Terminal()
+    with Watch(tmp_path, 10, (), output, live=True) as watch:
+        watch.record(EVENTS[1][0])
+    assert EVENTS[1][1] in output.getvalue()
+
+
+def test_a_run_that_goes_on_says_so_and_is_followed_from_there(tmp_path: Path) -> None:
+    old = records(tmp_path)
+    (tmp_path / "records.jsonl").open("a").write('{"kind": "st')  # killed while it wrote
+    follower, output = RecordFollower(tmp_path), io.StringIO()
+    assert follower.new_records() == []
+    faulty_ranks.write_records(run_spec(devices=3), tmp_path, None)
+    assert follower.new_records() == old
+    with Watch(tmp_path, 10, (), output, live=False) as watch:
+        watch.record(old[0] | {"continued_from": 7})
+    assert output.getvalue().splitlines()[1] == "goes on after step 7"

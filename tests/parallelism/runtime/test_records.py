@@ -41,6 +41,13 @@ def test_a_second_writer_appends(tmp_path: Path) -> None:
     assert [record["step"] for record in lines(tmp_path)] == [1, 2]
 
 
+def test_what_a_killed_writer_had_begun_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"kind": "step", "step": 1}\n{"kind": "st')
+    with RecordWriter(tmp_path) as writer:
+        writer.write("step", step=2)
+    assert [record["step"] for record in lines(tmp_path)] == [1, 2]
+
+
 def test_header() -> None:
     spec = run_spec(devices=2)
     fields = json.loads(json.dumps(header(spec, {"data": 2}, "cpu", ["n1", "n2"])))
