@@ -194,6 +194,9 @@ class TrainingSpec(Frozen):
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which micro-batches' gradients are summed; bfloat16 only with precision bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1234
+    deterministic: bool = False
+    """Ask for kernels that give the same bits each time, so that a continued run is the uninterrupted one on
+    a GPU too; slower. CPU ranks need no asking."""
     validate_every_steps: Count = 0
     """0: before the first and after the last step only."""
     validation_samples: Count = 0

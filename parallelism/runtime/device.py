@@ -7,6 +7,7 @@ run on the second.
 
 from __future__ import annotations
 
+import os
 import resource
 import types
 from typing import Any
@@ -36,6 +37,14 @@ def select_device(kind: str, local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def use_deterministic_kernels(device: torch.device) -> None:
+    """From now on the same operations give the same bits; torch raises where it has no such kernel."""
+    if device.type == "cuda":
+        # cuBLAS (hipBLAS ignores it) is deterministic with a workspace of fixed size, read at its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def synchronize(device: torch.device) -> None:

@@ -15,7 +15,7 @@ from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
-from frontrunner.parallelism.runtime.device import select_device
+from frontrunner.parallelism.runtime.device import select_device, use_deterministic_kernels
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
@@ -35,6 +35,8 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     """
     layout = Layout.from_spec(spec)
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
+    if spec.training.deterministic:
+        use_deterministic_kernels(device)
     groups = initialize(layout, rendezvous, device)
     hosts: list[str] = [""] * layout.world_size
     dist.all_gather_object(hosts, socket.gethostname())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,4 +90,17 @@ def vanishing_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, after: i
             shutil.rmtree(run_dir / FOLDER)
 
     step.StepReport.add = removing  # type: ignore[method-assign]
+    return train_run(rendezvous, spec, run_dir)
+
+
+def slow_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, rank: int) -> str:
+    """One rank of a run in which ``rank`` works longer than the others."""
+    run = Trainer.run
+
+    def slow(self: Trainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if rendezvous.rank == rank:
+            time.sleep(0.1)
+        return run(self, *args, **kwargs)
+
+    Trainer.run = slow  # type: ignore[method-assign]
     return train_run(rendezvous, spec, run_dir)
