@@ -19,6 +19,9 @@ from frontrunner.launcher.request import Request
 from frontrunner.launcher.totals import Totals
 from frontrunner.launcher.watch import RecordFollower
 
+# Of the engines only ours writes any, and what is compared is training.
+_NO_CHECKPOINTS = [f"checkpoint.{key}=null" for key in ("every_steps", "every_minutes", "keep_every")]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -56,7 +59,7 @@ def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) ->
     if engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         return Result(engine, folder, reason="deepspeed is not installed: pip install 'frontrunner[train]'")
     try:
-        spec = Request(run, [*overrides, f"engine={engine}"]).resolve()
+        spec = Request(run, [*overrides, f"engine={engine}", *_NO_CHECKPOINTS]).resolve()
         run_folder.create(folder, spec)
         totals = Totals(folder, spec.training.steps)
         follower = RecordFollower(folder)

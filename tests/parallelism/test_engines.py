@@ -11,7 +11,7 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.engines import check_engine
 from frontrunner.parallelism.layout import Layout
-from support.specs import run_spec
+from support.specs import run_spec, saving
 
 BFLOAT16 = dict.fromkeys(("weights", "gradients", "network"), "bfloat16")
 
@@ -129,3 +129,8 @@ def test_the_quantiser_is_missed_where_auto_turns_out_to_be_a_cpu() -> None:
     check_engine(spec, layout, "cuda")
     with pytest.raises(SpecError, match="CPU accelerator"):
         check_engine(spec, layout, "cpu")
+
+
+def test_checkpoints_are_the_native_engines() -> None:
+    spec = saving(run_with("fsdp", sharding="zero3"), every_steps=5)
+    assert "writes and reads no checkpoints" in refused(spec)["checkpoint"]
