@@ -319,13 +319,6 @@ def test_whole_heads_may_be_said_outright(model: Model) -> None:
     assert (m.rotary_base, m.rotary_fraction) == (7e5, 1.0)
 
 
-def test_what_we_wrote_ourselves(model: Model) -> None:
-    own = {"padded_vocab_size": 128256 + 64, "hidden_dropout": 0.1}
-    m = model(LLAMA | {"frontrunner": own})
-    assert (m.padded_vocab_size, m.hidden_dropout) == (128320, 0.1)
-    assert model(GPT2 | {"frontrunner": own}).hidden_dropout == 0.1
-
-
 def test_what_is_said_outright_may_be_what_is_expressed_anyway(model: Model) -> None:
     assert model(PYTHIA | {"attention_bias": True}).linear_bias is True
     assert model(GPT2 | {"scale_attn_weights": True, "add_cross_attention": False}).num_layers == 12
