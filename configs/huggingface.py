@@ -20,23 +20,30 @@ GATED = {"silu": "swiglu", "swish": "swiglu"}
 LLAMA_3_SCALING = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
 ROPE_KEYS = {*LLAMA_3_SCALING, "factor", "rope_type", "type", "rope_theta", "partial_rotary_factor"}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+#: The key below which a file that we wrote holds fields for which its family has no key. transformers passes
+#: over it: none of them changes what a trained model computes.
+OWN_KEY = "frontrunner"
+OWN = ("padded_vocab_size", "hidden_dropout")
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one ``model_type`` is read.
+    """How one ``model_type`` is read, and written.
 
-    ``keys``: our field to their key. ``defaults``: transformers' values for keys left out. ``implied``:
-    fields that follow from the family. ``only``: keys for which one value alone can be expressed.
-    ``equal``: keys that must have the value of another, because here both are one.
+    ``architecture``: transformers' class. ``keys``: our field to their key. ``defaults``: transformers'
+    values for keys left out. ``implied``: fields that follow from the family. ``only``: keys for which one
+    value alone can be expressed. ``equal``: keys that must have the value of another, as here both are one.
+    ``whole_heads``: transformers refuses a hidden size that the heads do not divide.
     """
 
+    architecture: str
     keys: Mapping[str, str]
     activations: Mapping[str, str]
     defaults: Mapping[str, Scalar]
     implied: Mapping[str, Scalar]
     only: Mapping[str, Scalar] = field(default_factory=dict)
     equal: Mapping[str, str] = field(default_factory=dict)
+    whole_heads: bool = False
 
 
 _SHARED = {
@@ -73,6 +80,7 @@ _LLAMA_IMPLIED: dict[str, Scalar] = {
 
 FAMILIES = {
     "gpt2": Family(
+        "GPT2LMHeadModel",
         keys={
             "num_layers": "n_layer",
             "hidden_size": "n_embd",
@@ -104,6 +112,7 @@ FAMILIES = {
         equal={"embd_pdrop": "resid_pdrop"},
     ),
     "gpt_neox": Family(
+        "GPTNeoXForCausalLM",
         keys=_SHARED
         | {
             "norm_epsilon": "layer_norm_eps",
@@ -124,13 +133,16 @@ FAMILIES = {
         only={"attention_bias": True},
     ),
     "llama": Family(
+        "LlamaForCausalLM",
         _LLAMA_KEYS | {"linear_bias": "attention_bias"},
         GATED,
         _LLAMA_DEFAULTS | {"attention_bias": False, "mlp_bias": False},
         _LLAMA_IMPLIED,
         equal={"attention_bias": "mlp_bias"},
+        whole_heads=True,
     ),
     "mistral": Family(
+        "MistralForCausalLM",
         _LLAMA_KEYS,
         GATED,
         _LLAMA_DEFAULTS
@@ -143,6 +155,7 @@ FAMILIES = {
         _LLAMA_IMPLIED,
     ),
     "qwen2": Family(
+        "Qwen2ForCausalLM",
         _LLAMA_KEYS,
         GATED,
         _LLAMA_DEFAULTS
@@ -177,6 +190,8 @@ def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Nod
     reading.check_values()
     reading.check_window(seq_len)
     fields = {name: config.moved(value) for name, value in family.implied.items()}
+    own = config.entries.get(OWN_KEY, config.moved({})).entries
+    fields |= {name: own[name] for name in OWN if name in own}
     fields |= {ours: node for ours, theirs in family.keys.items() if (node := reading.get(theirs))}
     fields |= reading.activation(fields.get("activation", config.moved(None)))
     return config.moved(fields | reading.rope())
@@ -242,8 +257,11 @@ class _Reading:
         fields = {
             ours: node.entries[theirs]
             for ours, theirs in (("rotary_base", "rope_theta"), ("rotary_fraction", "partial_rotary_factor"))
-            if theirs in node.entries
+            if ours in self.family.keys and theirs in node.entries
         }
+        if "rotary_fraction" not in fields and given.get("partial_rotary_factor", 1) != 1:
+            what = "transformers rotates whole heads in this family, whatever partial_rotary_factor says"
+            self.refuse("rope_scaling", node, what, "set partial_rotary_factor to 1, or remove it")
         as_llama = all(given.get(key) == value for key, value in LLAMA_3_SCALING.items())
         if kind == "llama3" and as_llama and "factor" in given:
             fields["rotary_scaling_factor"] = node.entries["factor"]

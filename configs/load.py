@@ -9,6 +9,7 @@ raises SpecError with every violation at once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 from frontrunner.configs import rules
 from frontrunner.configs.compose import COMMAND_LINE, compose
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import MachineSpec, RunSpec
+from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.configs.validate import validate
 from frontrunner.configs.yaml_tree import Node, plain_scalar
 
@@ -60,6 +61,17 @@ def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
 def load_machine(preset_or_file: str) -> MachineSpec:
     """A machine by name or file; SpecError if anything is wrong with it."""
     return load_run("quickstart", [f"machine={preset_or_file}", "nodes=1"]).spec.machine
+
+
+def load_model(preset_or_file: str) -> ModelSpec:
+    """A model by name or file (a Hugging Face config.json, too); SpecError if anything is wrong with it.
+
+    An attention window must hold the sequence length that a run of the model has by default.
+    """
+    given = [f"model={json.dumps(preset_or_file, ensure_ascii=False)}", "data=synthetic"]
+    model = load_run("quickstart", [*given, "training.seq_len=1"]).spec.model
+    length = min(2048, model.max_position_embeddings)
+    return load_run("quickstart", [*given, f"training.seq_len={length}"]).spec.model
 
 
 def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:

@@ -256,6 +256,11 @@ def test_rope_parameters_of_transformers_5(model: Model) -> None:
             "model.rope_scaling",
             "only llama3",
         ),
+        (
+            LLAMA | {"rope_scaling": None, "rope_parameters": {"partial_rotary_factor": 0.5}},
+            "model.rope_scaling",
+            "rotates whole heads",
+        ),
         (LLAMA | {"rope_scaling": "x"}, "model.rope_scaling", "only llama3"),
         (LLAMA | {"rope_parameters": {"full": {"rope_theta": 1.0}}}, "model.rope_scaling", "only llama3"),
         (MISTRAL | {"sliding_window": 512}, "model.sliding_window", "shorter than training.seq_len 1024"),
@@ -306,6 +311,12 @@ def test_the_default_length_counts_too(write: Write) -> None:
     put(write, MISTRAL | {"sliding_window": 1000, "max_position_embeddings": 1000})
     write("model: some-model/config.json\nmachine: workstation\ndata: synthetic\n")
     assert load_run("run.yaml").spec.training.seq_len == 1000
+
+
+def test_whole_heads_may_be_said_outright(model: Model) -> None:
+    whole = {"rope_theta": 7e5, "partial_rotary_factor": 1.0, "rope_type": "default"}
+    m = model(LLAMA | {"rope_scaling": None, "rope_parameters": whole})
+    assert (m.rotary_base, m.rotary_fraction) == (7e5, 1.0)
 
 
 def test_what_is_said_outright_may_be_what_is_expressed_anyway(model: Model) -> None:

@@ -18,7 +18,7 @@ KNOWS: dict[str, set[str]] = {
     "analysis": {"configs", "slurm", "parallelism"},
     "launcher": {"configs", "slurm", "parallelism", "analysis"},
 }
-HEAVY = {"deepspeed", "megatron", "torch", "triton"}
+HEAVY = {"deepspeed", "megatron", "safetensors", "torch", "triton"}
 RUNTIME = Path("parallelism/runtime")
 IMPORTERS = {"__import__", "import_module", "try_import"}
 OUR_NAME = re.compile(r"frontrunner(\.\w+)+(:\w+)?")

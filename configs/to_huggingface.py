@@ -1,0 +1,92 @@
+"""A model as a Hugging Face ``config.json``: the inverse of :mod:`frontrunner.configs.huggingface`.
+
+One table says how a family is read and written, so a family expresses a model exactly if what is written
+for it is read back as that model. Keys are those that transformers 4 and 5 both read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.huggingface import FAMILIES, LLAMA_3_SCALING, OWN, OWN_KEY, Family, convert
+from frontrunner.configs.schema import ModelSpec
+from frontrunner.configs.yaml_tree import Source, read_text
+
+_ROTARY = {"rotary_base", "rotary_fraction", "rotary_scaling_factor"}
+
+
+def family_of(model: ModelSpec) -> str:
+    """The ``model_type`` that expresses a model; SpecError with each value that the nearest one has not."""
+    wrong = {name: _differences(model, name) for name in _candidates(model)}
+    nearest = min(wrong, key=lambda name: len(wrong[name]))
+    if wrong[nearest]:
+        raise SpecError(wrong[nearest])
+    return nearest
+
+
+def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None = None) -> dict[str, Any]:
+    """The keys of ``config.json``; SpecError where no family expresses the model.
+
+    ``dtype`` is the type of the weights beside it, as torch names it. ``end_token_id`` ends a text (None:
+    unknown; transformers would otherwise take the tokens of the family's first model).
+    """
+    name = family_of(model)
+    tokens = {"bos_token_id": None, "eos_token_id": end_token_id}
+    return _keys(model, name, FAMILIES[name]) | tokens | {"torch_dtype": dtype}
+
+
+def _candidates(model: ModelSpec) -> tuple[str, ...]:
+    """The families with the model's positions and norms, the most usual one first."""
+    if model.position_embedding == "learned":
+        return ("gpt2",)
+    return ("gpt_neox",) if model.normalization == "layernorm" else ("llama", "qwen2", "mistral")
+
+
+def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:
+    config: dict[str, Any] = {"model_type": name, "architectures": [family.architecture]}
+    config |= {theirs: getattr(model, ours) for ours, theirs in family.keys.items()}
+    activations = (theirs for theirs, ours in family.activations.items() if ours == model.activation)
+    config[family.keys["activation"]] = next(activations, model.activation)
+    for key, other in family.equal.items():
+        config |= {key: config[other]} if other in config else {other: config[key]}
+    if "sliding_window" in family.defaults:
+        config["sliding_window"] = None
+    if model.position_embedding == "rotary" and model.rotary_scaling_factor is not None:
+        scaling = {key: float(value) for key, value in LLAMA_3_SCALING.items()}
+        scaling["original_max_position_embeddings"] = LLAMA_3_SCALING["original_max_position_embeddings"]
+        config["rope_scaling"] = {"rope_type": "llama3", "factor": model.rotary_scaling_factor} | scaling
+    own = _unusual(model, [key for key in OWN if key not in family.keys])
+    return config | ({OWN_KEY: own} if own else {})
+
+
+def _unusual(model: ModelSpec, keys: list[str]) -> dict[str, Any]:
+    """Those of the keys in which a model differs from the default for its sizes."""
+    sizes = ("num_layers", "hidden_size", "num_heads", "vocab_size")
+    usual = ModelSpec(**{key: getattr(model, key) for key in sizes})
+    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(usual, key)}
+
+
+def _differences(model: ModelSpec, name: str) -> list[Violation]:
+    """What a family would make of a model otherwise than it is."""
+    family, problems = FAMILIES[name], list[Violation]()
+    text = json.dumps(_keys(model, name, family))
+    tree = read_text(text, Source("config.json", Path()), problems)
+    assert tree is not None
+    fields = convert(tree, 1, problems).plain()
+    if fields["activation"] is None:
+        fields["activation"] = next(iter(family.activations.values()))
+    read = ModelSpec.model_validate(fields)
+    meaningless = {"name", "sources"} | (_ROTARY if model.position_embedding == "learned" else set())
+    found = []
+    for key in ModelSpec.model_fields:
+        value, other = getattr(model, key), getattr(read, key)
+        if key not in meaningless and value != other:
+            what = f"{name}, the nearest Hugging Face family, has {json.dumps(other)}"
+            found.append(Violation(f"model.{key}", value, what, "export a model with that value"))
+    if family.whole_heads and model.hidden_size % model.num_heads:
+        what = f"must divide hidden_size {model.hidden_size} in {name}, the nearest Hugging Face family"
+        found.append(Violation("model.num_heads", model.num_heads, what, "export a model with such heads"))
+    return found

@@ -1,0 +1,168 @@
+"""Which tensors of transformers hold which of our parameters.
+
+All families here rotate halves of a head (not pairs), as megatron-core does, so heads are taken as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from frontrunner.configs.schema import ModelSpec
+from frontrunner.configs.to_huggingface import family_of
+from frontrunner.parallelism.runtime.huggingface.changes import (
+    SAME,
+    STACKED,
+    TRANSPOSED,
+    Change,
+    padded,
+    queries_first,
+    three,
+)
+
+Get: TypeAlias = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter: its global name and full shape, the tensors that hold it, and how it becomes those."""
+
+    name: str
+    shape: tuple[int, ...]
+    theirs: tuple[str, ...]
+    change: Change
+
+    def their_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of the tensors that hold the parameter."""
+        parts = self.change.split(torch.empty(self.shape, device="meta"))
+        yield from zip(self.theirs, (tuple(part.shape) for part in parts), strict=True)
+
+
+def to_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of transformers, some of them views of what ``get`` gave.
+
+    ``get`` gives a parameter by its global name in its full shape; it is asked once for each, when that
+    parameter's turn comes. SpecError where no family expresses the model.
+    """
+    for entry in entries(model):
+        tensor = get(entry.name)
+        assert tensor.shape == entry.shape, f"{entry.name}: {tuple(tensor.shape)} is not {entry.shape}"
+        yield from zip(entry.theirs, entry.change.split(tensor), strict=True)
+
+
+def from_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]:
+    """Global names and full parameters; ``get`` gives a tensor of transformers by its name.
+
+    Rows that pad the vocabulary are zero. SpecError where no family expresses the model.
+    """
+    for entry in entries(model):
+        tensor = entry.change.join([get(name) for name in entry.theirs])
+        assert tensor.shape == entry.shape, f"{entry.name}: {tuple(tensor.shape)} is not {entry.shape}"
+        yield entry.name, tensor
+
+
+# By module of a layer of megatron-core; two or three names where it is as many modules there.
+_GPT2 = {
+    "input_layernorm": "ln_1",
+    "self_attention.linear_qkv": "attn.c_attn",
+    "self_attention.linear_proj": "attn.c_proj",
+    "pre_mlp_layernorm": "ln_2",
+    "mlp.linear_fc1": "mlp.c_fc",
+    "mlp.linear_fc2": "mlp.c_proj",
+}
+_GPT_NEOX = {
+    "input_layernorm": "input_layernorm",
+    "self_attention.linear_qkv": "attention.query_key_value",
+    "self_attention.linear_proj": "attention.dense",
+    "pre_mlp_layernorm": "post_attention_layernorm",
+    "mlp.linear_fc1": "mlp.dense_h_to_4h",
+    "mlp.linear_fc2": "mlp.dense_4h_to_h",
+}
+_LLAMA = {
+    "input_layernorm": "input_layernorm",
+    "self_attention.linear_qkv": "self_attn.q_proj self_attn.k_proj self_attn.v_proj",
+    "self_attention.linear_proj": "self_attn.o_proj",
+    "pre_mlp_layernorm": "post_attention_layernorm",
+    "mlp.linear_fc1": "mlp.gate_proj mlp.up_proj",
+    "mlp.linear_fc2": "mlp.down_proj",
+}
+
+
+@dataclass(frozen=True)
+class _Names:
+    words: str
+    layers: str
+    within_layer: Mapping[str, str]
+    final_norm: str
+    output: str
+    positions: str = ""
+
+
+# transformers 5 calls gpt_neox's output lm_head and reads either name; version 4 knows embed_out only.
+_NAMES = {
+    "gpt2": _Names(
+        "transformer.wte", "transformer.h", _GPT2, "transformer.ln_f", "lm_head", "transformer.wpe"
+    ),
+    "gpt_neox": _Names(
+        "gpt_neox.embed_in", "gpt_neox.layers", _GPT_NEOX, "gpt_neox.final_layer_norm", "embed_out"
+    ),
+    "llama": _Names("model.embed_tokens", "model.layers", _LLAMA, "model.norm", "lm_head"),
+}
+
+
+def entries(model: ModelSpec) -> list[Entry]:
+    """All parameters of a model; SpecError where no family expresses it."""
+    family = family_of(model)
+    names = _NAMES.get(family, _NAMES["llama"])  # mistral and qwen2 have llama's
+    hidden, rows = model.hidden_size, model.padded_vocab_size
+    vocabulary = padded(model.vocab_size, rows - model.vocab_size)
+    found = [
+        Entry("embedding.word_embeddings.weight", (rows, hidden), (f"{names.words}.weight",), vocabulary)
+    ]
+    if model.position_embedding == "learned":
+        shape = (model.max_position_embeddings, hidden)
+        found.append(
+            Entry("embedding.position_embeddings.weight", shape, (f"{names.positions}.weight",), SAME)
+        )
+    for number in range(model.num_layers):
+        for ours, theirs in names.within_layer.items():
+            modules = [f"{names.layers}.{number}.{module}" for module in theirs.split()]
+            found += _module(model, family, f"decoder.layers.{number}.{ours}", modules)
+    found += _module(model, family, "decoder.final_layernorm", [names.final_norm])
+    if not model.tie_embeddings:
+        found.append(Entry("output_layer.weight", (rows, hidden), (f"{names.output}.weight",), vocabulary))
+    return found
+
+
+def _module(model: ModelSpec, family: str, name: str, theirs: list[str]) -> Iterator[Entry]:
+    """Weight and bias of a norm or a linear layer."""
+    hidden, width = model.hidden_size, model.num_heads * model.head_dim
+    kind, change, bias = name.rpartition(".")[2], SAME, model.linear_bias
+    match kind:
+        case "linear_qkv":
+            shape: tuple[int, ...] = (width + 2 * model.num_kv_heads * model.head_dim, hidden)
+            change, bias = _qkv(model, family), model.qkv_bias
+        case "linear_proj":
+            shape = (hidden, width)
+        case "linear_fc1" if model.activation == "swiglu":
+            shape, change = (2 * model.ffn_hidden_size, hidden), STACKED
+        case "linear_fc1":
+            shape = (model.ffn_hidden_size, hidden)
+        case "linear_fc2":
+            shape = (hidden, model.ffn_hidden_size)
+        case _:
+            shape, bias = (hidden,), model.normalization == "layernorm"
+    weight = change.then(TRANSPOSED) if family == "gpt2" and len(shape) == 2 else change
+    yield Entry(f"{name}.weight", shape, tuple(f"{module}.weight" for module in theirs), weight)
+    if bias:
+        yield Entry(f"{name}.bias", shape[:1], tuple(f"{module}.bias" for module in theirs), change)
+
+
+def _qkv(model: ModelSpec, family: str) -> Change:
+    if family == "gpt2":
+        return queries_first(model.num_heads, model.head_dim)
+    return SAME if family == "gpt_neox" else three(model.num_heads, model.num_kv_heads, model.head_dim)
