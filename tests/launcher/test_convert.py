@@ -59,7 +59,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path, run_dir: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["none", "new", "--to", "huggingface"], "none: is not a folder"),
+        (["none", "new", "--to", "huggingface"], '"none": is not a folder'),
         (["empty", "new", "--to", "huggingface"], "holds no whole checkpoint"),
         (["empty", "new", "--to", "checkpoint"], "holds no config.json"),
         (["empty", "new", "--to", "gguf"], "is not a form of weights; use one of: huggingface, checkpoint"),

@@ -25,11 +25,14 @@ from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 
 
 class LanguageModel(GPTModel):
-    """megatron-core's GPT with a loss over the tensor group it was given."""
+    """megatron-core's GPT with a loss over the tensor group and the ``tokens`` it was given."""
+
+    tokens: int
 
     def compute_language_model_loss(self, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """[b, s] labels and [s, b, v / tensor] logits to the loss per token, [b, s]."""
-        loss = vocabulary_cross_entropy(logits, labels.transpose(0, 1).contiguous(), self.pg_collection.tp)
+        labels = labels.transpose(0, 1).contiguous()
+        loss = vocabulary_cross_entropy(logits, labels, self.tokens, self.pg_collection.tp)
         return loss.transpose(0, 1)
 
 
@@ -72,6 +75,7 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
                 pg_collection=groups.for_megatron(),
                 vp_stage=virtual if layout.virtual_stages > 1 else None,
             )
+        chunk.tokens = spec.model.vocab_size
         apply_recompute(chunk.decoder.layers, spec.layout.recompute)
         chunks.append(chunk)
     return chunks

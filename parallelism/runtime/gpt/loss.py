@@ -12,11 +12,18 @@ from megatron.core.tensor_parallel.cross_entropy import VocabParallelCrossEntrop
 from frontrunner.parallelism.runtime.process_groups import Group
 
 
-def vocabulary_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, group: Group) -> torch.Tensor:
+def vocabulary_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, group: Group
+) -> torch.Tensor:
     """Loss per token in nats, float32, shaped as ``labels``.
 
-    ``logits`` is [..., padded_vocab_size / tensor], this rank's slice; ``labels`` holds global indices.
+    ``logits`` is [..., padded_vocab_size / tensor], this rank's slice, which is changed; ``labels`` holds
+    global indices below ``vocab_size``. What pads the vocabulary takes no part, so that the loss does not
+    depend on it.
     """
+    real = max(0, vocab_size - group.rank() * logits.size(-1))
+    if real < logits.size(-1):
+        logits[..., real:] = -torch.inf
     if group.size() == 1:
         flat = F.cross_entropy(logits.float().flatten(0, -2), labels.flatten(), reduction="none")
         return flat.view_as(labels)
