@@ -57,7 +57,6 @@ def write_folder(
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "eos_token": encoder.end_token,
                 "model_max_length": model.max_position_embeddings,
-                "clean_up_tokenization_spaces": False,  # so that decoding gives the text that was encoded
             }
         )
     if len(shards) > 1:

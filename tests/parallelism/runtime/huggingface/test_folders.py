@@ -41,7 +41,9 @@ def read(folder: Path) -> tuple[ModelSpec, Tensors]:
 
 
 def same(found: Tensors, expected: Tensors) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in expected)
+    """Bit by bit, and of the same type, which torch.equal passes over."""
+    equal = (found[n].dtype == expected[n].dtype and torch.equal(found[n], expected[n]) for n in expected)
+    return found.keys() == expected.keys() and all(equal)
 
 
 def constraints(folder: Path) -> list[str]:
