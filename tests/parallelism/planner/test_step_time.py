@@ -58,6 +58,18 @@ def test_the_bubble_is_stages_over_micro_batches(batch: int, accumulation: int) 
     assert interleaved.bubble[0] == pytest.approx(plain.bubble[0] / 2, rel=0.1)
 
 
+@pytest.mark.parametrize("virtual", [1, 2, 3])
+def test_virtual_stages_do_not_shorten_messages(virtual: int) -> None:
+    """A pipeline fills and drains in p - 1 pieces of a stage, each with a message both ways."""
+    work, c = planned("gpt-175b-frontier", f"layout.virtual_stages={virtual}")
+    assert work.software
+    rings = work.software.rings.model_copy(update={"point_to_point": 1e9})
+    slower = replace(work, software=work.software.model_copy(update={"rings": rings}))
+    now, then = step_time(work, c), step_time(slower, c)
+    one = (then.pipeline - now.pipeline) / c.grad_accum_steps / virtual
+    assert then.bubble - now.bubble == pytest.approx(15 * one)
+
+
 def test_tensor_ranks_beyond_the_package_cost() -> None:
     """Dash et al.: tensor parallelism costs beyond a package; beyond a node it ruins the throughput."""
     base = ("gpt-22b-frontier", "nodes=2", "layout.pipeline=1", "training.global_batch_size=64")
