@@ -98,6 +98,19 @@ def test_the_first_stage_has_most_in_flight_and_the_last_the_logits() -> None:
     assert memory(work, c).peak[0] == max(float(stage.peak[0]) for stage in stages)
 
 
+def test_the_first_stage_keeps_the_mask_of_the_embeddings_dropout() -> None:
+    """A byte a value of each micro-batch that has begun: Korthikanti et al. 2022, section 4.3."""
+    work, plain = planned("gpt-175b-frontier")
+    masked = replace(work, practice=replace(work.practice, dropout=True))
+    interleaved = replace(plain, virtual_stages=np.array([2.0]))
+    few = replace(plain, grad_accum_steps=np.array([3.0]))
+    for c, begun in ((plain, 16), (interleaved, 2 * 16 - 1), (few, 3)):
+        first, second = (stage_memory(masked, c, np.array([float(index)])).activations[0] for index in (0, 1))
+        bare = [stage_memory(work, c, np.array([float(index)])).activations[0] for index in (0, 1)]
+        more = (first - bare[0]) - (second - bare[1])
+        assert more == pytest.approx(begun * 2048 * 12288)
+
+
 def test_many_candidates_at_once_are_each_judged_alone() -> None:
     work, one = planned("gpt-175b-frontier")
     other = replace(one, recompute=np.array([0.0]), micro_batch_size=np.array([4.0]))
