@@ -11,6 +11,7 @@ from frontrunner.configs.load import load_run
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Work
 from frontrunner.parallelism.planner.compute import product
+from frontrunner.parallelism.planner.parameters import stage_units
 from frontrunner.parallelism.planner.step_time import MicroBatch, StepTime, step_time
 
 
@@ -121,6 +122,14 @@ def test_quantised_three_level_sharding_beats_zero3_across_nodes() -> None:
         found = timed(*base, f"layout.sharding={{preset: {preset}}}", "training.global_batch_size=384")
         exposed[preset] = float((found.weights + found.gradients)[0])
     assert exposed["three_level"] <= exposed["zeropp"] <= exposed["zero3"]
+
+
+def test_the_optimizer_takes_what_its_memory_traffic_takes() -> None:
+    """Gradients read twice, master and moments read and written, the weights written."""
+    work, c = planned("gpt-22b-frontier")
+    stage = stage_units(work.model, 1, 8)
+    rate = 1638.4e9 * 0.8
+    assert step_time(work, c).optimizer[0] == pytest.approx(stage.numel / 2 * (2 * 4 + 6 * 4 + 2) / rate)
 
 
 def test_measured_computing_takes_the_place_of_the_table() -> None:
