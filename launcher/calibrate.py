@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ def calibrate(
     if not year:
         era(spec, "none")  # says what is missing
     known = load_machine(machine)
+    if output.resolve() == Path(machine).resolve():
+        fix = "write another file, which extends it"
+        raise SpecError([Violation("--output", str(output), "is the machine file that it starts from", fix)])
     measured = _read(runs, known, year)
     if not measured:
         raise SpecError(
@@ -58,8 +62,11 @@ def calibrate(
     for key in keys:
         typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
     for name in own:
-        then = "-" if left_out[name] is None else f"{left_out[name]:+.1%}"
-        typer.echo(f"{name}: speed off by {own[name]:+.1%} before, {then} with this run left out of the fit")
+        error, then = left_out[name], "-"
+        if error is not None:
+            then = f"{math.expm1(error):+.1%}"
+        now = f"{math.expm1(own[name]):+.1%}"
+        typer.echo(f"{name}: speed off by {now} before, {then} with this run left out of the fit")
     typer.echo(f"wrote {output}: use it with machine: {output}")
 
 

@@ -138,7 +138,8 @@ def read(path: Path) -> list[PublishedRun]:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SpecError([Violation("", str(path), f"cannot be read: {reason}", "give a rows file")]) from None
     except yaml.YAMLError as error:
-        raise SpecError([Violation("", str(path), f"is not YAML: {error}", "mend it")]) from None
+        reason = " ".join(str(error).split())
+        raise SpecError([Violation("", str(path), f"is not YAML: {reason}", "mend it")]) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(
             [
