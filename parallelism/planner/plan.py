@@ -117,7 +117,7 @@ class Advice:
 
 
 def advise(now: Judgement, most: int = 3) -> list[Advice]:
-    """The changes of one key that would help most; where it does not fit, those that need least memory."""
+    """The changes of one key that would help most; where it does not fit, the fastest that do."""
     c = now.candidates
     neighbours = [*_neighbours(c), *_regrouped(c), *_resharded(now.work, c)]
     options = [(text, changed) for text, changed in neighbours if _legal(now.work, changed)]
