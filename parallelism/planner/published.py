@@ -233,6 +233,13 @@ def _megatron_deepspeed(row: PublishedRun) -> Practice:
     return MEGATRON_DEEPSPEED_BF16 if row.precision == "bf16" else MEGATRON_DEEPSPEED_FP16_ZERO1
 
 
+def _practice(row: PublishedRun) -> Practice:
+    """The practice of the row's engine, with what the row itself says of it."""
+    practice = replace(practice_of(row), fused_attention=bool(row.flash_attention))
+    kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
+    return replace(practice, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else practice
+
+
 def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
     """Unusable where part of the layout is not published, or it cannot be."""
     keys = ("seq_len", "tp", "pp", "mbs", "gbs", "activation_checkpointing", "flash_attention")
@@ -263,7 +270,7 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
     """What the planner needs of a row; Unusable with the reason where that is not all published."""
     model = model_of(row)
     _check_layout(row, model)
-    practice = practice_of(row)
+    practice = _practice(row)
     devices = row.devices
     tensor, pipeline, micro = (np.array([float(value or 0)]) for value in (row.tp, row.pp, row.mbs))
     data = (devices or 0) / tensor / pipeline
@@ -271,10 +278,6 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
     checkpointing = str(row.activation_checkpointing).split()[0]
     fully = practice.name == FSDP2.name
     one, all_ranks = np.ones(1), data
-    practice = replace(practice, fused_attention=bool(row.flash_attention))
-    kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
-    if kept:
-        practice = replace(practice, kept=(kept.weights, kept.gradients, kept.optimizer))
     candidates = Candidates(
         tensor=tensor,
         sequence_parallel=one * bool(row.sp),

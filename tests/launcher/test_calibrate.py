@@ -73,7 +73,7 @@ def test_one_run_is_enough_but_checks_nothing(tmp_path: Path, capsys: pytest.Cap
     ("machine", "software", "said"),
     [
         ("summit", None, "is neither a machine preset nor a file"),
-        ("workstation", None, "workstation knows none"),
+        ("workstation", None, "nothing is known of what workstation achieves"),
         ("frontier", "1999", "frontier knows 2023, 2025"),
     ],
 )
@@ -95,6 +95,18 @@ def test_the_machine_file_is_not_its_own_base(tmp_path: Path) -> None:
     assert mine.read_text() == text
     calibrate(runs, str(mine), output=tmp_path / "next.yaml")
     assert load_machine(str(tmp_path / "next.yaml")).software["2025"].gemm_factor == pytest.approx(0.65, 0.01)
+
+
+def test_a_constant_at_its_bound_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path / "a")
+    lines = (run / "records.jsonl").read_text().splitlines()
+    slow = [json.loads(line) for line in lines[:-1]]
+    faster = [json.dumps(record | {"step_time_s": record["step_time_s"] / 4}) for record in slow]
+    calibrate([run], "frontier", output=tmp_path / "mine.yaml")
+    assert not capsys.readouterr().err
+    (run / "records.jsonl").write_text("\n".join(faster))
+    calibrate([run], "frontier", output=tmp_path / "mine.yaml")
+    assert "gemm_factor stays at its bound 1.25" in capsys.readouterr().err
 
 
 def test_errors_are_shares_of_the_measured_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
