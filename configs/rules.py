@@ -72,6 +72,12 @@ def _head_dim(f: _Facts) -> Iterator[Violation]:
         yield f.broken("model.num_heads", f"must divide hidden_size {hidden}", fix)
 
 
+def _qkv_bias(f: _Facts) -> Iterator[Violation]:
+    if f("model.linear_bias") and not f("model.qkv_bias"):
+        constraint = "the model's other projections have biases (linear_bias), and then these have them too"
+        yield f.broken("model.qkv_bias", constraint, "leave it out, or set linear_bias to false")
+
+
 def _rotary(f: _Facts) -> Iterator[Violation]:
     rotated = int(f("model.head_dim") * f("model.rotary_fraction"))
     if f("model.position_embedding") == "rotary" and (rotated % 2 or not rotated):
@@ -224,6 +230,7 @@ def _checkpoints(f: _Facts) -> Iterator[Violation]:
 RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
     _heads,
     _head_dim,
+    _qkv_bias,
     _rotary,
     _vocabulary,
     _sources,

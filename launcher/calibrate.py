@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +31,9 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a machine's constants to measured runs and write a machine file."""
-    from frontrunner.configs.load import load_machine, load_run
-    from frontrunner.parallelism.planner.calibrate import constant, fit, log_errors, usable
+    from frontrunner.parallelism.planner.calibrate import at_bounds, constant, fit, log_errors, usable
 
-    spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
-    year = era(spec, software) or max(spec.machine.software, default="")
-    if not year:
-        era(spec, "none")  # says what is missing
-    known = load_machine(machine)
+    known, year = _start(machine, software, output)
     measured = _read(runs, known, year)
     if not measured:
         raise SpecError(
@@ -51,16 +47,46 @@ def calibrate(
     left_out = {name: error for (name, _), error in zip(measured, after, strict=True)}
     output.write_text(_machine_file(machine, output, year, constants, list(own)))
     was = {key: constant(known.software[year], key) for key in keys}
+    for key in at_bounds(constants):
+        typer.echo(
+            f"{key} stays at its bound {constants[key]:.4g}: the rates in {machine} do not suit these runs",
+            err=True,
+        )
     if as_json:
         found = {"outputs": [str(output)], "constants": constants, "before": was}
         typer.echo(json.dumps(found | {"log_error_before": own, "log_error_left_out": left_out}))
         return
     for key in keys:
         typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
-    for name in own:
-        then = "-" if left_out[name] is None else f"{left_out[name]:+.1%}"
-        typer.echo(f"{name}: speed off by {own[name]:+.1%} before, {then} with this run left out of the fit")
+    _show(own, left_out)
     typer.echo(f"wrote {output}: use it with machine: {output}")
+
+
+def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpec, str]:
+    """The machine file to start from and the year of its software to fit; SpecError where there is none."""
+    from frontrunner.configs.load import load_machine, load_run
+
+    spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
+    year = era(spec, software) or max(spec.machine.software, default="")
+    if not year:
+        constraint = f"nothing is known of what {spec.machine.name} achieves, so that there is nothing to fit"
+        fix = "add rates to its machine file, as frontier's has"
+        raise SpecError([Violation("machine.software", None, constraint, fix)])
+    known = load_machine(machine)
+    if output.resolve() == Path(machine).resolve():
+        fix = "write another file, which extends it"
+        raise SpecError([Violation("--output", str(output), "is the machine file that it starts from", fix)])
+    return known, year
+
+
+def _show(own: dict[str, float], left_out: dict[str, float | None]) -> None:
+    """Errors of each run as shares of its speed."""
+    for name, before in own.items():
+        error, then = left_out[name], "-"
+        if error is not None:
+            then = f"{math.expm1(error):+.1%}"
+        now = f"{math.expm1(before):+.1%}"
+        typer.echo(f"{name}: speed off by {now} before, {then} with this run left out of the fit")
 
 
 def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:

@@ -42,12 +42,13 @@ def plan(
     from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
     from frontrunner.parallelism.planner.plan import advise, assumptions, judge
 
+    check_tokens(tokens)
     spec = document.spec
     work = Work.of(spec, era(spec, software))
     judged = judge(work, Candidates.of(spec, layout))
     advice = advise(judged)
     checkpoints = plan_checkpoints(spec)
-    budget = tokens or float(spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
+    budget = float(tokens or spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
     if as_json:
         duration = _duration(judged, budget, layout.world_size)
         answer = judged.as_dict(0) | {
@@ -92,6 +93,14 @@ def era(spec: RunSpec, software: str | None) -> str | None:
     return software
 
 
+def check_tokens(tokens: float | None) -> None:
+    """SpecError unless ``--tokens`` is left out or a number of tokens."""
+    from frontrunner.configs.errors import SpecError, Violation
+
+    if tokens is not None and not 1 <= tokens < float("inf"):
+        raise SpecError([Violation("--tokens", tokens, "must be a number from 1 on", "write it as in 300e9")])
+
+
 def _duration(judged: Judgement, tokens: float, devices: int) -> float | None:
     """Seconds to train on that many tokens."""
     return None if judged.time is None else float(tokens / (judged.tokens_per_s[0] * devices))
@@ -118,7 +127,8 @@ def memory_lines(judged: Judgement) -> list[str]:
 def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: int) -> list[str]:
     """The step's time by part, what it comes to, and the whole training."""
     if judged.time is None or duration is None:
-        return ["step    unknown: the machine file says nothing of what the device achieves"]
+        machine = judged.work.machine.name
+        return [f"step    unknown: {machine}'s machine file has no rates, which a `software` section holds"]
     total = float(judged.time.total[0])
     lines = [f"step    {seconds_text(total)}"]
     for f in fields(judged.time):
@@ -132,10 +142,10 @@ def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: 
     model, hardware = (float(f[0]) for f in (judged.model_flops_per_s(), judged.hardware_flops_per_s()))
     return [
         *lines,
-        f"speed   {judged.tokens_per_s[0]:,.0f} tokens/s a device, {flops_text(model)} model, "
+        f"speed   {judged.tokens_per_s[0]:,.1f} tokens/s a device, {flops_text(model)} model, "
         f"{flops_text(hardware)} hardware{shares}",
         f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
-        f"{duration / 3600 * nodes:,.0f} node-hours",
+        f"{duration / 3600 * nodes:,.1f} node-hours",
     ]
 
 

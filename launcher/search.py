@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frontrunner.launcher.plan import era
+from frontrunner.launcher.plan import check_tokens, era
 from frontrunner.launcher.quantities import bytes_text
 from frontrunner.launcher.search_view import Answer, layout_text, show
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Tokens of a step where no batch is asked for: what the models of Dash et al. and Llama were trained with.
 USUAL_TOKENS = 4 * 2**20
+USUAL_SEQ_LEN = 2048
 
 
 def search(
@@ -29,7 +30,9 @@ def search(
         int | None, typer.Option(min=1, help="Sequences a step (default: about 4 Mi tokens).")
     ] = None,
     software: Annotated[str | None, typer.Option(help="Year of the software.")] = None,
-    seq_len: Annotated[int | None, typer.Option(help="Tokens in a sequence (default: 2048).")] = None,
+    seq_len: Annotated[
+        int | None, typer.Option(help="Tokens in a sequence (default: 2048, or as many as the model has).")
+    ] = None,
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
     scale: Annotated[
@@ -41,6 +44,7 @@ def search(
     from frontrunner.parallelism.planner.candidates import Work
     from frontrunner.parallelism.planner.search import search as judge_all
 
+    check_tokens(tokens)
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
     _needs_rates(spec)
@@ -64,8 +68,13 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
     devices = load_machine(machine).devices_per_node * max(nodes, 1)
     overrides = [f"model={json.dumps(model)}", f"machine={json.dumps(machine)}", f"nodes={nodes}"]
     overrides += ["layout.pipeline=1", "layout.micro_batch_size=1", f"training.global_batch_size={devices}"]
-    overrides += [f"training.seq_len={seq_len}"] if seq_len is not None else []
-    return load_run("gpt-22b-frontier", overrides).spec
+    if seq_len is not None:
+        return load_run("gpt-22b-frontier", [*overrides, f"training.seq_len={seq_len}"]).spec
+    # The least that any model takes, to see how long its sequences may be.
+    shortest = load_run("gpt-22b-frontier", [*overrides, "training.seq_len=1"]).spec
+    longest = min(USUAL_SEQ_LEN, shortest.model.max_position_embeddings)
+    training = shortest.training.model_copy(update={"seq_len": longest})
+    return shortest.model_copy(update={"training": training})
 
 
 def usual_batch(spec: RunSpec) -> int:

@@ -79,9 +79,16 @@ def show(answer: Answer, top: int) -> None:
 def _famous_text(entry: dict[str, Any]) -> str:
     if entry["place"] is None:
         return f"{entry['name']}: not among them (it does not divide, or does not fit)"
-    reasons = ", ".join(f"{part} {loss:.0%}" for part, loss in entry["loses_by"].items())
-    place = f"place {entry['place']} of {entry['of']:,}, {entry['speed_of_best']:.0%} of the best's speed"
-    return f"{entry['name']}: {place}" + (f"; it loses by {reasons}" if reasons else "")
+    place = (
+        f"place {entry['place']:,} of {entry['of']:,} (the first {entry['place'] / entry['of']:.1%}), "
+        f"{entry['speed_of_best']:.0%} of the best's speed"
+    )
+    words = [
+        f"it {verb} by " + ", ".join(f"{part} {share:.0%}" for part, share in entry[key].items())
+        for verb, key in (("loses", "loses_by"), ("wins", "wins_by"))
+        if entry[key]
+    ]
+    return "; ".join([f"{entry['name']}: {place}", *words])
 
 
 def _scaling_text(row: dict[str, Any], kind: str) -> str:
@@ -91,7 +98,7 @@ def _scaling_text(row: dict[str, Any], kind: str) -> str:
     layout = found["layout"]
     cut = layout["sharding"].get("preset") or "own degrees"
     return (
-        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.0f} tokens/s a device, "
+        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.1f} tokens/s a device, "
         f"efficiency {found['efficiency']:.2f} (tp {layout['tensor']}, pp {layout['pipeline']}, "
         f"mbs {layout['micro_batch_size']}, {cut})"
     )

@@ -28,15 +28,20 @@ def validate(
     from frontrunner.configs.load import load_machine, load_run
     from frontrunner.parallelism.planner import published
     from frontrunner.parallelism.planner import validate as planner
-    from frontrunner.parallelism.planner.relative import ratios
+    from frontrunner.parallelism.planner.relative import CONVENTION, PUBLISHED, ratios
 
     path = rows or Path(str(files("frontrunner.configs.published") / "mi250x.yaml"))
     known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
-    found = planner.validate(published.read(path), known.__getitem__)
+    read = published.read(path)
+    for text in (text for row in read for text in row.strangers()):
+        typer.echo(text, err=True)
+    found = planner.validate(read, known.__getitem__)
     model = load_run("gpt-22b-frontier", ["model=gpt-neox-20b", "layout.pipeline=1"]).spec.model
     relative = ratios(model, known["frontier"])
     if as_json:
-        typer.echo(json.dumps(as_dict(found) | {"relative": [asdict(row) for row in relative]}))
+        answer = as_dict(found) | {"relative": [asdict(row) for row in relative]}
+        held = {"relative_published": PUBLISHED, "relative_convention": CONVENTION}
+        typer.echo(json.dumps(answer | held))
     else:
         show(found)
         show_relative(relative)
@@ -50,8 +55,14 @@ def as_dict(found: Validation) -> dict[str, object]:
         "at_rest": _figures(found.at_rest),
         "skipped": [{"id": name, "reason": reason} for name, reason in found.skipped],
         "fitted": found.fitted,
+        "constants_fitted": constants_fitted(found),
         "engines": found.reasons,
     }
+
+
+def constants_fitted(found: Validation) -> int:
+    """How many numbers were fitted; one that machines share counts once."""
+    return len({(key, *rows) for constants in found.fitted.values() for key, rows in constants.items()})
 
 
 def _figures(compared: list[Comparison]) -> dict[str, object]:
@@ -88,7 +99,8 @@ def summary(compared: list[Comparison]) -> dict[str, float | None]:
 def show(found: Validation) -> None:
     from rich.console import Console
 
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    # Reasons hold brackets, which are not markup.
+    console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
     for title, compared, scale, unit in (
         ("speed", found.speed, 1.0, "tokens/s a device"),
         ("memory at the peak", found.memory, 2**30, "GiB"),
@@ -98,6 +110,7 @@ def show(found: Validation) -> None:
             console.print(_table(title, compared, scale, unit))
             for name in ("", *sorted({c.machine for c in compared})):
                 console.print(_summary_text(name, [c for c in compared if name in ("", c.machine)]))
+    console.print(f"constants fitted: {constants_fitted(found)}")
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():
             console.print(f"fitted: {name} {key}, to {', '.join(fitted_rows)}")
@@ -135,12 +148,13 @@ def _summary_text(name: str, compared: list[Comparison]) -> str:
 
 def show_relative(relative: list[Ratios]) -> None:
     """The ratios of Xu et al., and how they depend on the batch that the paper does not give."""
-    from frontrunner.parallelism.planner.relative import PUBLISHED
+    from frontrunner.parallelism.planner.relative import CONVENTION, PUBLISHED
 
     wanted = (
         "published: ZeRO-3 : ZeRO++ : three levels = 1 : {zeropp} : {three_level}, efficiency {efficiency}"
     )
     typer.echo("Xu et al. 2025, a 20B GPT on 384 devices; " + wanted.format(**PUBLISHED))
+    typer.echo(f"  convention, for the paper gives no batch: {CONVENTION}")
     for row in relative:
         typer.echo(
             f"  micro-batch {row.micro_batch_size}: 1 : {row.zeropp:.3f} : {row.three_level:.3f}, efficiency "

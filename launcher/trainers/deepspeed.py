@@ -17,6 +17,13 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     check_deepspeed(spec, layout)
     refusals = Refusals("DeepSpeed")
     check_schedule(refusals, spec, ("cosine", "constant"))
+    refusals.unless(
+        spec.optimizer.warmup_steps > 0 or spec.optimizer.decay == "constant",
+        "optimizer.warmup_steps",
+        spec.optimizer.warmup_steps,
+        "its cosine schedule warms up over a step at least",
+        "use 1 or more",
+    )
     refusals.check()
     return _batch(spec) | {"zero_optimization": partition(spec, layout)} | _numbers(spec) | _optimizer(spec)
 
@@ -61,13 +68,18 @@ def _optimizer(spec: RunSpec) -> dict[str, Any]:
             "params": {
                 "total_num_steps": own.decay_steps or spec.training.steps,
                 "warmup_num_steps": own.warmup_steps,
+                "warmup_type": "linear",
                 "cos_min_ratio": own.min_learning_rate / own.learning_rate,
             },
         }
     elif own.warmup_steps:
         found["scheduler"] = {
             "type": "WarmupLR",
-            "params": {"warmup_max_lr": own.learning_rate, "warmup_num_steps": own.warmup_steps},
+            "params": {
+                "warmup_max_lr": own.learning_rate,
+                "warmup_num_steps": own.warmup_steps,
+                "warmup_type": "linear",
+            },
         }
     return found
 

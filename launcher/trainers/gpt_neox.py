@@ -114,6 +114,7 @@ def _model(spec: RunSpec) -> dict[str, Any]:
         "bias_gelu_fusion": model.activation == "gelu_tanh",
         "use_bias_in_attn_linear": model.qkv_bias,
         "use_bias_in_mlp": model.linear_bias,
+        "init_method_std": model.init_std,
         "hidden_dropout": model.hidden_dropout,
         "attention_dropout": model.attention_dropout,
         "attention_config": [[["flash"], model.num_layers]],
@@ -127,12 +128,14 @@ def _model(spec: RunSpec) -> dict[str, Any]:
 def _training(spec: RunSpec) -> dict[str, Any]:
     training, optimizer = spec.training, spec.optimizer
     params = {"lr": optimizer.learning_rate, "betas": list(optimizer.betas), "eps": optimizer.epsilon}
+    decay_steps = optimizer.decay_steps or training.steps
     found: dict[str, Any] = {
         "optimizer": {"type": "Adam", "params": params},
         "min_lr": optimizer.min_learning_rate,
         "lr_decay_style": optimizer.decay,
-        "lr_decay_iters": optimizer.decay_steps or training.steps,
-        "warmup": optimizer.warmup_steps / training.steps,
+        "lr_decay_iters": decay_steps,
+        # A share of the steps over which it decays.
+        "warmup": optimizer.warmup_steps / decay_steps,
         "weight_decay": optimizer.weight_decay,
         "gradient_clipping": optimizer.clip,
         "train_iters": training.steps,

@@ -72,7 +72,8 @@ def _model(spec: RunSpec) -> Arguments:
         "--max-position-embeddings": model.max_position_embeddings,
         # Megatron-LM pads to a multiple of this times the tensor ranks; so it comes to the model's rows.
         "--make-vocab-size-divisible-by": model.padded_vocab_size // spec.layout.tensor,
-        "--vocab-size": model.vocab_size,
+        # NullTokenizer adds the token that ends a document.
+        "--vocab-size": model.vocab_size - 1,
         "--norm-epsilon": model.norm_epsilon,
         "--init-method-std": model.init_std,
         "--attention-dropout": model.attention_dropout,

@@ -1,4 +1,4 @@
-"""torchtitan's configuration file (torchtitan/config/job_config.py at 000204a)."""
+"""torchtitan's configuration file (torchtitan/config/job_config.py at 6404b93)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero2", "zero3", "hsdp"))
     check_wires(refusals, spec, layout)
     _check(refusals, spec, layout)
+    _check_schedule(refusals, spec)
     refusals.check()
     shard = layout.weights if sharding in ("zero3", "hsdp") else layout.gradients
     return {
@@ -61,7 +62,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
         for name, values in config(spec, layout).items()
     ]
     notes = (
-        "data and tokenizer: set training.dataset and model.hf_assets_path",
+        "data and tokenizer: set training.dataset and model.tokenizer_path",
         "gradients are reduced in float32, torchtitan's only choice",
     )
     return Exported("\n\n".join(sections), notes)
@@ -99,6 +100,17 @@ def _check(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
     )
 
 
+def _check_schedule(refusals: Refusals, spec: RunSpec) -> None:
+    own = spec.optimizer
+    refusals.unless(
+        own.decay_steps in (None, spec.training.steps),
+        "optimizer.decay_steps",
+        own.decay_steps,
+        "its decay ends with the training",
+        f"use {spec.training.steps}, or leave it out",
+    )
+
+
 def _pipeline(spec: RunSpec) -> dict[str, Any]:
     layout = spec.layout
     if layout.pipeline == 1:
@@ -109,6 +121,9 @@ def _pipeline(spec: RunSpec) -> dict[str, Any]:
     }
     pieces = layout.pipeline * layout.virtual_stages
     found["pipeline_parallel_layers_per_stage"] = spec.model.num_layers // pieces
+    # Its default counts the embedding and the output layer as a layer each.
+    for end in ("first", "last"):
+        found[f"pipeline_parallel_{end}_stage_less_layers"] = 0
     return found
 
 
@@ -120,4 +135,4 @@ def _schedule(spec: RunSpec) -> dict[str, Any]:
     return found | {"decay_type": own.decay, "min_lr_factor": own.min_learning_rate / own.learning_rate}
 
 
-TARGET = Target("torchtitan", "torchtitan 000204a", export)
+TARGET = Target("torchtitan", "torchtitan 6404b93", export)

@@ -41,6 +41,12 @@ def attention_scores(work: Work, c: Candidates) -> Array:
     return scores
 
 
+def embedding(work: Work, c: Candidates) -> Array:
+    """What the first stage keeps of an embedding: its dropout mask (section 4.3 of the paper)."""
+    cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
+    return work.tokens(c) * work.model.hidden_size / cut * work.practice.dropout
+
+
 def kept_per_layer(work: Work, c: Candidates) -> Array:
     """What one layer keeps of one micro-batch from its forward to its backward."""
     interior = layer_interior(work, c)

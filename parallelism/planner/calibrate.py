@@ -80,6 +80,11 @@ def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict
     return _named(keys, values)
 
 
+def at_bounds(constants: Mapping[str, float]) -> list[str]:
+    """Those that the bounds kept from what the runs say."""
+    return [key for key, value in constants.items() if np.any(np.isclose(value, BOUNDS[key], rtol=1e-6))]
+
+
 def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:
     return {key: float(np.exp(value)) for key, value in zip(keys, logarithms, strict=True)}
 

@@ -76,6 +76,9 @@ def stage_memory(work: Work, c: Candidates, index: Array) -> Memory:
     weights, gradients, optimizer = _states(work, c, stage)
     micro_batches = in_flight(c, index)
     kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(work, c)
+    # Interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
+    begun = np.minimum(np.where(c.virtual_stages > 1, 2 * c.pipeline - 1, c.pipeline), c.grad_accum_steps)
+    kept = kept + np.where(stage.first, begun * activations.embedding(work, c), 0.0)
     inside = activations.recomputed_layer(work, c)
     head = np.where(stage.last, activations.logits(work, c), 0.0)
     activation_bytes = kept + np.maximum(inside, head)

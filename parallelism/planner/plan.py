@@ -85,7 +85,7 @@ def judge(work: Work, candidates: Candidates) -> Judgement:
 
 def assumptions(work: Work) -> list[str]:
     """What a prediction rests on, in sentences."""
-    practice, device = work.practice, work.machine.device
+    practice = work.practice
     said = [f"engine: {practice.reason}"]
     if practice.fused_attention:
         said.append("attention is fused (flash): scores are never stored")
@@ -96,7 +96,7 @@ def assumptions(work: Work) -> list[str]:
     if work.software is None:
         return [
             *said,
-            f"no step time: the machine file says nothing of what {device.name} achieves",
+            f"no step time: {work.machine.name}'s machine file has no `software` section with measured rates",
         ]
     era = next(year for year, known in work.machine.software.items() if known is work.software)
     fitted = ", ".join(f"{key} to {len(rows)} runs" for key, rows in work.software.fitted.items())
@@ -117,7 +117,7 @@ class Advice:
 
 
 def advise(now: Judgement, most: int = 3) -> list[Advice]:
-    """The changes of one key that would help most; where it does not fit, those that need least memory."""
+    """The changes of one key that would help most; where it does not fit, the fastest that do."""
     c = now.candidates
     neighbours = [*_neighbours(c), *_regrouped(c), *_resharded(now.work, c)]
     options = [(text, changed) for text, changed in neighbours if _legal(now.work, changed)]

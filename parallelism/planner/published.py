@@ -6,17 +6,19 @@ share of the work is small.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec
+from frontrunner.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from frontrunner.parallelism.planner.candidates import PRECISION_BYTES, RECOMPUTE, Candidates, Work
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.practice import (
@@ -32,50 +34,82 @@ from frontrunner.parallelism.planner.practice import (
 USUAL_VOCABULARY = 50304
 
 
-class PublishedModel(BaseModel):
+#: Keys of a row that only its readers use.
+UNUSED = ("gpu", "model_tflops_per_gcd")
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class PublishedModel(_Row):
     """The shape of a published model, None where the source does not give it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    layers: int | None
-    hidden: int | None
-    heads: int | None
-    kv_heads: int | None
-    vocab: int | None
-    ffn: int | None
+    layers: PositiveInt | None
+    hidden: PositiveInt | None
+    heads: PositiveInt | None
+    kv_heads: PositiveInt | None
+    vocab: PositiveInt | None
+    ffn: PositiveInt | None
 
 
-class PublishedRun(BaseModel):
+class BytesPerParameter(_Row):
+    """What an engine keeps of a parameter, before the data-parallel ranks divide it, and why."""
+
+    weights: NonNegativeFloat
+    gradients: NonNegativeFloat
+    optimizer: NonNegativeFloat
+    reason: str
+
+
+class LoggedMemory(_Row):
+    """MiB [allocated, max allocated, reserved] after a step, by pipeline stage."""
+
+    per_stage_allocated_maxalloc_reserved: dict[
+        Annotated[str, StringConstraints(pattern=r"^stage\d+$")],
+        Annotated[list[PositiveFloat | None], Field(min_length=2, max_length=3)],
+    ] = Field(default_factory=dict)
+    bytes_per_parameter: BytesPerParameter | None = None
+
+
+class PublishedRun(_Row):
     """One published run; every key must be there, None says that the source does not give it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     source_url: str
     machine: str
     model: PublishedModel
-    seq_len: int | None
-    tp: int | None
-    pp: int | None
-    dp: int | None
+    seq_len: PositiveInt | None
+    tp: PositiveInt | None
+    pp: PositiveInt | None
+    dp: PositiveInt | None
     sp: bool | None
-    mbs: int | None
-    gbs: int | None
+    mbs: PositiveInt | None
+    gbs: PositiveInt | None
     zero: str | int | None
     activation_checkpointing: str | None
     flash_attention: bool | None
     precision: str | None
-    gcds: int | None
-    tflops_per_gcd: float | None
+    gcds: PositiveInt | None
+    tflops_per_gcd: PositiveFloat | None
     tflops_convention: str | None
-    tokens_per_s_per_gcd: float | None
-    step_time_s: float | None
-    memory_mib: dict[str, Any] | None
+    tokens_per_s_per_gcd: PositiveFloat | None
+    step_time_s: PositiveFloat | None
+    memory_mib: LoggedMemory | None
     software: str
-    vpp: int | None = None
+    vpp: PositiveInt | None = None
     confidence: str = "verified"
     usable_for: str = "speed"
-    notes: str = Field(default="", exclude=True)
+    notes: str = ""
+
+    def strangers(self) -> list[str]:
+        """What is said of each key that means nothing here."""
+        known = [*type(self).model_fields, *UNUSED]
+        found = []
+        for key in sorted(set(self.model_extra or {}) - set(known)):
+            near = difflib.get_close_matches(key, known, 1)
+            found.append(f"{self.id}: {key} is not used" + (f"; did you mean {near[0]}?" if near else ""))
+        return found
 
     @property
     def devices(self) -> int | None:
@@ -104,7 +138,8 @@ def read(path: Path) -> list[PublishedRun]:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SpecError([Violation("", str(path), f"cannot be read: {reason}", "give a rows file")]) from None
     except yaml.YAMLError as error:
-        raise SpecError([Violation("", str(path), f"is not YAML: {error}", "mend it")]) from None
+        reason = " ".join(str(error).split())
+        raise SpecError([Violation("", str(path), f"is not YAML: {reason}", "mend it")]) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(
             [
@@ -116,7 +151,14 @@ def read(path: Path) -> list[PublishedRun]:
                 )
             ]
         )
-    return [_row(path, index, row) for index, row in enumerate(rows)]
+    found = [_row(path, index, row) for index, row in enumerate(rows)]
+    names = [row.id for row in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not found:
+        what = f"names {', '.join(twice)} twice" if twice else "holds no rows"
+        fix = "give each row an id of its own" if twice else "give a rows file"
+        raise SpecError([Violation("", str(path), what, fix)])
+    return found
 
 
 def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
@@ -129,7 +171,9 @@ def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
                 Violation(
                     f"{name}.{'.'.join(str(part) for part in found['loc'])}",
                     None if found["type"] == "missing" else found["input"],
-                    "is missing" if found["type"] == "missing" else found["msg"],
+                    "is missing"
+                    if found["type"] == "missing"
+                    else re.sub("^(Input|String|List) should", "must", found["msg"]),
                     "write null where the source does not give it"
                     if found["type"] == "missing"
                     else "correct the value",
@@ -145,6 +189,11 @@ def model_of(row: PublishedRun) -> ModelSpec:
     shape = row.model
     if not (shape.layers and shape.hidden and shape.heads and shape.ffn):
         raise Unusable("the model's shape is not published")
+    if shape.hidden % shape.heads or shape.heads % (shape.kv_heads or shape.heads):
+        raise Unusable(
+            f"its heads do not come out even: hidden {shape.hidden}, {shape.heads} heads, "
+            f"{shape.kv_heads or shape.heads} of keys"
+        )
     llama = "llama" in row.id or shape.ffn != 4 * shape.hidden
     vocabulary = shape.vocab or USUAL_VOCABULARY
     return ModelSpec(
@@ -184,30 +233,51 @@ def _megatron_deepspeed(row: PublishedRun) -> Practice:
     return MEGATRON_DEEPSPEED_BF16 if row.precision == "bf16" else MEGATRON_DEEPSPEED_FP16_ZERO1
 
 
-def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
-    """What the planner needs of a row; Unusable with the reason where that is not all published."""
-    model, practice = model_of(row), practice_of(row)
-    devices = row.devices
-    given = {
-        "seq_len": row.seq_len,
-        "tp": row.tp,
-        "pp": row.pp,
-        "mbs": row.mbs,
-        "gbs": row.gbs,
-        "gcds": devices,
-    }
-    missing = [key for key, value in given.items() if not value]
+def _practice(row: PublishedRun) -> Practice:
+    """The practice of the row's engine, with what the row itself says of it."""
+    practice = replace(practice_of(row), fused_attention=bool(row.flash_attention))
+    kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
+    return replace(practice, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else practice
+
+
+def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
+    """Unusable where part of the layout is not published, or it cannot be."""
+    keys = ("seq_len", "tp", "pp", "mbs", "gbs", "activation_checkpointing", "flash_attention")
+    given = {key: getattr(row, key) for key in keys} | {"gcds": row.devices}
+    missing = [key for key, value in given.items() if value is None]
     if missing:
         raise Unusable(f"its layout is incomplete: {', '.join(missing)} not published")
+    tensor, pipeline, micro, devices = row.tp or 1, row.pp or 1, row.mbs or 1, row.devices or 1
+    if devices % (tensor * pipeline):
+        raise Unusable(f"gcds {devices} is not a multiple of tp {tensor} x pp {pipeline}")
+    data = devices // (tensor * pipeline)
+    if row.dp and row.dp != data:
+        raise Unusable(f"dp {row.dp} is not gcds {devices} / (tp {tensor} x pp {pipeline}) = {data}")
+    if (row.gbs or 0) % (data * micro):
+        raise Unusable(f"gbs {row.gbs} is not a multiple of dp {data} x mbs {micro}")
+    if model.num_heads % tensor or pipeline * (row.vpp or 1) > model.num_layers:
+        raise Unusable(
+            f"tp {tensor} and pp {pipeline} do not cut {model.num_heads} heads and {model.num_layers} layers"
+        )
+    words = str(row.activation_checkpointing).split()
+    if not words or words[0] not in RECOMPUTE:
+        raise Unusable(
+            f"activation_checkpointing {row.activation_checkpointing!r} is none of {', '.join(RECOMPUTE)}"
+        )
+
+
+def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
+    """What the planner needs of a row; Unusable with the reason where that is not all published."""
+    model = model_of(row)
+    _check_layout(row, model)
+    practice = _practice(row)
+    devices = row.devices
     tensor, pipeline, micro = (np.array([float(value or 0)]) for value in (row.tp, row.pp, row.mbs))
     data = (devices or 0) / tensor / pipeline
     accumulation = (row.gbs or 0) / (data * micro)
-    if accumulation[0] < 1 or accumulation[0] % 1:
-        raise Unusable(f"gbs {row.gbs} is not a multiple of dp {data[0]:g} x mbs {row.mbs}")
-    checkpointing = str(row.activation_checkpointing or "none").split()[0]
+    checkpointing = str(row.activation_checkpointing).split()[0]
     fully = practice.name == FSDP2.name
     one, all_ranks = np.ones(1), data
-    practice = replace(practice, fused_attention=bool(row.flash_attention))
     candidates = Candidates(
         tensor=tensor,
         sequence_parallel=one * bool(row.sp),
@@ -216,7 +286,7 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
         data=data,
         micro_batch_size=micro,
         grad_accum_steps=accumulation,
-        recompute=one * RECOMPUTE.index(checkpointing if checkpointing in RECOMPUTE else "none"),
+        recompute=one * RECOMPUTE.index(checkpointing),
         weights=all_ranks if fully else one,
         gradients=all_ranks if fully or practice.whole_gradients else one,
         optimizer=all_ranks,

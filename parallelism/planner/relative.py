@@ -21,6 +21,10 @@ from frontrunner.parallelism.planner.traffic import wire_bytes
 
 PUBLISHED = {"zeropp": 1.405, "three_level": 2.398, "efficiency": 0.94}
 COMPARED: tuple[Preset, ...] = ("zero3", "zeropp", "three_level")
+CONVENTION = (
+    "GPT-NeoX-20B's shape, sequences of 2,048 tokens, one sequence a device and step, full recomputation, "
+    "software of 2023"
+)
 MICRO_BATCHES = (1, 2, 4, 8)
 NODES = 48
 ERA = "2023"

@@ -125,7 +125,8 @@ def space(work: Work, nodes: int, global_batch_size: int, precision: Precision =
     accumulation = global_batch_size // np.maximum(sequences, 1)
     keep &= (grids[3] == 1) | (accumulation % grids[2] == 0)
     degrees, even = _degrees(grids[6], grids[0], data, machine.devices_per_package, machine.devices_per_node)
-    keep &= even
+    # A format of its own for the network is for gradients that cross it after the micro-batches.
+    keep &= even & ((grids[7] < 2) | (degrees["gradients"] < data))
     grids = [grid[keep] for grid in grids]
     own = {name: grid.astype(float) for name, grid in zip(names, grids, strict=False)}
     triple, wires = grids[6], grids[7]

@@ -74,7 +74,8 @@ def step_time(
     m = c.grad_accum_steps
     sent = fabric.message(work.tokens(c) * work.model.hidden_size * work.compute_bytes / c.tensor)
     sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
-    bubble = (stages - slowest.total + (c.pipeline - 1) * sent / c.virtual_stages) / c.virtual_stages
+    # Virtual stages shorten what the others wait for, but not the messages in between.
+    bubble = (stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages
     stage = stage_parameters(work, c, np.zeros(len(c)))
     weights, gradients, update = data_parallel(work, c, stage, slowest, fabric)
     if optimizer_s is None:

@@ -112,12 +112,12 @@ def source_of(row: PublishedRun) -> str:
 
 
 def _compare_memory(row: PublishedRun, work: Work, candidates: Candidates, found: Validation) -> None:
-    stages = (row.memory_mib or {}).get("per_stage_allocated_maxalloc_reserved") or {}
+    stages = row.memory_mib.per_stage_allocated_maxalloc_reserved if row.memory_mib else {}
+    indices = {name: int(name.removeprefix("stage")) for name in stages}
+    if any(index >= candidates.pipeline[0] for index in indices.values()):
+        raise Unusable(f"it logs memory of stage {max(indices.values())}, but has pp {row.pp}")
     for name, logged in stages.items():
-        index = re.fullmatch(r"stage(\d+)", str(name))
-        if not index or not isinstance(logged, list) or len(logged) < 2:
-            raise Unusable(f"its memory of {name} is not [allocated, max allocated, reserved] of a stage")
-        need = stage_memory(work, candidates, np.array([float(index.group(1))]))
+        need = stage_memory(work, candidates, np.array([float(indices[name])]))
         label = f"{row.id} {name}"
         for figures, value, predicted in (
             (found.at_rest, logged[0], need.at_rest),

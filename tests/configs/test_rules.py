@@ -12,6 +12,7 @@ BIG = "gpt-22b-frontier"  # 48 layers; pipeline 8, batch 640, 16 devices of 2 no
 LLAMA = "llama-2-7b-lumi"  # 32 layers; tensor 2 with sequence parallelism, sequences of 4096
 
 BROKEN = [
+    (TINY, ["model.qkv_bias=false"], "model.qkv_bias", "have biases (linear_bias)", "leave it out"),
     (
         TINY,
         ["checkpoint.every_minutes=auto"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_one_run_is_enough_but_checks_nothing(tmp_path: Path, capsys: pytest.Cap
     ("machine", "software", "said"),
     [
         ("summit", None, "is neither a machine preset nor a file"),
-        ("workstation", None, "workstation knows none"),
+        ("workstation", None, "nothing is known of what workstation achieves"),
         ("frontier", "1999", "frontier knows 2023, 2025"),
     ],
 )
@@ -82,6 +83,38 @@ def test_a_machine_that_cannot_be_fitted(
     with pytest.raises(SpecError, match=said):
         calibrate([trained(tmp_path / "a")], machine, software, tmp_path / "mine.yaml")
     assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_the_machine_file_is_not_its_own_base(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    runs = [trained(tmp_path / "a")]
+    calibrate(runs, "frontier", output=mine)
+    text = mine.read_text()
+    with pytest.raises(SpecError, match="is the machine file that it starts from"):
+        calibrate(runs, str(mine), output=mine)
+    assert mine.read_text() == text
+    calibrate(runs, str(mine), output=tmp_path / "next.yaml")
+    assert load_machine(str(tmp_path / "next.yaml")).software["2025"].gemm_factor == pytest.approx(0.65, 0.01)
+
+
+def test_a_constant_at_its_bound_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path / "a")
+    lines = (run / "records.jsonl").read_text().splitlines()
+    slow = [json.loads(line) for line in lines[:-1]]
+    faster = [json.dumps(record | {"step_time_s": record["step_time_s"] / 4}) for record in slow]
+    calibrate([run], "frontier", output=tmp_path / "mine.yaml")
+    assert not capsys.readouterr().err
+    (run / "records.jsonl").write_text("\n".join(faster))
+    calibrate([run], "frontier", output=tmp_path / "mine.yaml")
+    assert "gemm_factor stays at its bound 1.25" in capsys.readouterr().err
+
+
+def test_errors_are_shares_of_the_measured_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calibrate([trained(tmp_path / "a")], "frontier", output=tmp_path / "mine.yaml", as_json=True)
+    (error,) = json.loads(capsys.readouterr().out)["log_error_before"].values()
+    calibrate([tmp_path / "a"], "frontier", output=tmp_path / "mine.yaml")
+    assert f"speed off by {math.exp(error) - 1:+.1%} before" in capsys.readouterr().out
+    assert f"{math.exp(error) - 1:.1%}" != f"{error:.1%}"
 
 
 def test_folders_that_hold_no_steps(tmp_path: Path) -> None:

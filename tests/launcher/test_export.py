@@ -32,7 +32,7 @@ def test_megatron_gets_every_argument(capsys: pytest.CaptureFixture[str]) -> Non
         "--kv-channels 128",
         "--max-position-embeddings 2048",
         "--make-vocab-size-divisible-by 12672",
-        "--vocab-size 50257",
+        "--vocab-size 50256",
         "--norm-epsilon 1e-05",
         "--init-method-std 0.02",
         "--attention-dropout 0.0",
@@ -68,11 +68,26 @@ def test_megatron_gets_every_argument(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
-def test_megatron_pads_the_vocabulary_to_the_models_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    for tensor in (1, 2, 8):
-        text = exported(capsys, "megatron", "gpt-175b-frontier", f"layout.tensor={tensor}", "nodes=32")
-        divisor = int(text.split("--make-vocab-size-divisible-by ")[1].split()[0]) * tensor
-        assert -(-50257 // divisor) * divisor == 50688
+@pytest.mark.parametrize(
+    ("run", "overrides", "rows"),
+    [
+        ("gpt-175b-frontier", ["layout.tensor=1", "nodes=32"], 50688),
+        ("gpt-175b-frontier", ["layout.tensor=8", "nodes=32"], 50688),
+        # Without a spare row: one token more would double them.
+        ("llama-2-7b-lumi", [], 32000),
+    ],
+)
+def test_megatron_pads_the_vocabulary_to_the_models_rows(
+    capsys: pytest.CaptureFixture[str], run: str, overrides: list[str], rows: int
+) -> None:
+    text = exported(capsys, "megatron", run, *overrides)
+
+    def value(option: str) -> int:
+        return int(text.split(f"{option} ")[1].split()[0])
+
+    divisor = value("--make-vocab-size-divisible-by") * value("--tensor-model-parallel-size")
+    tokens = value("--vocab-size") + 1  # NullTokenizer's own
+    assert -(-tokens // divisor) * divisor == rows
 
 
 def test_megatron_and_llama(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +137,28 @@ def test_deepspeed_reads_its_file(
     assert set(found["zero_optimization"]) <= set(DeepSpeedZeroConfig.model_fields)
 
 
+@pytest.mark.parametrize(("decay", "name"), [("cosine", "WarmupCosineLR"), ("constant", "WarmupLR")])
+def test_deepspeed_warms_up_as_we_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, decay: str, name: str
+) -> None:
+    """Its own schedule gives our learning rates, of which the default would be those of a logarithm."""
+    overrides = ("layout.pipeline=1", "training.steps=30", f"optimizer.decay={decay}")
+    found = json.loads(exported(capsys, "deepspeed", "gpt-22b-frontier", *overrides))["scheduler"]
+    assert found["type"] == name
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    schedules = pytest.importorskip("deepspeed.runtime.lr_schedules")
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=6e-5)
+    schedule = getattr(schedules, name)(optimizer, **found["params"])
+    rates = []
+    for _ in range(30):
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    half = rates.index(min(rates[:10], key=lambda rate: abs(rate - 3e-5)))
+    assert 4 <= half <= 6
+    assert max(rates) == pytest.approx(6e-5, rel=0.02)
+
+
 def test_gpt_neox(capsys: pytest.CaptureFixture[str]) -> None:
     found = yaml.safe_load(exported(capsys, "gpt-neox", "gpt-175b-frontier"))
     assert found["pipe_parallel_size"] == 16
@@ -130,6 +167,9 @@ def test_gpt_neox(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["checkpoint_activations"] is True
     assert found["fp16"] == {"enabled": True, "loss_scale": 0}
     assert found["warmup"] == 0.1
+    assert found["init_method_std"] == 0.02
+    longer = exported(capsys, "gpt-neox", "gpt-175b-frontier", "optimizer.decay_steps=200")
+    assert yaml.safe_load(longer)["warmup"] * yaml.safe_load(longer)["lr_decay_iters"] == 10
     llama = yaml.safe_load(exported(capsys, "gpt-neox", *LLAMA))
     assert int(llama["intermediate_size"] * 2 / 3) == 2 * 14336  # as GPT-NeoX works out a gated MLP
     assert llama["norm"] == "rmsnorm"
@@ -145,6 +185,15 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
     assert parallel["tensor_parallel_degree"] == 2
     assert found["training"]["seq_len"] == 4096
     assert found["lr_scheduler"]["decay_type"] == "cosine"
+
+
+def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    zero = ("layout.sharding.preset=zero2", "layout.pipeline=2", "layout.virtual_stages=2")
+    parallel = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, *zero))["parallelism"]
+    ends = sum(parallel[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))
+    # As torchtitan counts: all that is to be cut over the layers of a virtual stage.
+    assert -(-(32 + ends) // parallel["pipeline_parallel_layers_per_stage"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -163,6 +212,7 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
             "hpZ groups",
         ),
         ("deepspeed", ["layout.sharding.preset=zero2"], "pipeline", "do not combine"),
+        ("deepspeed", ["optimizer.warmup_steps=0"], "warmup_steps", "a step at least"),
         ("deepspeed", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
         ("megatron", ["layout.sharding.preset=three_level"], "preset", "no sharding of weights"),
         (
@@ -184,6 +234,7 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
         ("gpt-neox", ["layout.sharding.preset=hsdp"], "preset", "no sharding of weights"),
         ("torchtitan", ["layout.sharding.preset=zero3"], "model", "Llama 3"),
         ("torchtitan", ["layout.sharding.preset=zero1"], "preset", "no sharding of weights"),
+        ("torchtitan", ["optimizer.decay_steps=200"], "decay_steps", "ends with the training"),
         ("megatron-lm", [], "--to", "is not a trainer"),
     ],
 )

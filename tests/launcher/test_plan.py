@@ -70,6 +70,9 @@ def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         ({"nodes": 10_000}, "nodes"),
         ({"machine": "summit"}, "is neither a machine preset nor a file"),
         ({"software": "1999"}, "frontier knows 2023, 2025"),
+        ({"tokens": 0}, "--tokens = 0: must be a number from 1 on"),
+        ({"tokens": float("nan")}, "--tokens = NaN"),
+        ({"tokens": float("inf")}, "--tokens = Infinity"),
     ],
 )
 def test_a_plan_that_cannot_be(arguments: dict[str, Any], said: str) -> None:
@@ -90,12 +93,18 @@ def test_a_search_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["scaling"][0]["weak"]["efficiency"] == 1
 
 
+def test_a_search_of_a_model_with_short_sequences(capsys: pytest.CaptureFixture[str]) -> None:
+    search("gpt-tiny", top=1)
+    assert "sequences of 256 tokens a step" in capsys.readouterr().out
+
+
 def test_a_search_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     search("gpt-175b", nodes=16, global_batch_size=640, tokens=3e11, scale="16,128")
     out = capsys.readouterr().out
     assert "gpt-175b-frontier: place" in out
     assert "it loses by" in out
     assert "strong scaling, 128 nodes" in out
+    assert "; it wins by " in out
     assert "node-hours" in out
 
 
@@ -110,6 +119,8 @@ def test_a_search_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         ({"model": "gpt-1.4b", "machine": "workstation"}, "nothing is known of what workstation achieves"),
         ({"model": "gpt-22b", "nodes": 2, "software": "1999"}, "frontier knows 2023, 2025"),
         ({"model": "gpt-22b", "scale": "4,x"}, "numbers of nodes"),
+        ({"model": "gpt-22b", "tokens": -1}, "--tokens = -1"),
+        ({"model": "gpt-22b", "seq_len": 4096}, "max_position_embeddings 2048"),
     ],
 )
 def test_a_search_that_cannot_be(arguments: dict[str, Any], said: str) -> None:
@@ -124,6 +135,8 @@ def test_a_validation_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert found[figure].keys() >= {"mean_abs_error_pct", "max_abs_error_pct", "rows"}
         assert found[figure]["rows"][0].keys() >= {"id", "published", "predicted", "error_pct"}
     assert found["skipped"][0].keys() == {"id", "reason"}
+    # As many as README says, with the ring's latency.
+    assert found["constants_fitted"] == 6
 
 
 def test_a_validation_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +144,9 @@ def test_a_validation_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "all: mean" in out
     assert "each source left out of the fit" in out
+    assert "constants fitted: 6" in out
     assert "fitted: frontier 2023 gemm_factor" in out
+    assert "convention, for the paper gives no batch: " in out
 
 
 def test_wrong_rows_are_a_wrong_request(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from frontrunner.configs.load import load_run
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.activations import kept_per_layer
 from frontrunner.parallelism.planner.candidates import Candidates, Work
 from frontrunner.parallelism.planner.memory import in_flight, memory, stage_memory, stage_parameters
 from frontrunner.parallelism.planner.parameters import stage_units
@@ -96,6 +97,61 @@ def test_the_first_stage_has_most_in_flight_and_the_last_the_logits() -> None:
     assert activations[:15] == sorted(activations[:15], reverse=True)
     assert activations[15] > activations[14] - (activations[13] - activations[14])
     assert memory(work, c).peak[0] == max(float(stage.peak[0]) for stage in stages)
+
+
+def test_the_first_stage_keeps_the_mask_of_the_embeddings_dropout() -> None:
+    """A byte a value of each micro-batch that has begun: Korthikanti et al. 2022, section 4.3."""
+    work, plain = planned("gpt-175b-frontier")
+    masked = replace(work, practice=replace(work.practice, dropout=True))
+    interleaved = replace(plain, virtual_stages=np.array([2.0]))
+    few = replace(plain, grad_accum_steps=np.array([3.0]))
+    for c, begun in ((plain, 16), (interleaved, 2 * 16 - 1), (few, 3)):
+        first, second = (stage_memory(masked, c, np.array([float(index)])).activations[0] for index in (0, 1))
+        bare = [stage_memory(work, c, np.array([float(index)])).activations[0] for index in (0, 1)]
+        more = (first - bare[0]) - (second - bare[1])
+        assert more == pytest.approx(begun * 2048 * 12288)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sequence", "recompute", "hidden_bytes", "scores"),
+    [
+        (1, 0, 0, 34, 5),
+        (4, 0, 0, 10 + 24 / 4, 5 / 4),
+        (4, 1, 0, 34 / 4, 5 / 4),
+        (4, 1, 1, 34 / 4, 0),
+        (4, 0, 2, 2, 0),
+        (4, 1, 2, 2 / 4, 0),
+    ],
+)
+def test_a_layer_keeps_what_korthikanti_et_al_count(
+    tensor: int, sequence: int, recompute: int, hidden_bytes: float, scores: float
+) -> None:
+    """Equations 1 to 6: bytes of s b h, and of a s^2 b."""
+    work, c = planned("gpt-175b-frontier")
+    work = replace(work, practice=replace(work.practice, dropout=True, fused_attention=False))
+    values = {"tensor": tensor, "sequence_parallel": sequence, "recompute": recompute}
+    cut = replace(c, **{key: np.array([float(value)]) for key, value in values.items()})
+    expected = 2048 * 12288 * hidden_bytes + 96 * 2048**2 * scores
+    assert kept_per_layer(work, cut)[0] == pytest.approx(expected)
+
+
+def test_gathered_weights_are_two_units_and_their_messages() -> None:
+    cut = ("gpt-22b-frontier", "layout.pipeline=1", "layout.sharding={preset: hsdp}")
+    work, c = planned(*cut)
+    whole = replace(c, weights=np.ones(1), secondary=np.ones(1))
+    unit = float(stage_units(work.model).embedding)
+    layer = (stage_units(work.model).layers - 2 * 6144 - 2048 * 6144) / 48
+    more = memory(work, c).buffers[0] - memory(work, whole).buffers[0]
+    assert more == pytest.approx(2 * 2 * max(unit, layer), rel=0.05)
+    quantised = replace(c, weight_wire=np.array([1.0]))
+    assert memory(work, quantised).buffers[0] - memory(work, c).buffers[0] == pytest.approx(more / 4)
+
+
+def test_each_group_of_ranks_has_buffers() -> None:
+    work, c = planned("gpt-175b-frontier")
+    bare = replace(work, practice=replace(work.practice, communicator_bytes=0.0))
+    # Tensor, stages, and the optimizer over all data-parallel ranks.
+    assert memory(work, c).residual[0] - memory(bare, c).residual[0] == 3 * 256 * 2**20
 
 
 def test_many_candidates_at_once_are_each_judged_alone() -> None:

@@ -11,6 +11,7 @@ from frontrunner.configs.load import load_run
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Work
 from frontrunner.parallelism.planner.compute import product
+from frontrunner.parallelism.planner.parameters import stage_units
 from frontrunner.parallelism.planner.step_time import MicroBatch, StepTime, step_time
 
 
@@ -56,6 +57,18 @@ def test_the_bubble_is_stages_over_micro_batches(batch: int, accumulation: int) 
     assert plain.bubble[0] / working[0] == pytest.approx(15 / accumulation, rel=0.05)
     interleaved = timed("gpt-175b-frontier", f"training.global_batch_size={batch}", "layout.virtual_stages=2")
     assert interleaved.bubble[0] == pytest.approx(plain.bubble[0] / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("virtual", [1, 2, 3])
+def test_virtual_stages_do_not_shorten_messages(virtual: int) -> None:
+    """A pipeline fills and drains in p - 1 pieces of a stage, each with a message both ways."""
+    work, c = planned("gpt-175b-frontier", f"layout.virtual_stages={virtual}")
+    assert work.software
+    rings = work.software.rings.model_copy(update={"point_to_point": 1e9})
+    slower = replace(work, software=work.software.model_copy(update={"rings": rings}))
+    now, then = step_time(work, c), step_time(slower, c)
+    one = (then.pipeline - now.pipeline) / c.grad_accum_steps / virtual
+    assert then.bubble - now.bubble == pytest.approx(15 * one)
 
 
 def test_tensor_ranks_beyond_the_package_cost() -> None:
@@ -109,6 +122,14 @@ def test_quantised_three_level_sharding_beats_zero3_across_nodes() -> None:
         found = timed(*base, f"layout.sharding={{preset: {preset}}}", "training.global_batch_size=384")
         exposed[preset] = float((found.weights + found.gradients)[0])
     assert exposed["three_level"] <= exposed["zeropp"] <= exposed["zero3"]
+
+
+def test_the_optimizer_takes_what_its_memory_traffic_takes() -> None:
+    """Gradients read twice, master and moments read and written, the weights written."""
+    work, c = planned("gpt-22b-frontier")
+    stage = stage_units(work.model, 1, 8)
+    rate = 1638.4e9 * 0.8
+    assert step_time(work, c).optimizer[0] == pytest.approx(stage.numel / 2 * (2 * 4 + 6 * 4 + 2) / rate)
 
 
 def test_measured_computing_takes_the_place_of_the_table() -> None:
