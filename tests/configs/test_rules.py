@@ -20,7 +20,13 @@ BROKEN = [
         "does not say how often its nodes fail",
         "give minutes",
     ),
-    (TINY, ["checkpoint.keep_every=4"], "checkpoint.keep_every", "keeps nothing", "set every_steps"),
+    (
+        TINY,
+        ["checkpoint.every_steps=null", "checkpoint.keep_every=4"],
+        "checkpoint.keep_every",
+        "keeps nothing",
+        "set every_steps",
+    ),
     (
         TINY,
         ["checkpoint.every_steps=3", "checkpoint.keep_every=4"],

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,8 +44,8 @@ def write_weights(run_dir: Path, model: ModelSpec, parameters: Iterable[tuple[st
             crc32 = zlib.crc32(content, crc32)
         file.flush()
         os.fsync(file.fileno())
-    state = {"samples": 0, "updates": 0, "loss_scale": 1.0, "good_steps": 0, "bad_steps": 0}
-    state |= {"first_validation_loss": None}
+    state: dict[str, Any] = {"samples": 0, "updates": 0, "loss_scale": 1.0, "good_steps": 0, "bad_steps": 0}
+    state["first_validation_loss"] = None
     written = (File("rank-0.bin", position, crc32),)
     files.write_manifest(
         folder, Manifest(0, {"model": model.model_dump(mode="json")}, state, written, tensors)
