@@ -16,6 +16,8 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_va
 
 from frontrunner.configs.engines import Engine
 from frontrunner.configs.sharding import Precision, ShardingSpec
+from frontrunner.configs.site import SiteSpec
+from frontrunner.configs.slurm import SlurmSpec
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.types import (
     LARGEST,
@@ -152,6 +154,8 @@ class MachineSpec(Frozen):
     links: LinksSpec
     software: dict[str, SoftwareSpec] = Field(default_factory=dict)
     """What devices and links achieve, by the year of the software; the planner takes the newest."""
+    site: SiteSpec = Field(default_factory=SiteSpec)
+    """What its Slurm allows and its nodes need."""
     sources: Sources
     """Where the facts come from, by key (dotted below this machine)."""
 
@@ -256,6 +260,8 @@ class RunSpec(Frozen):
         Discriminator(_data_form),
     ]
     """A prepared corpus, or "synthetic" for runs that measure speed."""
+    slurm: SlurmSpec = Field(default_factory=SlurmSpec)
+    """How `frontrunner submit` submits the run."""
 
     @field_validator("training", mode="before")
     @classmethod
