@@ -111,7 +111,7 @@ class SiteSpec(Frozen):
     """How a cluster is used."""
 
     queues: dict[str, QueueSpec] = Field(default_factory=dict)
-    """By a name for people; the first that fits is taken where a run names none. Empty: limits are unknown."""
+    """By a name for people; the first that fits is taken where a run names none. Empty: limits unknown."""
     account_required: bool = False
     chain: Literal["dependency", "requeue"] = "dependency"
     """How a segment is followed by the next: a new job that waits for its end, or the same one again."""

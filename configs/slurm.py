@@ -21,7 +21,7 @@ _TEXT = r"^[^\x00-\x1f\x7f]*$"
 
 
 def seconds(text: str) -> int:
-    """``2:00:00``, ``1-12:00:00``, ``1-12:00``, ``2h``, ``1h30m`` or ``90s`` in seconds; ValueError for anything else.
+    """``2:00:00``, ``1-12:00:00``, ``1-12:00``, ``2h``, ``1h30m`` or ``90s`` in seconds; else ValueError.
 
     Two numbers are hours and minutes, as in Slurm after days; without days they are refused, because
     Slurm reads them as minutes and seconds and people do not.

@@ -33,6 +33,11 @@ COMMANDS = {
     "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
     "train": ("frontrunner.launcher.train:train", "Train a model."),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
+    "submit": ("frontrunner.launcher.submit:submit", "Submit a run to Slurm."),
+    "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),
+    "logs": ("frontrunner.launcher.logs:logs", "Print the output of a submitted run."),
+    "cancel": ("frontrunner.launcher.cancel:cancel", "End a submitted run."),
+    "continue": ("frontrunner.launcher.continue_run:continue_run", "Close a job of a run (for job scripts)."),
 }
 
 

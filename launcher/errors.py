@@ -11,6 +11,7 @@ from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.slurm.errors import SlurmFailed
 
 FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
 
@@ -29,7 +30,7 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = WRONG_REQUEST, "\n".join(str(violation) for violation in error.violations)
         case KeyboardInterrupt():
             code, message = INTERRUPTED, "interrupted"
-        case RunFailed():
+        case RunFailed() | SlurmFailed():
             code, message = FAILED, str(error)
         case OSError(strerror=str(reason)):
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason
