@@ -98,7 +98,10 @@ def send(document: Document, job: JobSpec, schedule: Schedule, folder: Path, *, 
         (folder / "logs").mkdir(exist_ok=True)
         _replace(folder / SCRIPT_FILE, script)
         chain.append(folder, "begun", segments=schedule.segments)
-        job_id = slurm.submit(SCRIPT_FILE, folder)
+        try:
+            job_id = slurm.submit(SCRIPT_FILE, folder)
+        except SpecError as error:
+            raise document.annotate(error) from None
         try:
             chain.append(folder, "submitted", job_id=job_id, step=last_step(folder))
         except BaseException:

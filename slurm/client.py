@@ -78,7 +78,7 @@ class Slurm:
         """
         answer = self._run(["sbatch", "--parsable", *options, script], folder)
         if answer.returncode:
-            raise _refused(answer.stderr)
+            raise self._refused(answer.stderr)
         return answer.stdout.strip().splitlines()[-1].partition(";")[0]
 
     def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
@@ -136,6 +136,18 @@ class Slurm:
         rows = (line.split("|") for line in answer.stdout.splitlines())
         return {r[0]: JobState(r[0], r[1].split()[0], "", r[2]) for r in rows if len(r) == 3 and r[1]}
 
+    def _refused(self, stderr: str) -> SpecError | SlurmFailed:
+        """What sbatch's complaint means for the user."""
+        message = _last_line(stderr)
+        if _SITE_AT_FAULT.search(stderr):
+            return SlurmFailed(f"Slurm does not answer: {message}; nothing was submitted, try again later")
+        for words, key, fix in _REFUSALS:
+            if re.search(words, message, re.IGNORECASE):
+                names = self.partitions() if key == "slurm.partition" else []
+                fix = f"use one of: {', '.join(names)}" if names else fix
+                return SpecError([Violation(key, None, f"Slurm refuses it: {message}", fix)])
+        return SlurmFailed(f"sbatch: {message}; nothing was submitted")
+
     def _checked(self, command: list[str], harmless: str | None = None) -> None:
         answer = self._run(command)
         if answer.returncode and not (harmless and re.search(harmless, answer.stderr)):
@@ -176,17 +188,6 @@ class Slurm:
 
 def _failed(program: str, stderr: str) -> SlurmFailed:
     return SlurmFailed(f"{program}: {_last_line(stderr)}; try again later, or ask the site")
-
-
-def _refused(stderr: str) -> SpecError | SlurmFailed:
-    """What sbatch's complaint means for the user."""
-    message = _last_line(stderr)
-    if _SITE_AT_FAULT.search(stderr):
-        return SlurmFailed(f"Slurm does not answer: {message}; nothing was submitted, try again later")
-    for words, key, fix in _REFUSALS:
-        if re.search(words, message, re.IGNORECASE):
-            return SpecError([Violation(key, None, f"Slurm refuses it: {message}", fix)])
-    return SlurmFailed(f"sbatch: {message}; nothing was submitted")
 
 
 def _last_line(stderr: str) -> str:
