@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, Field
+from pydantic.config import JsonDict
 
 from frontrunner.configs.types import Frozen, say
 
@@ -44,19 +45,18 @@ def clock(duration_s: int) -> str:
     return f"{days}-{text}" if days else text
 
 
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        if not seconds(value):
-            raise ValueError("is nothing")
-        return value
-    raise ValueError("is no text")
+def _positive(text: str) -> str:
+    if not seconds(text):
+        raise ValueError("is nothing")
+    return text
 
 
 _DURATION_PATTERN = r"^(([0-9]{1,3}-)?[0-9]{1,4}:[0-9]{1,2}(:[0-9]{1,2})?|([0-9]{1,8}[dhms])+)$"
+_NO_OTHERS: JsonDict = {"additionalProperties": False}  # pydantic leaves it out beside patterns of keys
 Duration = Annotated[
     str,
-    BeforeValidator(_duration),
     Field(pattern=_DURATION_PATTERN),
+    AfterValidator(_positive),
     say("must be a duration greater than 0", "write it as 2h, 1h30m, 2:00:00 or 1-12:00:00"),
 ]
 Word = Annotated[
@@ -70,6 +70,7 @@ Words = Annotated[
 ]
 Options = Annotated[
     dict[Annotated[str, Field(pattern=OPTION)], Annotated[str, Field(pattern=_TEXT)]],
+    Field(json_schema_extra=_NO_OTHERS),
     say(
         "must map names of long options, without dashes, to texts on one line",
         'write it as in {constraint: nvme, exclusive: ""}',
@@ -77,6 +78,7 @@ Options = Annotated[
 ]
 Variables = Annotated[
     dict[Annotated[str, Field(pattern=VARIABLE)], Annotated[str, Field(pattern=_TEXT)] | None],
+    Field(json_schema_extra=_NO_OTHERS),
     say(
         "must map names of environment variables to texts on one line, or to null to leave one out",
         'write it as in {NCCL_DEBUG: INFO, OMP_NUM_THREADS: "7"}',

@@ -50,13 +50,13 @@ def create(run_dir: Path, spec: RunSpec) -> None:
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     unfinished = run_dir / f".{SPEC_FILE}.{os.getpid()}"
-    unfinished.write_text(dump(spec), encoding="utf-8")
     try:
+        unfinished.write_text(dump(spec), encoding="utf-8")
         os.link(unfinished, run_dir / SPEC_FILE)
     except FileExistsError:
         raise _in_use(run_dir, "already holds a run (run.yaml)") from None
     finally:
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def wait_for(run_dir: Path, limit_s: float) -> None:

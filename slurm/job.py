@@ -66,6 +66,10 @@ def of_run(
     ``executable`` is the frontrunner that submits.
     """
     slurm, site = spec.slurm, spec.machine.site
+    if set("%\\") & set(str(run_folder)):
+        # It expands them in the whole path of a job's output, the folder too (sbatch's manual).
+        constraint = "Slurm does not take a % or \\ in the path of a run folder as it is"
+        raise SpecError([Violation("--run-dir", str(run_folder), constraint, "use another folder")])
     around = environment.of_run(spec)
     contained = _container(spec, run_folder, working_folder)
     if slurm.environment_archive and (around.node_disk is None or contained):

@@ -99,8 +99,6 @@ def _step(job: JobSpec) -> str:
         words.append(f"--cpus-per-task={job.cores_per_rank}")
     if job.cpu_bind:
         words.append(f"--cpu-bind={job.cpu_bind}")
-    if job.device_request == "gpu":
-        words.append("--gpu-bind=none")
     words += [_option(option, value) for option, value in job.environment.srun]
     lines = [words, list(_into_container(job)), [*_rank(job), "train", shell(job.run_folder)]]
     return " \\\n  ".join(" ".join(line) for line in lines if line)

@@ -82,12 +82,23 @@ class SlurmCluster:
     def end_all(self) -> None:
         """Cancel all jobs, and let every node work again."""
         self.run("scancel", "--user=root")
-        for node in self.run("sinfo", "-h", "-N", "-t", "down,drain", "-o", "%N").split():
-            self.run("scontrol", "update", f"nodename={node}", "state=resume")
         deadline = time.monotonic() + 60
-        while self.run("squeue", "-h").strip():
-            assert time.monotonic() < deadline
+        while self.run("squeue", "-h").strip() or self._idle() != len(NODES):
+            assert time.monotonic() < deadline, self.run("squeue") + self.run("sinfo", "-N")
+            for node in self.run("sinfo", "-h", "-N", "-t", "down,drain", "-o", "%N").split():
+                # Refused while it is still getting rid of a job.
+                subprocess.run(
+                    ["scontrol", "update", f"nodename={node}", "state=resume"],
+                    env=self.env,
+                    capture_output=True,
+                )
             time.sleep(0.2)
+
+    def _idle(self) -> int:
+        """Nodes that could start a job now."""
+        command = ["sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D"]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        return int(done.stdout or 0)
 
     def _configure(self) -> None:
         for name in ("state", "munge"):
@@ -128,8 +139,9 @@ class SlurmCluster:
             GresTypes=gpu
             MinJobAge=3600
             JobRequeue=1
+            EnforcePartLimits=ALL
             KillWait=5
-            ReturnToService=2
+            ReturnToService=0
             SchedulerParameters=bf_interval=1,sched_interval=2,batch_sched_delay=0
             NodeName=node[1-4] NodeHostname=localhost Port=[{ports}] CPUs=8 RealMemory=6000 Gres=gpu:{DEVICES}
             PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -145,19 +157,10 @@ class SlurmCluster:
 
     def _wait_until_idle(self) -> None:
         deadline = time.monotonic() + _START_LIMIT_S
-        while True:
-            done = subprocess.run(
-                ["sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D"],
-                env=self.env,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            if done.stdout.strip() == str(len(NODES)):
-                return
+        while self._idle() != len(NODES):
             if time.monotonic() > deadline:
                 logs = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
-                raise AssertionError(f"Slurm did not start: {done.stdout}{done.stderr}\n{logs[-4000:]}")
+                raise AssertionError(f"Slurm did not start\n{logs[-4000:]}")
             time.sleep(0.1)
 
 
