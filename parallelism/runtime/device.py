@@ -7,14 +7,18 @@ run on the second.
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
 import types
 from typing import Any
 
 import megatron.core.pipeline_parallel.schedules as schedules
 import torch
+import torch.distributed as dist
 
 from frontrunner.configs.sharding import Precision
+from frontrunner.parallelism.placement import Place
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -36,6 +40,17 @@ def select_device(kind: str, local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def gather_places(device: torch.device, world_size: int) -> list[Place]:
+    """Where every rank runs; collective over all ranks."""
+    bus = None
+    if device.type == "cuda":
+        number = getattr(torch.cuda.get_device_properties(device), "pci_bus_id", None)
+        bus = f"{number:02x}" if number is not None else None
+    places: list[Any] = [None] * world_size
+    dist.all_gather_object(places, Place(socket.gethostname(), bus, frozenset(os.sched_getaffinity(0))))
+    return places
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -13,11 +12,12 @@ from typing import Any
 import torch.distributed as dist
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism import placement
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset, unigram_loss
-from frontrunner.parallelism.runtime.device import select_device
+from frontrunner.parallelism.runtime.device import gather_places, select_device
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
@@ -36,8 +36,12 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     layout = Layout.from_spec(spec)
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
     groups = initialize(layout, rendezvous, device)
-    hosts: list[str] = [""] * layout.world_size
-    dist.all_gather_object(hosts, socket.gethostname())
+    places = gather_places(device, layout.world_size)
+    placement.check(layout, spec.machine, places)
+    hosts = [place.host for place in places]
+    if groups.rank == 0:
+        for warning in placement.misbound(spec.machine, places):
+            print(f"warning: {warning}", flush=True)
     trainer = make_trainer(spec, groups, device)
     if groups.rank == 0:
         with RecordWriter(run_dir, on_record) as writer:

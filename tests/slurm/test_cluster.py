@@ -56,7 +56,8 @@ class User:
             cwd=self.folder,
             env=self.env,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=120,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -77,7 +78,7 @@ class User:
         deadline = time.monotonic() + limit_s
         while (row := self.status())["state"] not in states:
             hopeless = row["state"] in ENDED or time.monotonic() > deadline
-            assert not hopeless, f"{row}\n{self.call('logs', 'the run')}"
+            assert not hopeless, f"{row}\n{self.call('logs', 'the run')}\n{self.cluster.log()}"
             time.sleep(0.3)
         return row
 
@@ -141,11 +142,7 @@ def test_where_the_site_wants_it_the_same_job_runs_again(user: User) -> None:
     job, run_dir = user.submit("--time", "3m", "-o", "slurm.segment_time=1m")
     wait_for_step(run_dir, 5)
     user.cluster.run("scancel", "--signal=USR1", job)
-    deadline = time.monotonic() + 30
-    while user.cluster.job(job)["Restarts"] != "1" or user.cluster.job(job)["JobState"] != "PENDING":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    user.cluster.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    user.cluster.start_again(job)
     row = user.wait("COMPLETED")
     assert (row["job_id"], row["segment"]) == (job, 2)
     assert [s["step"] for s in steps(run_dir)] == list(range(1, 16))
@@ -157,8 +154,7 @@ def test_a_node_that_fails_is_replaced(user: User) -> None:
     wait_for_step(run_dir, 6)
     used = steps(run_dir)[-1]["node"]
     user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
-    user.cluster.wait(job, "PENDING")
-    user.cluster.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    user.cluster.start_again(job)
     row = user.wait("COMPLETED")
     taken = steps(run_dir)
     assert (row["job_id"], row["segment"]) == (job, 1)

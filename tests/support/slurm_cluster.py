@@ -13,7 +13,8 @@ import shlex
 import shutil
 import subprocess
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from frontrunner.parallelism.rendezvous import free_port
@@ -62,7 +63,9 @@ class SlurmCluster:
 
     def run(self, *command: str) -> str:
         """Output of one of Slurm's commands, which must succeed."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, env=self.env, capture_output=True, text=True, errors="replace", timeout=60
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
@@ -78,6 +81,22 @@ class SlurmCluster:
             assert time.monotonic() < deadline, f"job {job_id} is {job['JobState']}, not {states}"
             time.sleep(0.2)
         return job
+
+    def start_again(self, job_id: str) -> None:
+        """Let a job that is requeued start before the two minutes are over for which Slurm holds it.
+
+        They are there for what is left of its first start, which would make the second fail.
+        """
+        self.wait(job_id, "PENDING")
+        deadline = time.monotonic() + 60
+        while any(f"slurmstepd: [{job_id}." in name for name in _processes()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
+
+    def log(self) -> str:
+        """The end of what the daemons have written."""
+        return "\n".join(path.read_text()[-3000:] for path in sorted(self.folder.glob("slurm*.log")))
 
     def end_all(self) -> None:
         """Cancel all jobs, and let every node work again."""
@@ -97,7 +116,9 @@ class SlurmCluster:
     def _idle(self) -> int:
         """Nodes that could start a job now."""
         command = ["sinfo", "-h", "-p", "batch", "-t", "idle", "-o", "%D"]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, env=self.env, capture_output=True, text=True, errors="replace", timeout=60
+        )
         return int(done.stdout or 0)
 
     def _configure(self) -> None:
@@ -159,9 +180,14 @@ class SlurmCluster:
         deadline = time.monotonic() + _START_LIMIT_S
         while self._idle() != len(NODES):
             if time.monotonic() > deadline:
-                logs = "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
-                raise AssertionError(f"Slurm did not start\n{logs[-4000:]}")
+                raise AssertionError(f"Slurm did not start\n{self.log()}")
             time.sleep(0.1)
+
+
+def _processes() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended while we looked
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 _MUNGE_FILES = {
