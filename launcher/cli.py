@@ -37,6 +37,7 @@ COMMANDS = {
     "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),
     "logs": ("frontrunner.launcher.logs:logs", "Print the output of a submitted run."),
     "cancel": ("frontrunner.launcher.cancel:cancel", "End a submitted run."),
+    "doctor": ("frontrunner.launcher.doctor:doctor", "Look for what would spoil a run on a cluster."),
     "continue": ("frontrunner.launcher.continue_run:continue_run", "Close a job of a run (for job scripts)."),
 }
 

@@ -17,7 +17,7 @@ from frontrunner.launcher import run_folder
 from frontrunner.launcher.check import verified
 from frontrunner.launcher.run_tail import last_step
 from frontrunner.parallelism.data_files import check_data
-from frontrunner.slurm import chain, policy
+from frontrunner.slurm import chain, exclusions, policy
 from frontrunner.slurm.client import Slurm
 from frontrunner.slurm.job import SCRIPT_FILE, JobSpec, of_run
 from frontrunner.slurm.policy import Schedule
@@ -54,7 +54,8 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
 
     spec = document.spec
     violations: list[Violation] = []
-    schedule, notes = None, []
+    schedule = None
+    notes: list[str] = []
     try:
         schedule = policy.schedule(spec)
         notes = fit_notes(document, schedule, force=force)
@@ -66,6 +67,11 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
         violations += document.annotate(error).violations
     if violations or schedule is None:
         raise SpecError(violations)
+    sick = exclusions.read(exclusions.file_of(spec.machine.name))
+    if sick:
+        notes.append(f"note: {', '.join(sick)} excluded by {exclusions.file_of(spec.machine.name)}")
+        avoiding = {"exclude": exclusions.joined(spec.slurm.exclude, sick)}
+        spec = spec.model_copy(update={"slurm": spec.slurm.model_copy(update=avoiding)})
     try:
         return of_run(spec, schedule, folder, Path.cwd(), executable()), schedule, notes
     except SpecError as error:

@@ -52,6 +52,8 @@ class JobSpec:
     """The frontrunner that is a rank: the same, or the container's."""
     archive: str | None
     container: Container | None
+    command: str = "train"
+    """What each rank does; nothing follows a job that does something else."""
 
     @property
     def ranks(self) -> int:

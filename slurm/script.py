@@ -25,9 +25,14 @@ def render(job: JobSpec) -> str:
         _environment(job),
         _to_node_disk(job),
         [f"cd -- {shell(job.working_folder)}"],
-        [_step(job), f'exec {shell(job.executable)} continue --exit-code "$?" -- {shell(job.run_folder)}'],
+        [_step(job), *_end(job)],
     )
     return "\n".join("\n".join(lines) + "\n" for part in parts if (lines := list(part)))
+
+
+def _end(job: JobSpec) -> Iterator[str]:
+    if job.command == "train":
+        yield f'exec {shell(job.executable)} continue --exit-code "$?" -- {shell(job.run_folder)}'
 
 
 def _directives(job: JobSpec) -> Iterator[str]:
@@ -100,7 +105,7 @@ def _step(job: JobSpec) -> str:
     if job.cpu_bind:
         words.append(f"--cpu-bind={job.cpu_bind}")
     words += [_option(option, value) for option, value in job.environment.srun]
-    lines = [words, list(_into_container(job)), [*_rank(job), "train", shell(job.run_folder)]]
+    lines = [words, list(_into_container(job)), [*_rank(job), job.command, shell(job.run_folder)]]
     return " \\\n  ".join(" ".join(line) for line in lines if line)
 
 

@@ -106,6 +106,7 @@ def test_what_a_job_is_shows_in_its_script() -> None:
         "run_folder": "/r",
         "executable": "exe",
         "archive": "/arc",
+        "command": "doctor",
     }
     unseen = {"environment", "container", "rank_executable"}  # the last is the archive's own here
     assert other.keys() | unseen == set(JobSpec.__dataclass_fields__)
