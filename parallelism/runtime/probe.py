@@ -124,17 +124,21 @@ def _transfer(size: int, to: int | None, source: int | None, device: torch.devic
     sending = [dist.P2POp(dist.isend, out, to)] if to is not None else []
     receiving = [dist.P2POp(dist.irecv, into, source)] if source is not None else []
     works = dist.batch_isend_irecv([*sending, *receiving]) if sending or receiving else []
-    for work in reversed(works):  # with gloo, the reception first: sending is for the other end to time
-        work.wait()
-        if work is works[-1]:
-            synchronize(device)
-            took = torch.tensor([time.perf_counter() - begin], dtype=torch.float64, device=device)
-    heard = torch.zeros(1, dtype=torch.float64, device=device)
-    telling = [dist.P2POp(dist.isend, took, source)] if source is not None else []
-    hearing = [dist.P2POp(dist.irecv, heard, to)] if to is not None else []
+    if works and source is not None:
+        works[-1].wait()  # with gloo, the reception alone
+        synchronize(device)
+    # The sender's clock counts, from before the first byte: the receiver may have begun late to wait.
+    word = torch.zeros(1, dtype=torch.uint8, device=device)
+    answer = torch.zeros_like(word)
+    telling = [dist.P2POp(dist.isend, word, source)] if source is not None else []
+    hearing = [dist.P2POp(dist.irecv, answer, to)] if to is not None else []
     for work in dist.batch_isend_irecv([*telling, *hearing]) if telling or hearing else []:
         work.wait()
-    return float(heard) if to is not None else None
+    synchronize(device)
+    took_s = time.perf_counter() - begin
+    for work in works[:-1] if source is not None else works:
+        work.wait()
+    return took_s if to is not None else None
 
 
 def _all_reduce_s(group: Any, device: torch.device) -> float:

@@ -248,3 +248,11 @@ def test_the_run_is_in_its_folder(submit: Submit, programs: Path, tmp_path: Path
     assert yaml.safe_load((folder / "run.yaml").read_text())["slurm"]["time_limit"] == "5h"
     entries = [json.loads(line) for line in (folder / "jobs.jsonl").read_text().splitlines()]
     assert [(e["kind"], e.get("job_id")) for e in entries] == [("begun", None), ("submitted", "42")]
+
+
+def test_nodes_that_the_doctor_found_sick_are_avoided(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "work" / "runs").mkdir()
+    (tmp_path / "work" / "runs" / "exclude-frontier.txt").write_text("frontier00012  # network: slow\n")
+    done = submit(*FRONTIER, "--dry-run", "-o", "slurm.exclude='frontier[00001-00003]'")
+    assert "#SBATCH --exclude=frontier[00001-00003],frontier00012\n" in done.stdout
+    assert "frontier00012 excluded by runs/exclude-frontier.txt" in done.stderr

@@ -272,3 +272,19 @@ def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
     user.submit()
     user.wait("COMPLETED")
     assert user.call("logs", "the run").count("sees 0,1\n") == 4
+
+
+def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
+    pytest.importorskip("torch")
+    user.write_run()
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"]["executable"] = None
+    for link in data["machine"]["links"].values():
+        link["bandwidth_bytes_per_s"] = 1e6  # what any machine reaches
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    answer = json.loads(user.call("doctor", "run.yaml", "--nodes", "2", "--json"))
+    assert answer == {"findings": []}
+    (folder,) = (user.folder / "runs").iterdir()
+    results = json.loads((folder / "probe.json").read_text())["ranks"]
+    assert len(results) == 4 and all(len(r["sent_bytes_per_s"]["network"]) == 3 for r in results)
+    assert "frontrunner continue" not in (folder / "job.sh").read_text()
