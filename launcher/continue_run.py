@@ -70,8 +70,14 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
         slurm.requeue(job_id)
         return
     options = [f"--dependency=afterany:{job_id}", f"--time={clock(schedule.time_s(number))}"]
-    following = _persistently(lambda: slurm.submit(SCRIPT_FILE, run_dir, options))
+    try:
+        following = _persistently(lambda: slurm.submit(SCRIPT_FILE, run_dir, options))
+    except Exception as error:
+        chain.append(run_dir, "verdict", reason=f"segment {number} could not be submitted: {error}")
+        raise
     chain.append(run_dir, "submitted", job_id=following, step=step)
+    if chain.read(run_dir).cancelled:  # meanwhile, by someone who did not know of this job
+        slurm.cancel(following)
     print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
 
 

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 import stand_in_rank
+import training_rank
 import yaml
 
 from frontrunner.configs.load import dump
 from support.slurm_cluster import SlurmCluster
 from support.specs import run_spec
+from support.tree import ROOT
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(280)
 FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
+# The nodes' names lead nowhere.
+HERE = {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 
@@ -274,11 +278,36 @@ def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
     assert user.call("logs", "the run").count("sees 0,1\n") == 4
 
 
+def test_a_run_trains_on_text(user: User) -> None:
+    """Four nodes of two ranks, three-level sharding."""
+    pytest.importorskip("torch")
+    user.write_run(nodes=4)
+    (user.folder / "texts").mkdir()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        (user.folder / "texts" / name).write_text((ROOT / name).read_text())
+    prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
+    user.call(*prepare)
+    rank = user.programs / "rank"
+    rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" "{training_rank.__file__}" "$@"\n')
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["data"] = {"train": "corpus/train"}
+    data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
+    data["layout"]["sharding"] = "three_level"
+    data["training"] |= {"steps": 30, "validation_samples": 8}
+    data["slurm"]["environment"] = HERE
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    _, run_dir = user.submit()
+    row = user.wait("COMPLETED", limit_s=200)
+    taken = steps(run_dir)
+    assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
+    assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
+
+
 def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
     pytest.importorskip("torch")
     user.write_run()
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
-    data["slurm"]["executable"] = None
+    data["slurm"] |= {"executable": None, "environment": HERE}
     for link in data["machine"]["links"].values():
         link["bandwidth_bytes_per_s"] = 1e6  # what any machine reaches
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
