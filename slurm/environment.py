@@ -46,8 +46,18 @@ def of_run(spec: RunSpec) -> Environment:
         srun=_over(recipe.srun, slurm.srun),
         node_disk=recipe.node_disk,
         notes=tuple(recipe.notes),
-        name=f"{spec.machine.name}, {slurm.recipe or max(site.recipes, default='no recipe')}",
+        name=_name(spec),
     )
+
+
+def _name(spec: RunSpec) -> str:
+    """The recipe with where it was read."""
+    site = spec.machine.site
+    date = spec.slurm.recipe or max(site.recipes, default=None)
+    if date is None:
+        return f"{spec.machine.name} has no recipe"
+    source = spec.machine.sources.get(f"site.recipes.{date}") or spec.machine.sources.get("site.recipes")
+    return f"{spec.machine.name}, {date}" + (f": {source.source}" if source else "")
 
 
 def image(spec: RunSpec) -> str | None:

@@ -21,13 +21,18 @@ def render(job: JobSpec) -> str:
     """The whole script, with a newline at its end."""
     parts = (
         ["#!/bin/bash", *_directives(job)],
-        [f"# {note}" for note in job.environment.notes],
+        [_comment(f"recipe {job.environment.name}"), *map(_comment, job.environment.notes)],
         _environment(job),
         _to_node_disk(job),
         [f"cd -- {shell(job.working_folder)}"],
         [_step(job), *_end(job)],
     )
     return "\n".join("\n".join(lines) + "\n" for part in parts if (lines := list(part)))
+
+
+def _comment(text: str) -> str:
+    """One line, whatever the machine file holds."""
+    return f"# {' '.join(text.split())}"
 
 
 def _end(job: JobSpec) -> Iterator[str]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,6 @@ from pathlib import Path
 import pytest
 
 from support.slurm_cluster import SlurmCluster, missing
-
-# Tests name the stand-in's file.
-sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in_rank
-import training_rank
 import yaml
 
 from frontrunner.configs.load import dump
@@ -39,7 +37,7 @@ class User:
         self, nodes: int = 2, name: str = "test", chain: str = "dependency", **stand_in: Any
     ) -> None:
         rank = self.programs / "rank"
-        rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" "{stand_in_rank.__file__}" "$@"\n')
+        rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.stand_in_rank "$@"\n')
         rank.chmod(rank.stat().st_mode | stat.S_IXUSR)
         data = yaml.safe_load(dump(run_spec(nodes=nodes, devices=2)))
         data |= {"name": name}
@@ -288,7 +286,7 @@ def test_a_run_trains_on_text(user: User) -> None:
     prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
     user.call(*prepare)
     rank = user.programs / "rank"
-    rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" "{training_rank.__file__}" "$@"\n')
+    rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.training_rank "$@"\n')
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
     data["data"] = {"train": "corpus/train"}
     data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}

@@ -76,6 +76,13 @@ def test_no_directive_stands_after_the_first_command() -> None:
     assert not [line for line in lines[commands[0] :] if line.startswith("#SBATCH")]
 
 
+def test_notes_of_a_machine_file_stay_comments() -> None:
+    plain = job(*CASES["frontier"])
+    notes = ("first\ntouch HACKED", "\r\n#SBATCH --comment=x")
+    text = render(replace(plain, environment=replace(plain.environment, notes=notes, name="a\nb")))
+    assert "\n# recipe a b\n# first touch HACKED\n# #SBATCH --comment=x\n" in text
+
+
 def test_a_script_decides_nothing() -> None:
     words = {"if", "for", "while", "case", "then", "trap", "eval", "source", "||", "&&"}
     for preset, overrides in CASES.values():

@@ -14,6 +14,7 @@
 #SBATCH --mem=480G
 #SBATCH --requeue
 
+# recipe lumi-g, 2026-05-19: github.com/Lumi-supercomputer/LUMI-AI-Guide@a7e3387
 # NCCL_NET_GDR_LEVEL=PHB (3) hangs some images of 2026: environment: {NCCL_NET_GDR_LEVEL: null} leaves it out
 # nodes have no disk of their own: /tmp is memory and counts against mem
 

@@ -13,6 +13,7 @@
 #SBATCH --network=disable_rdzv_get
 #SBATCH --requeue
 
+# recipe frontier, 2026-07-22: docs.olcf.ornl.gov PyTorch on Frontier (github.com/olcf/olcf-user-docs@2745903 software/analytics/pytorch_frontier.rst)
 # where Python imports mpi4py, it must do so before torch (under srun, frontrunner does without mpi4py)
 # never FI_MR_CACHE_MONITOR=memhooks: it can deadlock with the plugin
 # an environment on the nodes' own NVMe (environment_archive) starts in 2 s, on Orion in 51 s, on NFS in 236 s (8 nodes)
