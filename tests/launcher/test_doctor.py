@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from frontrunner.configs.load import load_run
-from frontrunner.launcher import login_node
 from frontrunner.launcher.login_node import look_around
 from frontrunner.parallelism.diagnosis import Finding
 from frontrunner.slurm import exclusions
@@ -76,7 +75,7 @@ def test_no_slurm_and_none_that_answers(env: Mapping[str, str], tmp_path: Path) 
 
 def test_room_for_checkpoints(env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=100 * 2**30)
-    monkeypatch.setattr(login_node.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     spec = load_run("gpt-22b-frontier", ["slurm.account=abc123"]).spec
     (finding,) = look_around(spec, env)
     # 22.07e9 parameters x 14 bytes x 2
