@@ -17,6 +17,8 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_va
 from frontrunner.configs.engines import Engine
 from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
 from frontrunner.configs.sharding import Precision, ShardingSpec
+from frontrunner.configs.site import SiteSpec
+from frontrunner.configs.slurm import SlurmSpec
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.types import (
     LARGEST,
@@ -155,6 +157,8 @@ class MachineSpec(Frozen):
     """What devices and links achieve, by the year of the software; the planner takes the newest."""
     reliability: ReliabilitySpec | None = None
     """How often nodes fail and how fast they write; null where unknown."""
+    site: SiteSpec = Field(default_factory=SiteSpec)
+    """What its Slurm allows and its nodes need."""
     sources: Sources
     """Where the facts come from, by key (dotted below this machine)."""
 
@@ -264,6 +268,8 @@ class RunSpec(Frozen):
     """A prepared corpus, or "synthetic" for runs that measure speed."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     watch: WatchSpec = Field(default_factory=WatchSpec)
+    slurm: SlurmSpec = Field(default_factory=SlurmSpec)
+    """How `frontrunner submit` submits the run."""
 
     @field_validator("training", mode="before")
     @classmethod

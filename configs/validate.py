@@ -34,6 +34,7 @@ STAND_INS: dict[str, Any] = {
     "training": {},
     "optimizer": {},
     "data": "synthetic",
+    "slurm": {},
 }
 
 

@@ -37,6 +37,12 @@ COMMANDS = {
         "Write weights for transformers, or take weights from it.",
     ),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
+    "submit": ("frontrunner.launcher.submit:submit", "Submit a run to Slurm."),
+    "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),
+    "logs": ("frontrunner.launcher.logs:logs", "Print the output of a submitted run."),
+    "cancel": ("frontrunner.launcher.cancel:cancel", "End a submitted run."),
+    "doctor": ("frontrunner.launcher.doctor:doctor", "Look for what would spoil a run on a cluster."),
+    "continue": ("frontrunner.launcher.continue_run:continue_run", "Close a job of a run (for job scripts)."),
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.slurm.errors import SlurmFailed
 
 FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
 
@@ -35,7 +36,7 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = INTERRUPTED, "interrupted"
         case RunStopped():
             code, message = TO_BE_CONTINUED, str(error)
-        case RunFailed():
+        case RunFailed() | SlurmFailed():
             code, message = FAILED, str(error)
         case OSError(strerror=str(reason)):
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason

@@ -55,13 +55,14 @@ def create(run_dir: Path, spec: RunSpec) -> None:
     """Make the folder and its ``run.yaml``, which appears whole; of two that try, one gets SpecError."""
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(run_dir, spec)
+    unfinished = run_dir / f".{SPEC_FILE}.{os.getpid()}"
     try:
+        unfinished.write_text(dump(spec), encoding="utf-8")
         os.link(unfinished, run_dir / SPEC_FILE)
     except FileExistsError:
         raise _in_use(run_dir, "already holds a run (run.yaml)") from None
     finally:
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def reopen(run_dir: Path, spec: RunSpec) -> None:
@@ -74,7 +75,9 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
         fix = f"raise it to go on, as in -o training.steps={2 * done}"
         raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])
     if (run_dir / SPEC_FILE).read_text(encoding="utf-8") != dump(spec):
-        _unfinished(run_dir, spec).replace(run_dir / SPEC_FILE)
+        unfinished = run_dir / f".{SPEC_FILE}.{os.getpid()}"
+        unfinished.write_text(dump(spec), encoding="utf-8")
+        unfinished.replace(run_dir / SPEC_FILE)
     for name in ("errors", "stacks"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
 
@@ -121,12 +124,6 @@ def wait_for(run_dir: Path, spec: RunSpec, limit_s: float, *, continues: bool) -
         if time.monotonic() > deadline:
             raise RunFailed(f"rank 0 did not write {file} within {limit_s:.0f} s")
         time.sleep(0.1)
-
-
-def _unfinished(run_dir: Path, spec: RunSpec) -> Path:
-    path = run_dir / f".{SPEC_FILE}.{os.getpid()}"
-    path.write_text(dump(spec), encoding="utf-8")
-    return path
 
 
 def _last_step(run_dir: Path) -> int:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import types
 from typing import Any
 
 import megatron.core.pipeline_parallel.schedules as schedules
 import torch
+import torch.distributed as dist
 
 from frontrunner.configs.sharding import Precision
+from frontrunner.parallelism.placement import Place
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -45,6 +48,17 @@ def use_deterministic_kernels(device: torch.device) -> None:
         # cuBLAS (hipBLAS ignores it) is deterministic with a workspace of fixed size, read at its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+
+
+def gather_places(device: torch.device, world_size: int) -> list[Place]:
+    """Where every rank runs; collective over all ranks."""
+    bus = None
+    if device.type == "cuda":
+        number = getattr(torch.cuda.get_device_properties(device), "pci_bus_id", None)
+        bus = f"{number:02x}" if number is not None else None
+    places: list[Any] = [None] * world_size
+    dist.all_gather_object(places, Place(socket.gethostname(), bus, frozenset(os.sched_getaffinity(0))))
+    return places
 
 
 def synchronize(device: torch.device) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import statistics
 import time
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import torch.distributed as dist
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism import placement
 from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
-from frontrunner.parallelism.runtime.device import select_device, use_deterministic_kernels
+from frontrunner.parallelism.runtime.device import gather_places, select_device, use_deterministic_kernels
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
@@ -38,17 +38,19 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     if spec.training.deterministic:
         use_deterministic_kernels(device)
     groups = initialize(layout, rendezvous, device)
-    hosts: list[str] = [""] * layout.world_size
-    dist.all_gather_object(hosts, socket.gethostname())
+    places = gather_places(device, layout.world_size)
+    placement.check(layout, spec.machine, places)
+    hosts = [place.host for place in places]
+    warnings = placement.misbound(spec.machine, places) if groups.rank == 0 else []
     trainer = make_trainer(spec, groups, device)
     watchdog = Watchdog(run_dir, groups.rank, spec.watch.hang_after_s, trainer.transport)
     watchdog.start()
     if groups.rank == 0:
         with RecordWriter(run_dir, on_record) as writer:
             description = header(spec, layout.describe(), str(device), sorted(set(hosts)))
-            _run(spec, run_dir, trainer, watchdog, writer.write, description)
+            _run(spec, run_dir, trainer, watchdog, writer.write, description, warnings)
     else:
-        _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {})
+        _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {}, warnings)
     trainer.settle()
     watchdog.stop()
     # Only after success: a failed rank must not wait for the others before it can say why.
@@ -62,15 +64,18 @@ def _run(
     watchdog: Watchdog,
     write: Write,
     description: dict[str, Any],
+    warnings: list[str],
 ) -> None:
-    """The training loop. Every rank takes each step of it; ``write`` keeps records on rank 0 only."""
+    """The training loop. Every rank takes each step of it; ``write`` keeps records on rank 0 only.
+
+    ``warnings`` are what was found before it begins.
+    """
     begin = time.perf_counter()
-    warnings: list[str] = []
     saving = Saving(spec, run_dir, trainer, write)
     progress = saving.begin(warnings.append)
     write("header", **description, continued_from=progress.step)
     for message in warnings:
-        write("warning", about="checkpoint", step=progress.step, message=message)
+        write("warning", about="start", step=progress.step, message=message)
     dataset = open_dataset(spec, split="train")
     validate = validation(spec, trainer, write)
     first = last = validate(0) if progress.step == 0 else progress.first_validation_loss

@@ -46,6 +46,7 @@ GOOD: list[dict[str, Any]] = [
     SHORTEST | {"layout": {"sharding": {"preset": "zero3"}}},
     SHORTEST | {"layout": {"sharding": {"weights": 2, "gradients": "node", "optimizer": "all"}}},
     SHORTEST | {"data": {"train": "a"}},
+    SHORTEST | {"slurm": {"account": "a", "time_limit": "2h", "environment": {"A": None, "B": "c d"}}},
 ]
 BAD: list[tuple[dict[str, Any], str]] = [
     (SHORTEST | {"layout": {"tensr": 2}}, "layout"),
@@ -54,9 +55,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (SHORTEST | {"layout": {"sharding": "zero4"}}, "layout.sharding"),
     (SHORTEST | {"layout": {"recompute": "ful"}}, "layout.recompute"),
     (SHORTEST | {"layout": {"sharding": {"wire": "int8"}}}, "layout.sharding"),
-    (SHORTEST | {"slurm": {}}, ""),
     (SHORTEST | {"checkpoint": {"every": 5}}, "checkpoint"),
     (SHORTEST | {"checkpoint": {"every_minutes": "often"}}, "checkpoint.every_minutes"),
+    (SHORTEST | {"wombat": {}}, ""),
+    (SHORTEST | {"slurm": {"acount": "a"}}, "slurm"),
+    (SHORTEST | {"slurm": {"time_limit": "soon"}}, "slurm.time_limit"),
+    (SHORTEST | {"slurm": {"environment": {"a b": "c"}}}, "slurm.environment"),
     (SHORTEST | {"model": "gpt-22"}, "model"),
     (SHORTEST | {"machine": {"extends": "frontir"}}, "machine"),
     (SHORTEST | {"data": "corpus"}, "data"),

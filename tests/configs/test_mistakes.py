@@ -24,7 +24,7 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
         ("nodes: 1\ntensor: 2", 5, "tensor", 2, "no such key", "did you mean layout.tensor?"),
         ("optimizer:\n  lr: 1", 5, "optimizer.lr", 1, "no such key", "did you mean optimizer.learning_rate?"),
         ("tp: 2", 4, "tp", 2, "no such key", "did you mean layout.tensor?"),
-        ("slurm: {account: a}", 4, "slurm", {"account": "a"}, "no such key", "use one of: name, model"),
+        ("wombat: {queue: a}", 4, "wombat", {"queue": "a"}, "no such key", "use one of: name, model"),
         ("layout: {sharding: {wires: 1}}", 4, "layout.sharding.wires", 1, "no such key", "sharding.wire?"),
         # types
         ('nodes: "2"', 4, "nodes", "2", "must be a whole number, not text", "without quotes"),
@@ -309,7 +309,7 @@ def test_nothing_is_concluded_from_what_is_wrong(wrong: Wrong) -> None:
 @pytest.mark.parametrize(
     ("line", "known"),
     [
-        ("slurm: {}", True),
+        ("wombat: {}", True),
         ("nodes: 17", True),
         ("layout: {tensor: 1, tensor: 1}", True),
         ("layout: {tensr: 2}", False),

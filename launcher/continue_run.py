@@ -1,0 +1,94 @@
+"""``frontrunner continue``: what a job's last line calls. It closes a segment and lets the next follow."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.slurm.chain import Chain
+    from frontrunner.slurm.policy import Schedule
+
+_TRIES = 5
+_PAUSE_S = 10.0
+
+
+def continue_run(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder.")],
+    exit_code: Annotated[int, typer.Option(help="How the ranks ended.")],
+) -> None:
+    """Decide what follows a job of a run that has ended: another, or nothing.
+
+    Job scripts call this; `frontrunner submit RUN_DIR` continues a run by hand.
+    """
+    from frontrunner.configs.load import read_resolved
+    from frontrunner.launcher import run_folder
+    from frontrunner.launcher.run_tail import last_step
+    from frontrunner.slurm import chain, policy
+
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id is None:
+        from frontrunner.configs.errors import SpecError, Violation
+
+        constraint = "is not set: this is for the scripts of jobs"
+        raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
+    spec = read_resolved(run_dir / run_folder.SPEC_FILE)
+    schedule = policy.schedule(spec)
+    chain.append(run_dir, "ended", job_id=job_id, code=exit_code, step=last_step(run_dir))
+    so_far = chain.read(run_dir)
+    decision = chain.decide(so_far, schedule.segments)
+    if decision.action == "next":
+        _follow(run_dir, spec, schedule, so_far, job_id)
+        return
+    chain.append(run_dir, "verdict", reason=decision.reason)
+    print(f"frontrunner: nothing follows: {decision.reason}", file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job_id: str) -> None:
+    """Put the next segment in the queue, as the site has it."""
+    from frontrunner.configs.slurm import clock
+    from frontrunner.launcher.run_tail import last_step
+    from frontrunner.slurm import chain
+    from frontrunner.slurm.client import Slurm
+    from frontrunner.slurm.job import SCRIPT_FILE
+
+    slurm = Slurm(os.environ)
+    number = len(so_far.segments) + 1
+    step = last_step(run_dir)
+    if spec.machine.site.chain == "requeue":
+        chain.append(run_dir, "submitted", job_id=job_id, step=step)
+        print(f"frontrunner: segment {number} of {schedule.segments} is this job again", file=sys.stderr)
+        sys.stderr.flush()
+        slurm.requeue(job_id)
+        return
+    options = [f"--dependency=afterany:{job_id}", f"--time={clock(schedule.time_s(number))}"]
+    try:
+        following = _persistently(lambda: slurm.submit(SCRIPT_FILE, run_dir, options))
+    except Exception as error:
+        chain.append(run_dir, "verdict", reason=f"segment {number} could not be submitted: {error}")
+        raise
+    chain.append(run_dir, "submitted", job_id=following, step=step)
+    if chain.read(run_dir).cancelled:  # meanwhile, by someone who did not know of this job
+        slurm.cancel(following)
+    print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
+
+
+def _persistently(submit: Callable[[], str]) -> str:
+    """Try again while the controller does not answer: nobody is there to do it by hand."""
+    from frontrunner.slurm.errors import SlurmFailed
+
+    for _ in range(_TRIES - 1):
+        try:
+            return submit()
+        except SlurmFailed as error:
+            print(f"frontrunner: {error}", file=sys.stderr)
+            time.sleep(_PAUSE_S)
+    return submit()

@@ -1,0 +1,166 @@
+"""The parts of ``submit``: what is asked for, whether it may be, and sending it without leaving halves."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.load import Document, dump
+from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher import run_folder
+from frontrunner.launcher.check import verified
+from frontrunner.launcher.run_tail import last_step
+from frontrunner.parallelism.data_files import check_data
+from frontrunner.slurm import chain, exclusions, policy
+from frontrunner.slurm.client import Slurm
+from frontrunner.slurm.job import SCRIPT_FILE, JobSpec, of_run
+from frontrunner.slurm.policy import Schedule
+from frontrunner.slurm.script import render
+
+
+def run_folder_of(run: str) -> Path | None:
+    """The folder of an earlier run that ``run`` names; None where it is a run file or preset."""
+    path = Path(run)
+    return path.absolute() if (path / run_folder.SPEC_FILE).is_file() else None
+
+
+def default_folder(spec: RunSpec) -> Path:
+    return run_folder.dated(spec.name)
+
+
+def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> Document:
+    """The run that was asked for; a continued one may change only how it is submitted."""
+    other = [o for o in overrides if not o.startswith("slurm.")] if continued else []
+    if other:
+        constraint = "a run that is continued keeps what it is; only slurm.* may change"
+        raise SpecError([Violation("", other[0], constraint, "submit it as a new run", "command line")])
+    path = str(continued / run_folder.SPEC_FILE) if continued else run
+    document, _ = verified(path, overrides)
+    usual = env.get("SBATCH_ACCOUNT")  # sites tell users to keep their account there
+    if document.spec.slurm.account is None and usual:
+        document, _ = verified(path, [*overrides, f"slurm.account={usual}"])
+    return document
+
+
+def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, Schedule, list[str]]:
+    """The job, its schedule and what to tell the user; SpecError with all that stands against it."""
+    from frontrunner.launcher.submit import fit_notes
+
+    spec = document.spec
+    violations: list[Violation] = []
+    schedule = None
+    notes: list[str] = []
+    try:
+        schedule = policy.schedule(spec)
+        notes = fit_notes(document, schedule, force=force)
+    except SpecError as error:
+        violations += document.annotate(error).violations
+    try:
+        check_data(spec)
+    except SpecError as error:
+        violations += document.annotate(error).violations
+    if violations or schedule is None:
+        raise SpecError(violations)
+    sick = exclusions.read(exclusions.file_of(spec.machine.name))
+    if sick:
+        notes.append(f"note: {', '.join(sick)} excluded by {exclusions.file_of(spec.machine.name)}")
+        avoiding = {"exclude": exclusions.joined(spec.slurm.exclude, sick)}
+        spec = spec.model_copy(update={"slurm": spec.slurm.model_copy(update=avoiding)})
+    try:
+        return of_run(spec, schedule, folder, Path.cwd(), executable()), schedule, notes
+    except SpecError as error:
+        raise document.annotate(error) from None
+
+
+def executable() -> str:
+    """The frontrunner of this environment, as jobs call it."""
+    beside = Path(sys.executable).with_name("frontrunner")
+    return str(beside) if beside.exists() else shutil.which("frontrunner") or "frontrunner"
+
+
+def send(document: Document, job: JobSpec, schedule: Schedule, folder: Path, *, new: bool) -> tuple[str, str]:
+    """Write the run folder and submit; the job's number and the script.
+
+    Where anything fails, no job is left, and of a new run no file.
+    """
+    slurm = Slurm(os.environ)
+    _check_idle(slurm, folder)
+    jobs = slurm.count_jobs(schedule.partition, schedule.qos) if schedule.queue else 0
+    refusal = policy.too_many_jobs(document.spec, schedule.queue, jobs)
+    if refusal:
+        raise refusal
+    script = render(job)
+    with _storage(folder), _undone_unless_sent(folder, new):
+        if new:
+            run_folder.create(folder, document.spec)
+        else:
+            _replace(folder / run_folder.SPEC_FILE, dump(document.spec))
+        (folder / "logs").mkdir(exist_ok=True)
+        _replace(folder / SCRIPT_FILE, script)
+        chain.append(folder, "begun", segments=schedule.segments)
+        try:
+            job_id = slurm.submit(SCRIPT_FILE, folder)
+        except SpecError as error:
+            raise document.annotate(error) from None
+        try:
+            chain.append(folder, "submitted", job_id=job_id, step=last_step(folder))
+        except BaseException:
+            slurm.cancel(job_id)
+            raise
+    return job_id, script
+
+
+def _check_idle(slurm: Slurm, folder: Path) -> None:
+    last = chain.read(folder).last
+    state = slurm.states([last.job_id]).get(last.job_id) if last else None
+    if state and state.active:
+        constraint = f"job {state.job_id} of this run is {state.state.lower()}"
+        raise SpecError([Violation("", str(folder), constraint, "wait for it, or `frontrunner cancel` it")])
+
+
+@contextmanager
+def _undone_unless_sent(folder: Path, new: bool) -> Iterator[None]:
+    """Remove what a new run's submission has written where it fails."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException as error:
+        in_use = isinstance(error, SpecError) and any(v.path == "--run-dir" for v in error.violations)
+        if new and not in_use:
+            for name in (run_folder.SPEC_FILE, SCRIPT_FILE, chain.FILE):
+                (folder / name).unlink(missing_ok=True)
+            for path in (folder / "logs", *made):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+        raise
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+    """A full disk or quota in the project's words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EDQUOT, errno.ENOSPC):
+            raise
+        what = "quota is used up" if error.errno == errno.EDQUOT else "disk is full"
+        constraint = f"the {what} there, and nothing was submitted"
+        fix = "remove old runs, or give --run-dir on another file system"
+        raise SpecError([Violation("--run-dir", str(folder), constraint, fix)]) from None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that appears whole; names of files that are not Unicode stay as they are."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(text.encode("utf-8", "surrogateescape"))
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,7 @@
+"""What is not the user's fault."""
+
+from __future__ import annotations
+
+
+class SlurmFailed(Exception):
+    """The site does not do what it should; the message says all that the user needs. Exit code 1."""

@@ -1,0 +1,131 @@
+"""What a site allows: the queue of a run, its segments, and refusals with the rule that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.site import QueueSpec, SizeLimit, longest_s
+from frontrunner.configs.slurm import clock, seconds
+
+SHORTEST_JOB_S = 60  # Slurm counts in minutes
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a run is cut into jobs. ``queue`` is None where the site's limits are unknown."""
+
+    queue: QueueSpec | None
+    partition: str | None
+    qos: str | None
+    total_s: int
+    segment_s: int
+    signal_s: int
+
+    @property
+    def segments(self) -> int:
+        return -(-self.total_s // self.segment_s)
+
+    def time_s(self, segment: int) -> int:
+        """Wall time of a segment, counted from 1; the last takes what is left."""
+        left = self.total_s - (segment - 1) * self.segment_s
+        return max(SHORTEST_JOB_S, min(self.segment_s, left))
+
+
+def schedule(spec: RunSpec) -> Schedule:
+    """The jobs of a run; SpecError with every rule that the site would refuse it by."""
+    found = list(_identity(spec))
+    queue = None
+    try:
+        queue = _queue(spec)
+    except SpecError as error:
+        raise SpecError([*found, *error.violations]) from None
+    found += _times(spec, queue)
+    if found:
+        raise SpecError(found)
+    slurm = spec.slurm
+    total, each = _lengths(spec, queue.limit(spec.nodes) if queue else None)
+    partition = queue.partition if queue else slurm.partition
+    return Schedule(queue, partition, slurm.qos, total, each, signal_s=seconds(slurm.signal_before_end))
+
+
+def too_many_jobs(spec: RunSpec, queue: QueueSpec | None, jobs: int) -> SpecError | None:
+    """The refusal of one more job for a user who has ``jobs`` already; None where it is allowed."""
+    if queue is None or queue.max_jobs is None or jobs < queue.max_jobs:
+        return None
+    constraint = f"you have {jobs} jobs there, and {_quote(spec, queue.jobs_rule or str(queue.max_jobs))}"
+    return SpecError([Violation("slurm", None, constraint, "wait until one has ended, or cancel one")])
+
+
+def _quote(spec: RunSpec, rule: str) -> str:
+    """The rule in quotes, with where it was read."""
+    source = spec.machine.sources.get("site.queues")
+    where = f" ({source.source}, {source.date})" if source else ""
+    return f'{spec.machine.name} says "{rule}"{where}'
+
+
+def _identity(spec: RunSpec) -> Iterator[Violation]:
+    if spec.machine.site.account_required and spec.slurm.account is None:
+        constraint = f"{spec.machine.name} takes no job without an account"
+        yield Violation("slurm.account", None, constraint, "give --account PROJECT, or set slurm.account")
+
+
+def _queue(spec: RunSpec) -> QueueSpec | None:
+    """The queue that the run asks for, or the first that takes its size."""
+    slurm, queues = spec.slurm, spec.machine.site.queues
+    if not queues:
+        return None
+    known = [q for q in queues.values() if slurm.partition in (None, q.partition) and slurm.qos == q.qos]
+    if not known:
+        key = "partition" if slurm.partition and slurm.qos is None else "qos"
+        have = ", ".join(f"{q.partition}{f' with qos {q.qos}' if q.qos else ''}" for q in queues.values())
+        constraint = f"{spec.machine.name} has {have}"
+        fix = "use one of them, or add yours to site.queues of the machine file"
+        raise SpecError([Violation(f"slurm.{key}", getattr(slurm, key), constraint, fix)])
+    fitting = [queue for queue in known if queue.limit(spec.nodes)]
+    if not fitting:
+        largest = max(known, key=lambda queue: queue.max_nodes)
+        constraint = (
+            f"at most {largest.max_nodes} in {largest.partition}: {_quote(spec, largest.limits[-1].rule)}"
+        )
+        fix = f"use at most {largest.max_nodes}, or another partition"
+        raise SpecError([Violation("nodes", spec.nodes, constraint, fix)])
+    return fitting[0]
+
+
+def _lengths(spec: RunSpec, limit: SizeLimit | None) -> tuple[int, int]:
+    """Seconds of the whole run and of one of its jobs."""
+    slurm = spec.slurm
+    longest = longest_s(limit) if limit else None
+    total = seconds(slurm.time_limit) if slurm.time_limit else longest or 0
+    wished = seconds(slurm.segment_time) if slurm.segment_time else total
+    return total, min(total, wished, longest or total)
+
+
+def _times(spec: RunSpec, queue: QueueSpec | None) -> Iterator[Violation]:
+    slurm = spec.slurm
+    limit = queue.limit(spec.nodes) if queue else None
+    if slurm.time_limit is None and limit is None:
+        constraint = f"is missing, and {spec.machine.name} gives no limit of its own"
+        yield Violation("slurm.time_limit", None, constraint, "give --time 2:00:00, or set slurm.time_limit")
+        return
+    if limit and slurm.segment_time and seconds(slurm.segment_time) > longest_s(limit):
+        constraint = f"longer than one job of {spec.nodes} nodes may be: {_quote(spec, limit.rule)}"
+        fix = f"use at most {clock(longest_s(limit))}, or leave it out"
+        yield Violation("slurm.segment_time", slurm.segment_time, constraint, fix)
+        return
+    total, each = _lengths(spec, limit)
+    if limit and queue and not queue.chains and total > each:
+        what = f"needs {-(-total // each)} jobs of {clock(each)}"
+        constraint = f'{what}: {_quote(spec, limit.rule)} and "{queue.chains_rule or "no chains of jobs"}"'
+        fix = f"use at most {clock(each)}, or another partition or qos"
+        yield Violation("slurm.time_limit", slurm.time_limit, constraint, fix)
+    if each < SHORTEST_JOB_S:
+        key = "segment_time" if slurm.segment_time else "time_limit"
+        yield Violation(f"slurm.{key}", getattr(slurm, key), "must be at least a minute", "use 1m or more")
+    elif 2 * seconds(slurm.signal_before_end) > each:
+        constraint = f"must be at most half of a job's {clock(each)}, or it trains for no time"
+        fix = f"use {clock(each // 2)} or less, or give more time"
+        yield Violation("slurm.signal_before_end", slurm.signal_before_end, constraint, fix)

@@ -1,0 +1,317 @@
+"""Runs on a real Slurm of four nodes: submitted, watched, continued, requeued, cancelled."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from frontrunner.configs.load import dump
+from support.slurm_cluster import SlurmCluster
+from support.specs import run_spec
+from support.tree import ROOT
+
+pytestmark = pytest.mark.timeout(280)
+FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
+# The nodes' names lead nowhere.
+HERE = {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+
+class User:
+    """Someone in a working folder of the cluster, with a run file of ``nodes`` x 2 ranks."""
+
+    def __init__(self, cluster: SlurmCluster, folder: Path, programs: Path | None = None) -> None:
+        self.cluster, self.folder, self.programs = cluster, folder, programs or folder
+        self.env = cluster.env | {"STAND_IN": "{}"}
+
+    def write_run(
+        self, nodes: int = 2, name: str = "test", chain: str = "dependency", **stand_in: Any
+    ) -> None:
+        rank = self.programs / "rank"
+        rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.stand_in_rank "$@"\n')
+        rank.chmod(rank.stat().st_mode | stat.S_IXUSR)
+        data = yaml.safe_load(dump(run_spec(nodes=nodes, devices=2)))
+        data |= {"name": name}
+        data["training"]["steps"] = stand_in.get("steps", 10)
+        data["machine"]["site"] = {"chain": chain}
+        data["slurm"] |= {
+            "time_limit": "10m",
+            "signal_before_end": "20s",
+            "executable": str(rank),
+            "environment": {"STAND_IN": json.dumps({"steps": 10} | stand_in)},
+        }
+        (self.folder / "run.yaml").write_text(yaml.safe_dump(data, allow_unicode=True))
+
+    def call(self, *arguments: str, code: int = 0) -> str:
+        """Standard output of a command, which must end so."""
+        done = subprocess.run(
+            [FRONTRUNNER, *arguments],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def submit(self, *options: str) -> tuple[str, Path]:
+        """Job and run folder."""
+        answer = json.loads(self.call("submit", "run.yaml", "--json", "--run-dir", "the run", *options))
+        return answer["job_id"], Path(answer["run_dir"])
+
+    def status(self) -> dict[str, Any]:
+        (row,) = json.loads(self.call("status", "--json", "the run"))["runs"]
+        assert isinstance(row, dict)
+        return row
+
+    def wait(self, *states: str, limit_s: float = 90.0) -> dict[str, Any]:
+        """Until the run is in one of the states."""
+        deadline = time.monotonic() + limit_s
+        while (row := self.status())["state"] not in states:
+            hopeless = row["state"] in ENDED or time.monotonic() > deadline
+            assert not hopeless, f"{row}\n{self.call('logs', 'the run')}\n{self.cluster.log()}"
+            time.sleep(0.3)
+        return row
+
+
+def steps(run_dir: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "step"]
+
+
+def wait_for_step(run_dir: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while not (run_dir / "records.jsonl").exists() or not any(s["step"] >= step for s in steps(run_dir)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def user(cluster: SlurmCluster, tmp_path: Path) -> User:
+    return User(cluster, tmp_path)
+
+
+def test_a_run_is_submitted_watched_and_ends(user: User) -> None:
+    user.write_run(nodes=4)
+    job, run_dir = user.submit()
+    row = user.wait("COMPLETED")
+    assert row["job_id"] == job and row["step"] == row["steps"] == 10
+    assert row["loss"] == 0.1 and row["tokens_per_s_per_device"] == 1000.0 and row["eta_s"] == 0
+    assert [s["step"] for s in steps(run_dir)] == list(range(1, 11))
+    known = user.cluster.job(job)
+    assert (known["NumNodes"], known["NumTasks"], known["ExitCode"]) == ("4", "8", "0:0")
+    assert f"starts after step 0 in {user.folder}" in user.call("logs", "the run")
+    assert user.call("status", "the run").split()[-1] == "0:00"
+
+
+def test_a_run_longer_than_a_job_goes_on_in_the_next(user: User) -> None:
+    user.write_run(steps=40, pause_s=0.2)
+    first, run_dir = user.submit("--time", "3m", "-o", "slurm.segment_time=1m")
+    wait_for_step(run_dir, 5)
+    user.cluster.run("scancel", "--signal=USR1", first)  # as Slurm does before the end of a job
+    wait_for_step(run_dir, len(steps(run_dir)) + 5)
+    second = user.status()["job_id"]
+    user.cluster.run("scancel", "--signal=USR1", second)
+    row = user.wait("COMPLETED")
+    assert (row["segment"], row["segments"]) == (3, 3)
+    jobs = list(dict.fromkeys(s["job"] for s in steps(run_dir)))
+    assert jobs == [first, second, row["job_id"]]
+    assert [s["step"] for s in steps(run_dir)] == list(range(1, 41)), "a step was lost or taken twice"
+
+
+def test_slurm_itself_tells_the_ranks_before_the_end(user: User) -> None:
+    user.write_run(steps=100_000, pause_s=0.2)
+    job, run_dir = user.submit("--time", "1m")
+    user.wait("FAILED")
+    assert user.status()["reason"] == "the time of all 1 segments is used up"
+    assert int((run_dir / "checkpoint").read_text()) == steps(run_dir)[-1]["step"]
+    assert user.cluster.job(job)["ExitCode"] == "75:0"
+
+
+def test_where_the_site_wants_it_the_same_job_runs_again(user: User) -> None:
+    user.write_run(steps=15, pause_s=0.2, chain="requeue")
+    job, run_dir = user.submit("--time", "3m", "-o", "slurm.segment_time=1m")
+    wait_for_step(run_dir, 5)
+    user.cluster.run("scancel", "--signal=USR1", job)
+    user.cluster.start_again(job)
+    row = user.wait("COMPLETED")
+    assert (row["job_id"], row["segment"]) == (job, 2)
+    assert [s["step"] for s in steps(run_dir)] == list(range(1, 16))
+
+
+def test_a_node_that_fails_is_replaced(user: User) -> None:
+    user.write_run(steps=60, pause_s=0.2)
+    job, run_dir = user.submit()
+    wait_for_step(run_dir, 6)
+    used = steps(run_dir)[-1]["node"]
+    user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
+    user.cluster.start_again(job)
+    row = user.wait("COMPLETED")
+    taken = steps(run_dir)
+    assert (row["job_id"], row["segment"]) == (job, 1)
+    assert user.cluster.job(job)["Restarts"] == "1"
+    assert taken[-1]["node"] != used and {s["step"] for s in taken} == set(range(1, 61))
+    again = [s["step"] for s in taken if s["node"] != used]
+    assert again[0] > 1, "it did not start from its checkpoint"
+
+
+def test_a_chain_that_fails_fast_stops(user: User) -> None:
+    user.write_run(fail_at=1)
+    job, run_dir = user.submit("--time", "10m", "-o", "slurm.segment_time=1m")
+    row = user.wait("FAILED")
+    assert (row["segment"], row["segments"]) == (2, 10)
+    assert row["reason"] == "segments 1 and 2 ended without a new step (exit code 1)"
+    assert "nothing follows" in user.call("logs", "the run")
+    assert not user.cluster.run("squeue", "-h").strip()
+
+
+def test_a_cancelled_run_ends_and_can_be_continued(user: User) -> None:
+    user.write_run(steps=20, pause_s=0.3)
+    job, run_dir = user.submit("--time", "10m", "-o", "slurm.segment_time=1m")
+    wait_for_step(run_dir, 5)
+    assert "this run is running" in user.call("submit", "the run", code=2)
+    assert job in user.call("cancel", "the run")
+    assert user.cluster.wait(job, "CANCELLED")["JobState"] == "CANCELLED"
+    assert user.wait("CANCELLED")["segment"] == 1
+    second = json.loads(user.call("submit", "the run", "--json"))["job_id"]
+    assert second != job
+    assert user.wait("COMPLETED")["step"] == 20
+    assert steps(run_dir)[-1]["job"] == second
+
+
+def test_follow_ends_with_the_run(user: User) -> None:
+    user.write_run(steps=10, pause_s=0.2)
+    job, _ = user.submit()
+    text = user.call("logs", "--follow", "the run")
+    assert text.count(f"job {job} on") == 1 and "the run is complete" in text
+
+
+EVIL = [
+    'it\'s a "name" with $(touch HACKED) `touch HACKED`; touch HACKED & \\ %j é ü',
+    "-rf --wrap=x",
+    "# not a comment \\",
+]
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_names_are_names(user: User, name: str) -> None:
+    user.write_run(name=name)
+    job, run_dir = user.submit()
+    user.wait("COMPLETED")
+    shown = user.cluster.run("squeue", "--states=all", "--noheader", "--format=%j", f"--jobs={job}")
+    assert shown.rstrip("\n") == name
+    assert not list(user.folder.rglob("HACKED"))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "a 'folder' $(touch HACKED) \"of\" é `touch HACKED`",
+        "two\nlines\n#SBATCH --comment=HACKED\ntouch HACKED",
+        os.fsdecode(b"not \xff unicode"),
+    ],
+    ids=["quotes", "newline", "bytes"],
+)
+def test_folders_are_folders(cluster: SlurmCluster, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    user = User(cluster, tmp_path / folder, tmp_path)
+    user.write_run()
+    user.call("submit", "run.yaml", "--run-dir", "the run")
+    user.wait("COMPLETED")
+    assert len(steps(user.folder / "the run")) == 10
+    assert not [path for path in tmp_path.rglob("HACKED") if path != tmp_path / folder]
+    job = user.status()["job_id"]
+    assert cluster.job(job).get("Comment") is None
+    assert (user.folder / "the run" / "logs" / f"job-{job}.log").exists()
+
+
+def test_variables_are_values(user: User) -> None:
+    value = "a 'b' \"c\" $(touch HACKED) `touch HACKED` \\ $HOME ${SLURM_JOB_ID}"
+    user.write_run()
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"]["environment"]["VALUE"] = value
+    (user.programs / "rank").write_text('#!/bin/bash\nprintf "%s\\n" "VALUE=$VALUE"\n')
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    job, _ = user.submit()
+    user.wait("COMPLETED")
+    assert f"VALUE={value.replace('${SLURM_JOB_ID}', job)}\n" in user.call("logs", "the run")
+    assert not list(user.folder.rglob("HACKED"))
+
+
+def test_a_partition_that_does_not_exist_is_refused(user: User) -> None:
+    user.write_run()
+    error = user.call("submit", "run.yaml", "-o", "slurm.partition=bath", "--run-dir", "the run", code=2)
+    assert error.splitlines()[-1].startswith('command line: slurm.partition = "bath": ')
+    assert "use one of: batch, short" in error
+    assert not (user.folder / "the run").exists()
+
+
+def test_more_nodes_or_time_than_there_are_is_refused(user: User) -> None:
+    user.write_run()
+    assert "nodes = 8" in user.call("submit", "run.yaml", "--nodes", "8", code=2)
+    options = ("--time", "1h", "-o", "slurm.partition=short")
+    assert "slurm.time_limit" in user.call("submit", "run.yaml", *options, code=2)
+    assert not (user.folder / "runs").exists() and not user.cluster.run("squeue", "-h").strip()
+
+
+def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
+    user.write_run()
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["machine"]["device"]["kind"] = "cuda"
+    (user.programs / "rank").write_text('#!/bin/bash\necho "sees $ROCR_VISIBLE_DEVICES"\n')
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    user.submit()
+    user.wait("COMPLETED")
+    assert user.call("logs", "the run").count("sees 0,1\n") == 4
+
+
+def test_a_run_trains_on_text(user: User) -> None:
+    """Four nodes of two ranks, three-level sharding."""
+    pytest.importorskip("torch")
+    user.write_run(nodes=4)
+    (user.folder / "texts").mkdir()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        (user.folder / "texts" / name).write_text((ROOT / name).read_text())
+    prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
+    user.call(*prepare)
+    rank = user.programs / "rank"
+    rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.training_rank "$@"\n')
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["data"] = {"train": "corpus/train"}
+    data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
+    data["layout"]["sharding"] = "three_level"
+    data["training"] |= {"steps": 30, "validation_samples": 8}
+    data["slurm"]["environment"] = HERE
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    _, run_dir = user.submit()
+    row = user.wait("COMPLETED", limit_s=200)
+    taken = steps(run_dir)
+    assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
+    assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
+
+
+def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
+    pytest.importorskip("torch")
+    user.write_run()
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"] |= {"executable": None, "environment": HERE}
+    for link in data["machine"]["links"].values():
+        link["bandwidth_bytes_per_s"] = 1e6  # what any machine reaches
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    answer = json.loads(user.call("doctor", "run.yaml", "--nodes", "2", "--json"))
+    assert answer == {"findings": []}
+    (folder,) = (user.folder / "runs").iterdir()
+    results = json.loads((folder / "probe.json").read_text())["ranks"]
+    assert len(results) == 4 and all(len(r["sent_bytes_per_s"]["network"]) == 3 for r in results)
+    assert "frontrunner continue" not in (folder / "job.sh").read_text()

@@ -1,0 +1,46 @@
+"""Plays ``frontrunner train RUN_DIR`` in jobs: rank 0 takes steps, writes records and heeds signals.
+
+STAND_IN holds JSON: ``steps`` in all, ``pause_s`` between them, ``fail_at`` a step to fail before. The
+checkpoint is a file with the last step; one is written every 5 steps and on SIGUSR1, which ends with 75.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main(run_dir: Path) -> int:
+    if os.environ["SLURM_PROCID"] != "0":
+        return 0
+    asked = json.loads(os.environ["STAND_IN"])
+    stops: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _: stops.append(number))
+    checkpoint = run_dir / "checkpoint"
+    start = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    node, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
+    print(f"job {job} on {node} starts after step {start} in {Path.cwd()}", flush=True)
+    with (run_dir / "records.jsonl").open("a") as records:
+        records.write(json.dumps({"kind": "header", "job": job}) + "\n")
+        for step in range(start + 1, asked["steps"] + 1):
+            if step == asked.get("fail_at"):
+                return 1
+            time.sleep(asked.get("pause_s", 0.05))
+            record = {"kind": "step", "step": step, "loss": 1 / step, "job": job, "node": node}
+            record |= {"step_time_s": 0.05, "tokens_per_s_per_device": 1000.0}
+            records.write(json.dumps(record) + "\n")
+            records.flush()
+            if stops or step % 5 == 0:
+                checkpoint.write_text(str(step))
+            if stops:
+                return 75
+        records.write(json.dumps({"kind": "summary"}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[2])))
