@@ -25,6 +25,7 @@ from frontrunner.parallelism import failures
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 _FOLDER_LIMIT_S = 600.0  # the processes of a large job start minutes apart
+_PREDECESSOR_S = 120.0  # ranks of a job that was put back in the queue may take a while to end
 _ECHO_DELAY_S = 2.0  # for the rank at fault to speak before those that lost their connection to it
 
 
@@ -63,7 +64,7 @@ def _first_rank(place: Rendezvous, request: Request, target: str) -> Record:
     # A copy of the descriptor: while the rank runs, the original leads to its log.
     output = os.fdopen(os.dup(2 if request.as_json else 1), "w")
     with (
-        run_folder.opened(folder, spec, continues=request.continues),
+        run_folder.opened(folder, spec, continues=request.continues, patience_s=_PREDECESSOR_S),
         output,
         Watch(folder, spec.training.steps, request.trackers, output, live=False) as watch,
     ):

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump
@@ -83,26 +84,33 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
 
 
 @contextmanager
-def opened(run_dir: Path, spec: RunSpec, *, continues: bool) -> Iterator[None]:
-    """The run's folder, made or reopened, and nobody else's meanwhile: SpecError where it is in use."""
+def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float = 0.0) -> Iterator[None]:
+    """The run's folder, made or reopened, and nobody else's meanwhile.
+
+    SpecError where another process has it for longer than ``patience_s``.
+    """
     if not continues:
         create(run_dir, spec)
     with (run_dir / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpecError(
-                [
-                    Violation(
-                        "", str(run_dir), "another process runs in this folder", "wait until it has ended"
-                    )
-                ]
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+        deadline = time.monotonic() + patience_s
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                constraint, fix = "another process runs in this folder", "wait until it has ended"
+                raise SpecError([Violation("", str(run_dir), constraint, fix)])
+            time.sleep(0.5)
         if continues:
             reopen(run_dir, spec)
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def how_to_go_on(run_dir: Path) -> str:

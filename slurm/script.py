@@ -104,6 +104,7 @@ def _step(job: JobSpec) -> str:
         f"--ntasks={job.ranks}",
         f"--ntasks-per-node={job.ranks_per_node}",
         "--distribution=block:block",
+        "--kill-on-bad-exit=1",  # or the other ranks would wait for one that died
     ]
     if job.cores_per_rank:
         words.append(f"--cpus-per-task={job.cores_per_rank}")

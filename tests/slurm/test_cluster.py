@@ -91,7 +91,7 @@ def steps(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while not (run_dir / "records.jsonl").exists() or not any(s["step"] >= step for s in steps(run_dir)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -285,20 +285,71 @@ def test_a_run_trains_on_text(user: User) -> None:
         (user.folder / "texts" / name).write_text((ROOT / name).read_text())
     prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
     user.call(*prepare)
-    rank = user.programs / "rank"
-    rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.training_rank "$@"\n')
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
     data["data"] = {"train": "corpus/train"}
     data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
     data["layout"]["sharding"] = "three_level"
     data["training"] |= {"steps": 30, "validation_samples": 8}
-    data["slurm"]["environment"] = HERE
+    data["slurm"] |= {"executable": None, "environment": HERE}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
     _, run_dir = user.submit()
     row = user.wait("COMPLETED", limit_s=200)
     taken = steps(run_dir)
     assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
     assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
+
+
+def write_training(user: User, steps: int, chain: str = "dependency") -> None:
+    """A run of two nodes of two ranks that trains, with a checkpoint now and then."""
+    user.write_run(nodes=2, chain=chain)
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"] |= {"executable": None, "environment": HERE}
+    data["model"] |= {"attention_dropout": 0.1, "hidden_dropout": 0.1}
+    data["layout"]["sharding"] = {"preset": "three_level", "wire": {"block": 32, "error_feedback": True}}
+    data["training"] |= {"steps": steps, "precision": "bfloat16"}
+    data["checkpoint"] |= {"every_steps": 50}
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+
+
+def curve(run_dir: Path) -> dict[int, float]:
+    """Loss by step, by the last record of each."""
+    return {record["step"]: record["loss"] for record in steps(run_dir)}
+
+
+def test_three_segments_of_training_are_one_run(user: User) -> None:
+    """Its curve equals that of the run that nobody interrupts, bit for bit."""
+    pytest.importorskip("torch")
+    write_training(user, steps=400)
+    user.call("train", "run.yaml", "--run-dir", "whole")
+    job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
+    for _ in range(2):
+        wait_for_step(run_dir, (max(curve(run_dir)) if (run_dir / "records.jsonl").exists() else 0) + 10)
+        user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
+        user.cluster.wait(job, "FAILED", limit_s=90)  # by exit code 75
+        job = user.status()["job_id"]
+    row = user.wait("COMPLETED", limit_s=150)
+    assert (row["segment"], row["segments"], row["step"]) == (3, 3, 400)
+    records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
+    assert curve(run_dir) == curve(user.folder / "whole")
+
+
+def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
+    pytest.importorskip("torch")
+    write_training(user, steps=600)
+    job, run_dir = user.submit()
+    wait_for_step(run_dir, 60)
+    used = user.cluster.job(job)["BatchHost"]
+    user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
+    user.cluster.start_again(job)
+    row = user.wait("COMPLETED", limit_s=150)
+    assert (row["step"], user.cluster.job(job)["Restarts"]) == (600, "1")
+    assert user.cluster.job(job)["BatchHost"] != used
+    headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]
+    assert first == 0 < second and second % 50 == 0
+    user.call("train", "run.yaml", "--run-dir", "whole")
+    assert curve(run_dir) == curve(user.folder / "whole")
 
 
 def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:

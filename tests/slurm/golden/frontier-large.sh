@@ -50,6 +50,6 @@ srun --nodes=320 --ntasks=320 --ntasks-per-node=1 tar -xzf /mnt/bb/"${USER:-}"/f
 
 cd -- /home/user/work
 
-srun --nodes=320 --ntasks=2560 --ntasks-per-node=8 --distribution=block:block --cpus-per-task=7 --cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000,0xfe0000,0xfe000000,0xfe,0xfe00,0xfe00000000,0xfe0000000000 --threads-per-core=1 \
+srun --nodes=320 --ntasks=2560 --ntasks-per-node=8 --distribution=block:block --kill-on-bad-exit=1 --cpus-per-task=7 --cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000,0xfe0000,0xfe000000,0xfe,0xfe00,0xfe00000000,0xfe0000000000 --threads-per-core=1 \
   /mnt/bb/"${USER:-}"/frontrunner-"${SLURM_JOB_ID:-}"/bin/python /mnt/bb/"${USER:-}"/frontrunner-"${SLURM_JOB_ID:-}"/bin/frontrunner train '/lustre/runs/a run'
 exec /env/bin/frontrunner continue --exit-code "$?" -- '/lustre/runs/a run'

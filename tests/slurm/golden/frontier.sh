@@ -45,6 +45,6 @@ export FI_CXI_RDZV_GET_MIN=0
 
 cd -- /home/user/work
 
-srun --nodes=2 --ntasks=16 --ntasks-per-node=8 --distribution=block:block --cpus-per-task=7 --cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000,0xfe0000,0xfe000000,0xfe,0xfe00,0xfe00000000,0xfe0000000000 \
+srun --nodes=2 --ntasks=16 --ntasks-per-node=8 --distribution=block:block --kill-on-bad-exit=1 --cpus-per-task=7 --cpu-bind=mask_cpu:0xfe000000000000,0xfe00000000000000,0xfe0000,0xfe000000,0xfe,0xfe00,0xfe00000000,0xfe0000000000 \
   /env/bin/frontrunner train '/lustre/runs/a run'
 exec /env/bin/frontrunner continue --exit-code "$?" -- '/lustre/runs/a run'
