@@ -31,6 +31,7 @@ INT8_NETWORK = Engine(
     "three_level, int8/int4, int8 network", {"preset": "three_level", "wire": {"network": "int8"}}
 )
 ZERO3 = Engine("own zero3", {"preset": "zero3"})
+ENGINES = [THREE_LEVEL, INT8_NETWORK, ZERO3]
 Row = dict[str, Any]
 
 
@@ -45,23 +46,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="append each figure to this file as it is found")
     parser.add_argument("--formula", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 48], help="nodes")
     parser.add_argument("--show", type=Path, help="print the table of such a file and measure nothing")
+    names = [engine.name for engine in ENGINES]
+    parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="ROW")
     args = parser.parse_args()
     if args.show:
         rows = [json.loads(line) for line in args.show.read_text().splitlines()]
     else:
-        rows = measure(args.nodes, args.accumulation, args.tokens, args.scale, args.output)
+        wanted = rows_of([engine for engine in ENGINES if engine.name in args.rows], args.accumulation)
+        rows = measure(wanted, args.nodes, args.tokens, args.scale, args.output)
     report(rows)
     report_formula(args.formula, args.accumulation)
 
 
-def rows_of(accumulations: list[int]) -> list[tuple[Engine, int]]:
+def rows_of(engines: list[Engine], accumulations: list[int]) -> list[tuple[Engine, int]]:
     """Engines and accumulations: three levels with each network format, and ZeRO-3 beside them."""
-    ours = [(engine, a) for engine in (THREE_LEVEL, INT8_NETWORK) for a in accumulations]
-    return [*ours, (ZERO3, 1)]
+    return [(engine, a) for engine in engines for a in (accumulations if engine is not ZERO3 else [1])]
 
 
 def measure(
-    nodes: list[int], accumulations: list[int], tokens: int, scale: float, output: Path | None
+    wanted: list[tuple[Engine, int]], nodes: list[int], tokens: int, scale: float, output: Path | None
 ) -> list[Row]:
     rows: list[Row] = []
     machine = load_machine("emulated")
@@ -69,7 +72,7 @@ def measure(
         for shaped in (False, True):
             topology = Topology.of(machine, count, scale=scale, shaped=shaped)
             with EmulatedCluster(topology) as cluster:
-                for engine, accumulation in rows_of(accumulations):
+                for engine, accumulation in wanted:
                     spec = run_spec(count, accumulation, tokens, engine)
                     found = run(cluster, engine, spec, budget_s=8 if shaped else 2)
                     row = {
@@ -110,7 +113,7 @@ def report(rows: list[Row]) -> None:
 def report_formula(nodes: list[int], accumulations: list[int]) -> None:
     """Efficiency against the first number of nodes by the bytes alone."""
     table = Table("engine", "accumulation", *(f"{8 * count} devices" for count in nodes))
-    for engine, accumulation in rows_of(accumulations):
+    for engine, accumulation in rows_of(ENGINES, accumulations):
         times = [least_time(count, accumulation, engine) for count in nodes]
         table.add_row(engine.name, str(accumulation), *(f"{times[0] / time:.3f}" for time in times))
     console = Console(width=130)

@@ -30,6 +30,13 @@ def run_folder_of(run: str) -> Path | None:
     return path.absolute() if (path / run_folder.SPEC_FILE).is_file() else None
 
 
+def go_where_it_ran(continued: Path) -> None:
+    """Make the working folder of an earlier run's submission this process's, for its relative paths."""
+    folder = chain.read(continued).working_folder
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+
+
 def default_folder(spec: RunSpec) -> Path:
     return run_folder.dated(spec.name)
 
@@ -103,7 +110,7 @@ def send(document: Document, job: JobSpec, schedule: Schedule, folder: Path, *, 
             _replace(folder / run_folder.SPEC_FILE, dump(document.spec))
         (folder / "logs").mkdir(exist_ok=True)
         _replace(folder / SCRIPT_FILE, script)
-        chain.append(folder, "begun", segments=schedule.segments)
+        chain.append(folder, "begun", segments=schedule.segments, working_folder=job.working_folder)
         try:
             job_id = slurm.submit(SCRIPT_FILE, folder)
         except SpecError as error:

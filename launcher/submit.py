@@ -45,7 +45,10 @@ def submit(
     from frontrunner.launcher import submission
     from frontrunner.slurm.script import render
 
+    called_in = Path.cwd()
     continued = submission.run_folder_of(run)
+    if continued:
+        submission.go_where_it_ran(continued)
     overrides = _overrides(override or (), nodes, time, account)
     document = submission.resolve(run, continued, overrides, os.environ)
     folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
@@ -61,7 +64,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps({"job_id": job_id, "run_dir": str(folder), "script": script}))
     else:
-        typer.echo(_next_steps(job_id, job, schedule, folder))
+        typer.echo(_next_steps(job_id, job, schedule, os.path.relpath(folder, called_in)))
 
 
 def _overrides(given: Sequence[str], nodes: int | None, time: str | None, account: str | None) -> list[str]:
@@ -72,7 +75,7 @@ def _overrides(given: Sequence[str], nodes: int | None, time: str | None, accoun
     return [*given, *own]
 
 
-def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: Path) -> str:
+def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: str) -> str:
     import shlex
 
     from frontrunner.configs.slurm import clock
@@ -81,7 +84,7 @@ def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: Path) -> 
     chain = ""
     if schedule.segments > 1:
         chain = f", the first of at most {schedule.segments} segments ({clock(schedule.total_s)} in all)"
-    shown = shlex.quote(os.path.relpath(folder))
+    shown = shlex.quote(folder)
     return "\n".join(
         [
             f"job {job_id}: {job.nodes} nodes{where} for {clock(job.time_s)}{chain}",

@@ -44,6 +44,8 @@ class Chain:
     cancelled: bool = False
     verdict: str | None = None
     """Why nothing follows any more; None while something may."""
+    working_folder: str | None = None
+    """Where the run's relative paths start; None where nothing was submitted."""
 
     @property
     def last(self) -> Segment | None:
@@ -80,7 +82,7 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
     """The chain after one more line."""
     match entry["kind"]:
         case "begun":
-            return Chain()
+            return Chain(working_folder=entry["working_folder"])
         case "submitted":
             number = len(chain.segments) + 1
             segment = Segment(number, entry["job_id"], entry["step"])

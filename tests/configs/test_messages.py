@@ -73,7 +73,7 @@ def test_messages_read_as_one_line(write: Write) -> None:
         (
             "machine: {extends: workstation, xyz: 1}",
             "there is no such key; use one of: name, num_nodes, packages_per_node, devices_per_package, "
-            "device, links, software, reliability, sources, extends",
+            "device, links, software, reliability, site, sources, extends",
         ),
         (
             "machine: {extends: workstation, device: {peak_flops_per_s: {bf16: 1}}}",

@@ -29,7 +29,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "one"
     (folder / "logs").mkdir(parents=True)
     (folder / "run.yaml").write_text(SPEC)
-    chain.append(folder, "begun", segments=3)
+    chain.append(folder, "begun", segments=3, working_folder="/w")
     chain.append(folder, "submitted", job_id="42", step=0)
     (tmp_path / "programs").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))

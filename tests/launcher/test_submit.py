@@ -256,3 +256,18 @@ def test_nodes_that_the_doctor_found_sick_are_avoided(submit: Submit, tmp_path: 
     done = submit(*FRONTIER, "--dry-run", "-o", "slurm.exclude='frontier[00001-00003]'")
     assert "#SBATCH --exclude=frontier[00001-00003],frontier00012\n" in done.stdout
     assert "frontier00012 excluded by runs/exclude-frontier.txt" in done.stderr
+
+
+def test_a_run_continues_where_it_ran(submit: Submit, programs: Path, tmp_path: Path) -> None:
+    """Its relative paths start there, wherever the command is called; its time may be another."""
+    add(programs, "squeue", "exit 0")
+    add(programs, "sbatch", "echo 42")
+    assert submit(*FRONTIER, "--run-dir", "run").returncode == 0
+    (tmp_path / "work" / "below").mkdir()
+    command = [FRONTRUNNER, "submit", "../run", "--time", "1h"]
+    env = {**os.environ, "PATH": str(programs)}
+    done = subprocess.run(command, cwd=tmp_path / "work" / "below", env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "frontrunner status ../run\n" in done.stdout
+    script = (tmp_path / "work" / "run" / "job.sh").read_text()
+    assert f"\ncd -- {tmp_path}/work\n" in script and "--time=01:00:00" in script
+    assert submit("run", "--nodes", "4").returncode == 2

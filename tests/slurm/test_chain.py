@@ -14,7 +14,7 @@ from frontrunner.slurm.chain import Chain
 def after(folder: Path, *ends: tuple[int, int], begin: bool = True) -> Chain:
     """The chain after jobs that ended with (exit code, last step)."""
     if begin:
-        chain.append(folder, "begun", segments=9)
+        chain.append(folder, "begun", segments=9, working_folder="/w")
     step = 0
     for number, (code, last) in enumerate(ends, 1):
         chain.append(folder, "submitted", job_id=str(number), step=step)

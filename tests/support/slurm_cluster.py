@@ -92,6 +92,7 @@ class SlurmCluster:
         while any(f"slurmstepd: [{job_id}." in name for name in _processes()):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        time.sleep(2)  # credentials carry whole seconds: one of the second of the requeue counts as revoked
         self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
 
     def log(self) -> str:
