@@ -325,7 +325,7 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
     for _ in range(2):
         wait_for_step(run_dir, (max(curve(run_dir)) if (run_dir / "records.jsonl").exists() else 0) + 10)
         user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
-        user.cluster.wait(job, "FAILED", limit_s=90)  # by exit code 75
+        user.cluster.wait(job, "COMPLETED", limit_s=90)  # and the next one is in the queue
         job = user.status()["job_id"]
     row = user.wait("COMPLETED", limit_s=150)
     assert (row["segment"], row["segments"], row["step"]) == (3, 3, 400)
@@ -347,7 +347,7 @@ def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
     assert user.cluster.job(job)["BatchHost"] != used
     headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]
-    assert first == 0 < second and second % 50 == 0
+    assert first == 0 < second
     user.call("train", "run.yaml", "--run-dir", "whole")
     assert curve(run_dir) == curve(user.folder / "whole")
 
