@@ -24,13 +24,13 @@ types: .venv/.test
 tests: .venv/.test tools
 	$(BIN)/pytest
 
-# One test starts ranks with OpenMPI; ip and tc make the network of the emulated cluster. Where they are
-# missing and cannot be installed, the tests that need them are skipped.
+# One test starts ranks with OpenMPI; ip and tc make the network of the emulated cluster; Chromium shows
+# reports. Where they are missing and cannot be installed, the tests that need them are skipped.
 tools:
-	@{ command -v mpirun && command -v ip && command -v tc; } >/dev/null || \
+	@{ command -v mpirun && command -v ip && command -v tc && command -v chromium; } >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes openmpi-bin iproute2 </dev/null >/dev/null; } || \
-	  echo "mpirun, ip or tc is missing and was not installed: the tests that need them are skipped"
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes openmpi-bin iproute2 chromium </dev/null >/dev/null; } || \
+	  echo "mpirun, ip, tc or chromium is missing and was not installed: the tests that need them are skipped"
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .
@@ -53,5 +53,5 @@ corpus/train.idx: | .venv/.train
 	touch $@
 
 .venv/.test: .venv/.train
-	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,test]'
+	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,test]'
 	touch $@
