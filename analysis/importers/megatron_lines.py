@@ -18,6 +18,9 @@ _FLOPS = {"": 1.0, "K": 1e3, "G": 1e9, "T": 1e12, "P": 1e15}
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 _ITERATION = re.compile(r"(?:^|\s)iteration\s+(\d+)\s*/\s*(\d+)\s*$")
+#: What a piece of a step line holds, wherever it was cut.
+_STEP_MARKS = (b"elapsed time per iteration", b"| learning rate:", b"| number of nan iterations:")
+_BEGUN = re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|")
 _VALUE = re.compile(rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?\s*$", re.IGNORECASE)
 _PRINTED_FLOPS = re.compile(rf"\s*({_NUMBER})\s*([KGTP]?)FLOPS?\s*$", re.IGNORECASE)
 _MEMORY = re.compile(
@@ -84,7 +87,7 @@ class Message(NamedTuple):
 
 def step(line: bytes) -> Step | None:
     """A line of a training step. Loss, gradient norm and loss scale may be no number (None then)."""
-    if b"elapsed time per iteration" not in line:
+    if not any(mark in line for mark in _STEP_MARKS) and not _BEGUN.search(line):
         return None
     text = _text(line).rstrip()
     if not text.endswith("|"):

@@ -37,7 +37,13 @@ def test_lumi_steps_layout_and_speed(nodes: int) -> None:
     data, steps, teraflops, seconds = LUMI[nodes]
     found = run(f"lumi-175b-{nodes}-nodes")
     assert (found["machine"], found["nodes"], found["devices"]) == ("lumi-g", nodes, nodes * 8)
-    layout = {"tensor": 8, "pipeline": 8, "data": data, "micro_batch_size": 2, "grad_accum_steps": 512 // data}
+    layout = {
+        "tensor": 8,
+        "pipeline": 8,
+        "data": data,
+        "micro_batch_size": 2,
+        "grad_accum_steps": 512 // data,
+    }
     assert {key: found["layout"][key] for key in layout} == layout
     assert (found["layout"]["recompute"], found["layout"]["sequence_parallel"]) == ("full", False)
     assert (found["steps"], found["global_batch_size"], found["seq_len"]) == (steps, 1024, 2048)
@@ -75,7 +81,9 @@ def test_lumi_communication_is_of_one_rank() -> None:
     found = run("lumi-175b-128-nodes")["communication"]
     operations = {each["operation"]: each for each in found["operations"]}
     assert (operations["send"]["calls_per_step"], operations["all_reduce"]["calls_per_step"]) == (64, 5)
-    assert operations["all_reduce"]["bytes_per_step"] == pytest.approx((2.61 + 2.73 + 0.3418) * 2**30, rel=2e-3)
+    assert operations["all_reduce"]["bytes_per_step"] == pytest.approx(
+        (2.61 + 2.73 + 0.3418) * 2**30, rel=2e-3
+    )
     assert found["share"] == pytest.approx(0.19, abs=0.01)
 
 
@@ -103,8 +111,20 @@ def test_lumi_is_what_the_planner_says(nodes: int) -> None:
 
 def test_crusher_cannot_be_true() -> None:
     found = run("crusher-175b-16-nodes")
-    assert (found["machine"], found["nodes"], found["steps"], found["global_batch_size"]) == ("frontier", 16, 5, 1280)
-    layout = {"tensor": 4, "pipeline": 16, "data": 2, "micro_batch_size": 1, "sharding": "zero1", "recompute": "full"}
+    assert (found["machine"], found["nodes"], found["steps"], found["global_batch_size"]) == (
+        "frontier",
+        16,
+        5,
+        1280,
+    )
+    layout = {
+        "tensor": 4,
+        "pipeline": 16,
+        "data": 2,
+        "micro_batch_size": 1,
+        "sharding": "zero1",
+        "recompute": "full",
+    }
     assert {key: found["layout"][key] for key in layout} == layout
     assert found["steady"]["outliers"] == 1, "the step that validation is counted in"
     plausible, micro_batches, overflow, loss = found["warnings"]

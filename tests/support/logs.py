@@ -167,3 +167,7 @@ def write_run(folder: Path, times: Sequence[float], spec: RunSpec | None = None,
     records = [header(spec), *(step_record(step, seconds, **fields) for step, seconds in enumerate(times, 1))]
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"
