@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from frontrunner.analysis.roofline import roofline
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import MachineSpec, RunSpec
@@ -71,6 +72,7 @@ def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, 
         "memory",
     )
     figures: Figures = {key: found[key] for key in keys}
+    figures["roofline"] = roofline(work, candidates)
     figures["assumptions"] = assumptions(work)
     return figures, None
 

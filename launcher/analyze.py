@@ -85,6 +85,7 @@ def _pages(found: Analysis, report: Path | None, folder: Path | None) -> list[Pa
 
 def _show(answer: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.table import Table
 
     from frontrunner.launcher.analyze_view import parts
 
@@ -92,4 +93,4 @@ def _show(answer: dict[str, Any]) -> None:
     if not console.is_terminal:  # a file has no width: whole rows are what greps want
         console.width = 160
     for part in parts(answer):
-        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+        console.print(part, soft_wrap=not isinstance(part, Table), markup=False)

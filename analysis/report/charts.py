@@ -1,0 +1,320 @@
+"""The figures of an analysis: a function a section, which gives none where nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from frontrunner.analysis.analyze import Analysis, titles
+from frontrunner.analysis.report.chart import Chart, Series
+
+Figures = dict[str, Any]
+
+#: More runs than these in one figure tell nothing apart.
+MOST_RUNS = 12
+MOST_POINTS = 400
+GIB, TERA = 2**30, 1e12
+
+
+def chosen(runs: Sequence[Figures]) -> Sequence[Figures]:
+    """The runs that figures show: the first ones."""
+    return runs[:MOST_RUNS]
+
+
+def scaling(answer: Figures) -> list[Chart]:
+    """Two figures a group: throughput with the ideal line, the fit and the next doublings; efficiency."""
+    found = []
+    for index, (title, group) in enumerate(zip(titles(answer), answer["scaling"], strict=True), 1):
+        points, ahead = group["points"], group["predictions"]
+        devices = [point["devices"] for point in points]
+        base = points[0]["tokens_per_s"] / devices[0]
+        whole = [*devices, *(each["devices"] for each in ahead)]
+        speeds = [point["tokens_per_s"] for point in points]
+        fitted = [each["tokens_per_s_per_device"] * each["devices"] for each in ahead]
+        top = f"{points[-1]['efficiency']:.1%} at {devices[-1]} devices"
+        found.append(
+            Chart(
+                f"scaling-{index}",
+                f"Throughput: {title}",
+                "devices",
+                "tokens/s of all devices",
+                [
+                    Series("measured", devices, speeds),
+                    Series("ideal", whole, [base * size for size in whole], "lines", dashed=True),
+                    *_ahead(devices, speeds, ahead, fitted),
+                ],
+                f"Tokens per second against devices, {title}: efficiency {top}.",
+                log_x=True,
+                log_y=True,
+            )
+        )
+        intervals = [point["efficiency_interval"] or [1.0, 1.0] for point in points]
+        efficiency = [point["efficiency"] for point in points]
+        found.append(
+            Chart(
+                f"efficiency-{index}",
+                f"Efficiency: {title}",
+                "devices",
+                "efficiency against the smallest run",
+                [
+                    Series(
+                        "measured",
+                        devices,
+                        efficiency,
+                        low=[low for low, _ in intervals],
+                        high=[high for _, high in intervals],
+                    ),
+                    Series("ideal", whole, [1.0] * len(whole), "lines", dashed=True),
+                    *_ahead(devices, efficiency, ahead, [each["efficiency"] for each in ahead]),
+                ],
+                f"Efficiency against devices, {title}: {top}. Bars are 95 % intervals.",
+                log_x=True,
+                y_from_zero=True,
+            )
+        )
+    return found
+
+
+def _ahead(
+    devices: list[int], values: list[float], ahead: list[Figures], fitted: list[float]
+) -> list[Series]:
+    """The fit's next doublings, from the largest run on."""
+    if not ahead:
+        return []
+    x = [devices[-1], *(each["devices"] for each in ahead)]
+    return [Series("fit, next doublings", x, [values[-1], *fitted], dashed=True)]
+
+
+def breakdown(answer: Figures) -> list[Chart]:
+    """Where a step's time goes, measured and planned; and one rank's calls where a log has them."""
+    bars: dict[str, list[float | None]] = {}
+    names: list[str] = []
+    groups = ("computing and bubble", "communication not hidden", "optimizer")
+    for run in chosen(answer["runs"]):
+        planned = {each["part"]: each["predicted_s"] for each in (run["comparison"] or {}).get("parts", [])}
+        for label, parts in (("measured", run["parts_s"]), ("planned", planned)):
+            if parts:
+                names.append(f"{run['id']}, {label}")
+                for part in groups:
+                    bars.setdefault(part, []).append(parts.get(part))
+    found = []
+    if names:
+        found.append(
+            Chart(
+                "breakdown",
+                "Step time by part",
+                "",
+                "seconds a step",
+                [Series(part, names, values, "bar") for part, values in bars.items()],
+                "Seconds of a step that are computing and waiting in the pipeline, communication that is "
+                "not hidden, and the optimizer; measured where the log says it, and as planned.",
+                stacked=True,
+            )
+        )
+    return found + _operations(answer)
+
+
+def _operations(answer: Figures) -> list[Chart]:
+    runs = [run for run in chosen(answer["runs"]) if run["communication"]["operations"]]
+    if not runs:
+        return []
+    told = [{each["operation"]: each for each in run["communication"]["operations"]} for run in runs]
+    names = list(dict.fromkeys(name for each in told for name in each))
+    series = [
+        Series(
+            name,
+            [run["id"] for run in runs],
+            [each[name]["seconds_per_step"] if name in each else None for each in told],
+            "bar",
+        )
+        for name in names
+    ]
+    return [
+        Chart(
+            "operations",
+            "Communication calls of one rank",
+            "",
+            "seconds a step",
+            series,
+            "Seconds a step that one rank spends in each kind of call, as the log says. Receives and sends "
+            "hold "
+            "waiting for other stages.",
+            stacked=True,
+        )
+    ]
+
+
+def memory(answer: Figures) -> list[Chart]:
+    """Peak memory by stage, or of the run, against what a device has."""
+    runs = [run for run in chosen(answer["runs"]) if run["memory_bytes"]]
+    staged = [run for run in runs if run["memory_by_stage"]]
+    found = []
+    if staged:
+        stages = sorted({each["stage"] for run in staged for each in run["memory_by_stage"]})
+        found.append(
+            Chart(
+                "memory-stages",
+                "Peak memory by pipeline stage",
+                "stage",
+                "GiB a device",
+                [
+                    *(
+                        Series(
+                            run["id"],
+                            [each["stage"] for each in run["memory_by_stage"]],
+                            [each["peak_bytes"] / GIB for each in run["memory_by_stage"]],
+                        )
+                        for run in staged
+                    ),
+                    *_capacities(staged, [stages[0], stages[-1]]),
+                ],
+                "The most memory that tensors took on any device of each stage, and what a device has.",
+                y_from_zero=True,
+            )
+        )
+    plain = [run for run in runs if not run["memory_by_stage"]]
+    if plain:
+        names = [run["id"] for run in plain]
+        found.append(
+            Chart(
+                "memory",
+                "Peak memory of a device",
+                "",
+                "GiB a device",
+                [
+                    Series("peak", names, [run["memory_bytes"] / GIB for run in plain], "bar"),
+                    *_capacities(plain, [names[0], names[-1]]),
+                ],
+                "The most memory that tensors took on any device of each run, and what a device has.",
+                y_from_zero=True,
+            )
+        )
+    return found
+
+
+def _capacities(runs: Sequence[Figures], ends: Sequence[Any]) -> list[Series]:
+    sizes = {run["memory_capacity_bytes"]: run["machine"] for run in runs if run["memory_capacity_bytes"]}
+    return [
+        Series(f"a device of {name} has", ends, [size / GIB] * 2, "lines", dashed=True)
+        for size, name in sizes.items()
+    ]
+
+
+def losses(found: Analysis) -> list[Chart]:
+    """Training loss by step."""
+    runs = chosen(found.answer["runs"])
+    series = []
+    for index, run in enumerate(runs):
+        steps = found.steps.filter((pl.col("run") == index) & pl.col("loss").is_not_null())
+        if steps.height:
+            keep = np.unique(np.linspace(0, steps.height - 1, min(MOST_POINTS, steps.height)).astype(int))
+            table = steps.select("step", "loss")[keep.tolist()]
+            kind: Any = "lines+markers" if steps.height < 30 else "lines"
+            series.append(Series(run["id"], table["step"].to_list(), table["loss"].to_list(), kind))
+    if not series:
+        return []
+    words = "Training loss against steps: " + "; ".join(
+        f"{run['id']} from {run['first_loss']:.4g} to {run['last_loss']:.4g}"
+        for run in runs
+        if run["first_loss"] is not None
+    )
+    return [Chart("losses", "Training loss", "step", "loss", series, f"{words}.")]
+
+
+def roofline(answer: Figures) -> list[Chart]:
+    """One figure a kind of device: ceilings, kernels of each run, and the whole steps."""
+    runs = [run for run in chosen(answer["runs"]) if (run["predicted"] or {}).get("roofline")]
+    found = []
+    for index, machine in enumerate(dict.fromkeys(run["machine"] for run in runs), 1):
+        members = [run for run in runs if run["machine"] == machine]
+        roof = members[0]["predicted"]["roofline"]
+        peak, bandwidth, best = (
+            roof[key]
+            for key in ("peak_flops_per_s", "memory_bandwidth_bytes_per_s", "best_product_flops_per_s")
+        )
+        x = [float(value) for value in np.geomspace(0.1, 1e4, 61)]
+        found.append(
+            Chart(
+                f"roofline-{index}",
+                f"Roofline of a device of {machine}",
+                "FLOPs a byte of memory traffic",
+                "TFLOP/s",
+                [
+                    Series(
+                        "peak and memory", x, [min(peak or 1e30, bandwidth * i) / TERA for i in x], "lines"
+                    ),
+                    Series(
+                        "best measured product",
+                        x,
+                        [min(best, bandwidth * i) / TERA for i in x],
+                        "lines",
+                        dashed=True,
+                    ),
+                    *_kernels(members),
+                ],
+                "Work a byte of memory traffic against the rate that the planner takes, for matrix products, "
+                "attention and the optimizer, below the device's peak and memory bandwidth.",
+                log_x=True,
+                log_y=True,
+            )
+        )
+    return found
+
+
+def _kernels(runs: Sequence[Figures]) -> list[Series]:
+    """A set of points a kernel, one a run."""
+    points: dict[str, list[tuple[Figures, str]]] = {}
+    for run in runs:
+        for point in run["predicted"]["roofline"]["points"]:
+            points.setdefault(point["kernel"], []).append((point, run["id"]))
+    return [
+        Series(
+            name,
+            [point["flops_per_byte"] for point, _ in each],
+            [point["flops_per_s"] / TERA for point, _ in each],
+            "markers",
+            labels=[run for _, run in each],
+        )
+        for name, each in points.items()
+    ]
+
+
+def predicted(answer: Figures) -> list[Chart]:
+    """Step times as planned against those measured."""
+    runs = [
+        run
+        for run in answer["runs"][:200]
+        if run["predicted"] and run["predicted"]["step_time_s"] and run["step_time_s"]
+    ]
+    if not runs:
+        return []
+    measured = [run["step_time_s"] for run in runs]
+    ends = [min(measured) * 0.8, max(measured) * 1.25]
+    return [
+        Chart(
+            "predicted",
+            "Step time, planned against measured",
+            "seconds measured",
+            "seconds planned",
+            [
+                Series(
+                    "runs",
+                    measured,
+                    [run["predicted"]["step_time_s"] for run in runs],
+                    "markers",
+                    labels=[run["id"] for run in runs],
+                ),
+                Series("equal", ends, ends, "lines", dashed=True),
+            ],
+            "Planned against measured seconds a step: "
+            + "; ".join(
+                f"{run['id']} {run['comparison']['step_time_error_pct']:+.1f} %" for run in runs[:MOST_RUNS]
+            )
+            + ".",
+            log_x=True,
+            log_y=True,
+        )
+    ]
