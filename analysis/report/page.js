@@ -28,7 +28,7 @@
       yaxis: { ...axis, ...figure.layout.yaxis },
       paper_bgcolor: card, plot_bgcolor: card, font: { color: text, size: narrow ? 11 : 13 },
       hoverlabel: { bgcolor: card, bordercolor: line, font: { color: text } },
-      legend: { orientation: "h", y: -0.2, yanchor: "top" },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       margin: { t: 20, r: 15, l: 55, b: 50 },
     };
     return { data, layout };
@@ -41,7 +41,8 @@
     button.textContent = name === "dark" ? "Light" : "Dark";
     const drawn = Object.entries(charts).map(([id, figure]) => {
       const { data, layout } = styled(figure, name);
-      const config = { responsive: true, displaylogo: false, displayModeBar: window.innerWidth >= 640 };
+      const config = { responsive: true, displaylogo: false };
+      if (window.innerWidth < 640) config.displayModeBar = false;
       return Plotly.react("chart-" + id, data, layout, config);
     });
     return Promise.all(drawn).then(() => { root.dataset.drawn = name; });

@@ -14,6 +14,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 MARKERS = "osD^vPX"
 STYLE: Any = {
     "font.size": 9,
+    "axes.axisbelow": True,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "svg.hashsalt": "frontrunner",
@@ -33,6 +34,7 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
             figure = Figure(figsize=(5.5, 3.6), layout="constrained")
             axes = figure.subplots()
             _draw(axes, chart)
+            figure.legend(loc="outside lower center", ncols=3, fontsize=7)
             for ending in ("png", "svg"):
                 path = folder / f"{chart.id}.{ending}"
                 figure.savefig(path, dpi=200, metadata={"Date": None} if ending == "svg" else None)
@@ -58,7 +60,6 @@ def _draw(axes: Any, chart: Chart) -> None:
         axes.set_yscale("log")
     if chart.y_from_zero:
         axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7)
 
 
 def _line(axes: Any, series: Series, color: str, marker: str) -> None:
