@@ -70,7 +70,7 @@ def write_steps(found: Analysis, path: Path) -> None:
     else:
         name = pl.col("run")
         dangerous = pl.any_horizontal(*(name.str.starts_with(start) for start in _FORMULA))
-        table.with_columns(pl.when(dangerous).then("'" + name).otherwise(name)).write_csv(path)
+        table.with_columns(pl.when(dangerous).then("'" + name).otherwise(name).alias("run")).write_csv(path)
 
 
 def write_tensorboard(found: Analysis, folder: Path) -> list[Path]:

@@ -8,9 +8,9 @@
     light: ["#0060a8", "#b34700", "#00704d", "#9b3d7d", "#5b4bb5", "#7a5c00", "#a3202f", "#4a5560"],
     dark: ["#6cb8ff", "#ff9c57", "#4fd1a1", "#e79ccb", "#b3a7ff", "#e5c35c", "#ff8e97", "#b3bec9"],
   };
-  let chosen = null;
+  let chosen = null, printing = false;
 
-  const theme = () => chosen || (system.matches ? "dark" : "light");
+  const theme = () => (printing ? "light" : chosen || (system.matches ? "dark" : "light"));
 
   function styled(figure, name) {
     const css = getComputedStyle(root), narrow = window.innerWidth < 640;
@@ -48,10 +48,9 @@
     return Promise.all(drawn).then(() => { root.dataset.drawn = name; });
   }
 
-  let before = null;
   button.addEventListener("click", () => { chosen = theme() === "dark" ? "light" : "dark"; draw(); });
   system.addEventListener("change", draw);
-  window.addEventListener("beforeprint", () => { before = chosen; chosen = "light"; draw(); });
-  window.addEventListener("afterprint", () => { chosen = before; draw(); });
+  window.addEventListener("beforeprint", () => { printing = true; draw(); });
+  window.addEventListener("afterprint", () => { printing = false; draw(); });
   draw();
 })();

@@ -160,7 +160,7 @@ def test_ten_megabytes_of_damaged_logs_are_read_or_left_out(tmp_path: Path) -> N
 
 
 def test_no_number_of_a_cut_line_is_taken_for_whole(tmp_path: Path) -> None:
-    """A line that was cut behind a whole field may stay; what is read of it is right, and nothing vanishes."""
+    """A line that was cut behind a whole field may stay; what is read of it is right."""
     chance = random.Random(7)
     seconds = {step: 100 + step / 4 for step in range(1, 400)}
     lines = [logs.deepspeed_step(step, seconds[step]) for step in seconds]
