@@ -7,32 +7,54 @@ Beta stands for a resample of any length, so that a study of thousands of runs t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 SAMPLES = 1000
 LEVEL = 0.95
 
 
 def medians(values: Array, generator: np.random.Generator, samples: int = SAMPLES) -> Array:
     """Medians [samples] of resamples of ``values`` [n], n > 0."""
-    ordered, n = np.sort(values), len(values)
+    lower, upper = _middle(len(values), generator, samples)
+    ordered = np.sort(values)
+    return np.asarray((ordered[lower] + ordered[upper]) / 2)
+
+
+def median_interval(values: Array) -> tuple[float, float]:
+    """The interval of one series' median; series of one length share their draws."""
+    lower, upper = _draws(len(values))
+    ordered = np.sort(values)
+    return interval((ordered[lower] + ordered[upper]) / 2)
+
+
+@lru_cache(maxsize=4096)
+def _draws(n: int) -> tuple[Places, Places]:
+    return _middle(n, np.random.default_rng(n), SAMPLES)
+
+
+def _middle(n: int, generator: np.random.Generator, samples: int) -> tuple[Places, Places]:
+    """Places of the two middle values of each resample of n sorted values; the same two for odd n."""
     if n % 2:
         half = (n + 1) / 2
-        return np.asarray(ordered[_places(generator.beta(half, half, samples), n)])
+        middle = _places(generator.beta(half, half, samples), n)
+        return middle, middle
     lower = generator.beta(n / 2, n / 2 + 1, samples)
     # The next of the n/2 numbers that are left above the lower one: the least of as many uniform ones.
     above = 1 - (1 - generator.random(samples)) ** (1 / (n / 2))
-    upper = lower + (1 - lower) * above
-    return np.asarray((ordered[_places(lower, n)] + ordered[_places(upper, n)]) / 2)
+    return _places(lower, n), _places(lower + (1 - lower) * above, n)
 
 
 def interval(samples: Array) -> tuple[float, float]:
     """The middle 95 %."""
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    ordered, last = np.sort(samples), len(samples) - 1
+    low, high = (round(last * share) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(ordered[low]), float(ordered[high])
 
 
-def _places(uniform: Array, n: int) -> npt.NDArray[np.intp]:
+def _places(uniform: Array, n: int) -> Places:
     return np.minimum((uniform * n).astype(np.intp), n - 1)

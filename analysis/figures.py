@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from frontrunner.analysis import bootstrap, sanity
 from frontrunner.analysis.machines import peak_flops_per_s
 from frontrunner.analysis.run_log import RunLog, StageMemory
@@ -48,7 +46,7 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
         "step_time_s": row["step_time_s"],
         "step_time_p5_s": row["step_time_p5_s"],
         "step_time_p95_s": row["step_time_p95_s"],
-        "step_time_interval_s": _interval(times),
+        "step_time_interval_s": list(bootstrap.median_interval(times)) if len(times) > 1 else None,
         "first_loss": row["first_loss"],
         "last_loss": row["last_loss"],
         "lost_lines": run.lost_lines,
@@ -77,13 +75,6 @@ def _model(model: ModelSpec | None) -> Figures | None:
         "padded_vocab_size",
     )
     return {key: getattr(model, key) for key in keys} | {"parameters": total_parameters(model)}
-
-
-def _interval(times: bootstrap.Array) -> list[float] | None:
-    """Of the median step; None for fewer than two steps."""
-    if len(times) < 2:
-        return None
-    return list(bootstrap.interval(bootstrap.medians(times, np.random.default_rng(len(times)))))
 
 
 def _speed(run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | None) -> Figures:

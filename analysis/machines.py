@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
+from typing import cast
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.load import load_machine
 from frontrunner.configs.schema import MachineSpec
+from frontrunner.configs.sharding import Precision
 
 
 def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
@@ -18,7 +20,7 @@ def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
     None where nothing says it. Raises SpecError where ``default`` is no machine.
     """
     if run.spec is not None:
-        found = _own(json.dumps(run.spec.get("machine"), sort_keys=True))
+        found = _own(to_json(run.spec.get("machine")))
         if found is not None:
             return found
     name = run.machine if run.spec is None and run.machine else default
@@ -26,7 +28,7 @@ def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
 
 
 @cache
-def _own(machine: str) -> MachineSpec | None:
+def _own(machine: bytes) -> MachineSpec | None:
     try:
         return MachineSpec.model_validate_json(machine)
     except ValidationError:
@@ -42,7 +44,7 @@ def peak_flops_per_s(machine: MachineSpec | None, precision: str | None) -> floa
     """Of a device in that precision; None where either is unknown."""
     if machine is None or precision is None:
         return None
-    return {str(key): value for key, value in machine.device.peak_flops_per_s.items()}.get(precision)
+    return machine.device.peak_flops_per_s.get(cast(Precision, precision))
 
 
 def best_product_flops_per_s(machine: MachineSpec | None, precision: str | None) -> float | None:

@@ -6,11 +6,11 @@ what their engine keeps and sends (``planner/practice.py``).
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from frontrunner.analysis.roofline import roofline
 from frontrunner.analysis.run_log import RunLog
@@ -32,7 +32,7 @@ class Predictor:
     """Plans runs; those that differ in nothing that matters share a plan."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Figures | None, str | None]] = {}
+        self._known: dict[bytes, tuple[Figures | None, str | None]] = {}
 
     def __call__(self, run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
         """The prediction, or None and the reason."""
@@ -44,9 +44,9 @@ class Predictor:
         return self._known[key]
 
 
-def _key(run: RunLog) -> str:
+def _key(run: RunLog) -> bytes:
     if run.spec is None:
-        return run.path
+        return run.path.encode(errors="surrogateescape")
     keys = ("model", "machine", "nodes", "engine", "layout")
     training = run.spec.get("training")
     rest = (
@@ -54,7 +54,7 @@ def _key(run: RunLog) -> str:
         if isinstance(training, dict)
         else None
     )
-    return json.dumps([[run.spec.get(key) for key in keys], rest], sort_keys=True)
+    return to_json([[run.spec.get(key) for key in keys], rest])
 
 
 def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:

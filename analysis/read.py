@@ -100,10 +100,11 @@ def _find(paths: Sequence[Path]) -> Iterator[Path]:
         raise SpecError(
             [Violation("PATHS", str(path), "does not exist", "correct the path") for path in missing]
         )
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     for path in paths:
         for file in _walk(path) if path.is_dir() else [path]:
-            if (key := os.path.realpath(file)) not in seen:
+            found = file.stat()
+            if (key := (found.st_dev, found.st_ino)) not in seen:
                 seen.add(key)
                 yield file
 
@@ -135,7 +136,7 @@ def _names(files: Sequence[Path]) -> list[str]:
     """The shortest end of each path that tells it from the others; a run folder by its name."""
     parts = []
     for path in files:
-        named = path.resolve().parent if path.name == RECORDS else path.resolve()
+        named = path.absolute().parent if path.name == RECORDS else path.absolute()
         *above, last = named.parts
         for ending in (".gz", ".out", ".log", ".txt", ".jsonl"):
             last = last.removesuffix(ending) or last

@@ -56,7 +56,7 @@ def load_spec(nodes: int) -> dict[str, Any]:
 
 def _step(step: int, nodes: int, run: int) -> str:
     """A record with every key of the runtime's."""
-    seconds = (30 if step > 1 else 90) / nodes * (1 + (step * 7919 + run) % 97 / 9700)
+    seconds = (300 if step > 1 else 900) / nodes * (1 + (step * 7919 + run) % 97 / 9700)
     return json.dumps(
         {
             "kind": "step",

@@ -6,26 +6,19 @@ that file is read line by line. Records of a continued run replace earlier ones 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
-from pydantic import ValidationError
+from pydantic_core import from_json
 
-from frontrunner.analysis.run_log import (
-    LARGEST_COUNT,
-    LONGEST_STEP_S,
-    STEP_SCHEMA,
-    RunLog,
-    StageMemory,
-    current_segment,
-)
-from frontrunner.configs.schema import ModelSpec
+from frontrunner.analysis.importers.records_header import number, run_log
+from frontrunner.analysis.run_log import LARGEST_COUNT, LONGEST_STEP_S, STEP_SCHEMA, RunLog
 
 #: Bytes of records that are read at once: large enough to keep the cores busy, small beside the memory.
 BATCH_BYTES = 48 << 20
@@ -49,10 +42,16 @@ class _File:
 
     path: Path
     steps: list[bytes] = field(default_factory=list)
-    segments: list[int] = field(default_factory=list)
+    segments: list[tuple[int, int]] = field(default_factory=list)
+    """A start of the run (from 0), and how many of ``steps`` follow in it."""
     headers: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     lost: int = 0
+
+    def add_steps(self, lines: list[bytes]) -> None:
+        if lines:
+            self.steps += lines
+            self.segments.append((max(len(self.headers) - 1, 0), len(lines)))
 
 
 def read(paths: Sequence[tuple[Path, str]]) -> Iterator[tuple[list[RunLog], pl.DataFrame]]:
@@ -60,6 +59,16 @@ def read(paths: Sequence[tuple[Path, str]]) -> Iterator[tuple[list[RunLog], pl.D
 
     A file that cannot be read is a run without steps.
     """
+    with ThreadPoolExecutor(1) as columns:  # reads a batch's columns while the next one's lines are parted
+        waiting: list[Future[tuple[list[RunLog], pl.DataFrame]]] = []
+        for batch in _batches(paths):
+            waiting.append(columns.submit(_finish, batch))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        yield from (each.result() for each in waiting)
+
+
+def _batches(paths: Sequence[tuple[Path, str]]) -> Iterator[list[tuple[_File, str]]]:
     batch: list[tuple[_File, str]] = []
     size = 0
     for path, run_id in paths:
@@ -70,24 +79,30 @@ def read(paths: Sequence[tuple[Path, str]]) -> Iterator[tuple[list[RunLog], pl.D
         batch.append((_split(path, data), run_id))
         size += len(data)
         if size > BATCH_BYTES:
-            yield _finish(batch)
+            yield batch
             batch, size = [], 0
     if batch:
-        yield _finish(batch)
+        yield batch
 
 
 def _split(path: Path, data: bytes) -> _File:
     found = _File(path)
-    for line in data.split(b"\n"):
-        if line.startswith(_STEP) and line.endswith(b"}"):
-            found.steps.append(line)
-            found.segments.append(max(len(found.headers) - 1, 0))
-        elif line.strip():
-            _read_other(found, line)
+    lines = data.split(b"\n")
+    others = [
+        place for place, line in enumerate(lines) if not line.startswith(_STEP) or not line.endswith(b"}")
+    ]
+    begin = 0
+    for place in others:
+        found.add_steps(lines[begin:place])
+        _read_other(found, lines[place])
+        begin = place + 1
+    found.add_steps(lines[begin:])
     return found
 
 
 def _read_other(found: _File, line: bytes) -> None:
+    if not line.strip():
+        return
     record = _parse(line)
     kind = record.get("kind") if record else None
     if record is None or not isinstance(kind, str):
@@ -95,16 +110,15 @@ def _read_other(found: _File, line: bytes) -> None:
     elif kind == "header":
         found.headers.append(record)
     elif kind == "step":  # written by another program, with other blanks
-        found.steps.append(line.strip())
-        found.segments.append(max(len(found.headers) - 1, 0))
+        found.add_steps([line.strip()])
     else:
         found.events.append(record)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = from_json(line, allow_inf_nan=False)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 
@@ -115,7 +129,7 @@ def _finish(batch: list[tuple[_File, str]]) -> tuple[list[RunLog], pl.DataFrame]
     table = _read_steps([file for file, _ in batch])
     table = table.with_columns(
         pl.Series("run", np.repeat(np.arange(len(batch), dtype=np.uint32), counts)),
-        pl.Series("segment", [segment for file, _ in batch for segment in file.segments], dtype=pl.Int32),
+        pl.Series("segment", _segments([file for file, _ in batch])),
     )
     whole = table.filter(
         pl.col("step").is_between(0, LARGEST_COUNT)
@@ -129,7 +143,7 @@ def _finish(batch: list[tuple[_File, str]]) -> tuple[list[RunLog], pl.DataFrame]
     runs = []
     for index, (file, run_id) in enumerate(batch):
         file.lost += int(counts[index] - valid[index])
-        runs.append(_run(file, run_id))
+        runs.append(run_log(str(file.path), run_id, file.headers, file.events, file.lost))
     batches = pl.DataFrame(
         {
             "run": pl.Series(range(len(runs)), dtype=pl.UInt32),
@@ -139,6 +153,12 @@ def _finish(batch: list[tuple[_File, str]]) -> tuple[list[RunLog], pl.DataFrame]
     whole = whole.unique(["run", "step"], keep="last", maintain_order=True).sort("run", "step")
     whole = whole.join(batches, on="run", how="left", maintain_order="left")
     return runs, whole.select("run", *(pl.col(name).cast(kind) for name, kind in STEP_SCHEMA.items()))
+
+
+def _segments(files: Sequence[_File]) -> npt.NDArray[np.int32]:
+    pairs = [pair for file in files for pair in file.segments]
+    segments, counts = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+    return np.repeat(segments, counts)
 
 
 def _read_steps(files: Sequence[_File]) -> pl.DataFrame:
@@ -174,10 +194,10 @@ def _line_by_line(lines: Sequence[bytes]) -> pl.DataFrame:
     rows = []
     for line in lines:
         record = _parse(line) or {}
-        row = {name: _number(record.get(name)) for name in _SCHEMA if name != "bytes_sent"}
+        row = {name: number(record.get(name)) for name in _SCHEMA if name != "bytes_sent"}
         sent = record.get("bytes_sent")
         row["bytes_sent"] = (
-            {level: _number(sent.get(level)) for level in _LEVELS} if isinstance(sent, dict) else None
+            {level: number(sent.get(level)) for level in _LEVELS} if isinstance(sent, dict) else None
         )
         row["skipped"] = record.get("skipped") if isinstance(record.get("skipped"), bool) else None
         for name in ("step", "slowest_rank"):
@@ -185,106 +205,3 @@ def _line_by_line(lines: Sequence[bytes]) -> pl.DataFrame:
             row[name] = int(value) if value is not None and abs(value) < LARGEST_COUNT else None
         rows.append(row)
     return pl.DataFrame(rows, schema=_SCHEMA, strict=False)
-
-
-def _number(value: object) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
-def _run(file: _File, run_id: str) -> RunLog:
-    """The facts of the last header."""
-    header = file.headers[-1] if file.headers else {}
-    spec = _mapping(header.get("spec"))
-    layout, training = _mapping(spec.get("layout")), _mapping(spec.get("training"))
-    cut, machine = _mapping(header.get("layout")), _mapping(spec.get("machine"))
-    described = {key: cut.get(key) for key in ("tensor", "pipeline", "data", "virtual_stages")}
-    sharding = _mapping(layout.get("sharding"))
-    keys = ("micro_batch_size", "recompute", "sequence_parallel")
-    described |= {key: layout.get(key) for key in keys}
-    described["grad_accum_steps"] = _accumulation(training, layout, cut)
-    described["sharding"] = sharding.get("preset") or "/".join(
-        str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")
-    )
-    described |= {key: cut.get(key) for key in ("weights", "gradients", "optimizer") if key in cut}
-    nodes = _count(spec.get("nodes"))
-    a_node = _count(cut.get("devices_per_node"))
-    return RunLog(
-        id=run_id,
-        path=str(file.path),
-        format="records",
-        devices=nodes * a_node if nodes and a_node else None,
-        nodes=nodes,
-        machine=machine.get("name") if isinstance(machine.get("name"), str) else None,
-        machine_reason="the run's own header" if machine else None,
-        model=_model(spec.get("model")),
-        layout={key: value for key, value in described.items() if isinstance(value, int | str)},
-        global_batch_size=_count(training.get("global_batch_size")),
-        seq_len=_count(training.get("seq_len")),
-        precision=training.get("precision") if isinstance(training.get("precision"), str) else None,
-        flop_convention="model",
-        planned_steps=_count(training.get("steps")),
-        current_segment=current_segment([_cut(each) for each in file.headers]),
-        lost_lines=file.lost,
-        events=[str(event.get("message")) for event in file.events if event["kind"] == "warning"],
-        facts={
-            "validation": [
-                (event["step"], event["loss"])
-                for event in file.events
-                if event["kind"] == "validation" and _count(event.get("step")) and _number(event.get("loss"))
-            ],
-            "engine": spec.get("engine"),
-            "starts": len(file.headers),
-        },
-        spec=spec or None,
-    )
-
-
-def _cut(header: dict[str, Any]) -> object:
-    """What must be the same for steps to be comparable: where a run is continued, it may change."""
-    spec = _mapping(header.get("spec"))
-    return [spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], _mapping(
-        spec.get("training")
-    ).get("global_batch_size")
-
-
-def _accumulation(training: dict[str, Any], layout: dict[str, Any], cut: dict[str, Any]) -> int | None:
-    batch, micro = _count(training.get("global_batch_size")), _count(layout.get("micro_batch_size"))
-    data = _count(cut.get("data"))
-    return batch // (micro * data) if batch and micro and data else None
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int | None:
-    return (
-        value
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_COUNT
-        else None
-    )
-
-
-_models: dict[str, ModelSpec | None] = {}
-
-
-def _model(given: object) -> ModelSpec | None:
-    """The header's model; None where it is none. Runs of a study share one."""
-    key = json.dumps(given, sort_keys=True)
-    if key not in _models:
-        try:
-            _models[key] = ModelSpec.model_validate(given)
-        except ValidationError:
-            _models[key] = None
-    return _models[key]
-
-
-def memory_of(steps: pl.DataFrame) -> tuple[StageMemory, ...]:
-    """The largest peak of any device, which is all that records say: no stage is told apart."""
-    peak = steps["peak_memory_bytes"].max()
-    return (StageMemory(0, None, float(peak), None),) if isinstance(peak, int | float) and peak > 0 else ()

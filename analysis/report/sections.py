@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frontrunner.analysis.analyze import Analysis, titles
-from frontrunner.analysis.report import charts
+from frontrunner.analysis.report import charts, charts_planner
 from frontrunner.analysis.report.chart import Chart
 
 Figures = dict[str, Any]
@@ -232,7 +232,7 @@ def _losses(found: Analysis) -> Section | None:
 
 
 def _roofline(found: Analysis) -> Section | None:
-    drawn = charts.roofline(found.answer)
+    drawn = charts_planner.roofline(found.answer)
     notes = [
         "Rates of kernels are those that the planner takes, not measured in these runs; traffic counts each "
         "operand "
@@ -255,7 +255,7 @@ def _predicted(found: Analysis) -> Section | None:
     plans = [value_at(answer, place)["predicted"] for place in places[:20]]
     said = dict.fromkeys(text for plan in plans for text in plan["assumptions"])
     notes = ["The plans rest on:", *said]
-    return Section("predicted", "Planned against measured", notes, tables, charts.predicted(answer))
+    return Section("predicted", "Planned against measured", notes, tables, charts_planner.predicted(answer))
 
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (

@@ -152,9 +152,9 @@ def test_ten_megabytes_of_damaged_logs_are_read_or_left_out(tmp_path: Path) -> N
     found = analyze(read([tmp_path]), "lumi-g")
     answer = found.answer
     assert len(answer["runs"]) + len(answer["unread"]) == FILES
-    assert len(answer["runs"]) > 0.8 * FILES
+    assert len(answer["runs"]) > 0.7 * FILES
     assert answer["lost_lines"] > 1000
-    assert sum(run["lost_lines"] > 0 for run in answer["runs"]) > 0.7 * FILES
+    assert sum(run["lost_lines"] > 0 for run in answer["runs"]) > 0.6 * FILES
     json.dumps(answer, allow_nan=False)
     assert len("".join(page(found))) > 1e6
 

@@ -39,7 +39,7 @@ class Cells(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.tags.append(tag)
-        self.ids += [given["id"]] if given.get("id") else []
+        self.ids += [name] if (name := given.get("id")) else []
         self._key = given.get("data-key")
         if self._key:
             self.cells[self._key] = ""

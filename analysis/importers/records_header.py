@@ -1,0 +1,115 @@
+"""What the headers of our own records say of a run. Keys of another version are None, not errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from frontrunner.analysis.run_log import LARGEST_COUNT, RunLog, current_segment
+from frontrunner.configs.schema import ModelSpec
+
+Record = dict[str, Any]
+
+
+def run_log(
+    path: str, run_id: str, headers: Sequence[Record], events: Sequence[Record], lost_lines: int
+) -> RunLog:
+    """A run's facts, as its last header says them. ``events`` are its records that are no steps."""
+    header = headers[-1] if headers else {}
+    spec = _mapping(header.get("spec"))
+    layout, training = _mapping(spec.get("layout")), _mapping(spec.get("training"))
+    cut, machine = _mapping(header.get("layout")), _mapping(spec.get("machine"))
+    described = {key: cut.get(key) for key in ("tensor", "pipeline", "data", "virtual_stages")}
+    sharding = _mapping(layout.get("sharding"))
+    keys = ("micro_batch_size", "recompute", "sequence_parallel")
+    described |= {key: layout.get(key) for key in keys}
+    described["grad_accum_steps"] = _accumulation(training, layout, cut)
+    described["sharding"] = sharding.get("preset") or "/".join(
+        str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")
+    )
+    described |= {key: cut.get(key) for key in ("weights", "gradients", "optimizer") if key in cut}
+    nodes = _count(spec.get("nodes"))
+    a_node = _count(cut.get("devices_per_node"))
+    return RunLog(
+        id=run_id,
+        path=path,
+        format="records",
+        devices=nodes * a_node if nodes and a_node else None,
+        nodes=nodes,
+        machine=machine.get("name") if isinstance(machine.get("name"), str) else None,
+        machine_reason="the run's own header" if machine else None,
+        model=_model(spec.get("model")),
+        layout={key: value for key, value in described.items() if isinstance(value, int | str)},
+        global_batch_size=_count(training.get("global_batch_size")),
+        seq_len=_count(training.get("seq_len")),
+        precision=training.get("precision") if isinstance(training.get("precision"), str) else None,
+        flop_convention="model",
+        planned_steps=_count(training.get("steps")),
+        current_segment=current_segment([_cut(each) for each in headers]),
+        lost_lines=lost_lines,
+        events=[str(event.get("message")) for event in events if event["kind"] == "warning"],
+        facts={
+            "validation": [
+                (event["step"], event["loss"])
+                for event in events
+                if event["kind"] == "validation" and _count(event.get("step")) and number(event.get("loss"))
+            ],
+            "engine": spec.get("engine"),
+            "starts": len(headers),
+        },
+        spec=spec or None,
+    )
+
+
+def _cut(header: Record) -> object:
+    """What must be the same for steps to be comparable: where a run is continued, it may change."""
+    spec = _mapping(header.get("spec"))
+    return [spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], _mapping(
+        spec.get("training")
+    ).get("global_batch_size")
+
+
+def _accumulation(training: Record, layout: Record, cut: Record) -> int | None:
+    batch, micro = _count(training.get("global_batch_size")), _count(layout.get("micro_batch_size"))
+    data = _count(cut.get("data"))
+    return batch // (micro * data) if batch and micro and data else None
+
+
+def _mapping(value: object) -> Record:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_COUNT
+        else None
+    )
+
+
+_models: dict[bytes, ModelSpec | None] = {}
+
+
+def _model(given: object) -> ModelSpec | None:
+    """The header's model; None where it is none. Runs of a study share one."""
+    key = to_json(given)
+    if key not in _models:
+        try:
+            _models[key] = ModelSpec.model_validate(given)
+        except ValidationError:
+            _models[key] = None
+    return _models[key]
+
+
+def number(value: object) -> Any:
+    """The value where it is a number, and finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
