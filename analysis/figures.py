@@ -22,22 +22,8 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
     """
     batch = row["global_batch_size"] or run.global_batch_size
     batch = int(batch) if batch else None
-    nodes = run.nodes or (
-        -(-run.devices // machine.devices_per_node) if run.devices and machine and run.spec is None else None
-    )
-    found: Figures = {
-        "id": run.id,
-        "path": run.path,
-        "format": run.format,
-        "machine": machine.name if machine else None,
-        "machine_reason": run.machine_reason if machine and run.machine else None,
-        "devices": run.devices,
-        "nodes": nodes,
-        "model": _model(run.model),
-        "layout": run.layout,
-        "precision": run.precision,
+    found = _identity(run, machine) | {
         "global_batch_size": batch,
-        "seq_len": run.seq_len,
         "steps": row["steps"],
         "last_step": row["last_step"],
         "planned_steps": run.planned_steps,
@@ -60,6 +46,26 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
     found["flags"] = sorted({kind for kind, _ in odd})
     found["corrected"] = _corrected(run, found)
     return found
+
+
+def _identity(run: RunLog, machine: MachineSpec | None) -> Figures:
+    """What ran, and on what."""
+    nodes = run.nodes or (
+        -(-run.devices // machine.devices_per_node) if run.devices and machine and run.spec is None else None
+    )
+    return {
+        "id": run.id,
+        "path": run.path,
+        "format": run.format,
+        "machine": machine.name if machine else None,
+        "machine_reason": run.machine_reason if machine and run.machine else None,
+        "devices": run.devices,
+        "nodes": nodes,
+        "model": _model(run.model),
+        "layout": run.layout,
+        "precision": run.precision,
+        "seq_len": run.seq_len,
+    }
 
 
 def _model(model: ModelSpec | None) -> Figures | None:

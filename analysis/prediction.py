@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from frontrunner.analysis.roofline import roofline
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.errors import SpecError
-from frontrunner.configs.schema import MachineSpec, RunSpec
+from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Work
 from frontrunner.parallelism.planner.plan import assumptions, judge
@@ -98,7 +98,16 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidat
         raise Unusable(f"no published run of that engine computes in {run.precision or 'an unknown type'}")
     if layout.get("virtual_stages", 1) > 1 and run.format != "megatron-lm":
         raise Unusable("virtual stages of that engine were never compared")
-    row = PublishedRun(
+    row = _row(run, model, machine)
+    if row.era not in machine.software:
+        raise Unusable(f"nothing is known of {machine.name} with software of {row.era}")
+    work, candidates = prepare(row, machine)
+    return replace(work, model=model), candidates
+
+
+def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:
+    layout = run.layout
+    return PublishedRun(
         id=run.id,
         source_url="",
         machine=machine.name,
@@ -130,10 +139,6 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidat
         software=f"{_SOFTWARE[run.format]} ROCm {run.facts.get('rocm', '')}",
         vpp=layout.get("virtual_stages"),
     )
-    if row.era not in machine.software:
-        raise Unusable(f"nothing is known of {machine.name} with software of {row.era}")
-    work, candidates = prepare(row, machine)
-    return replace(work, model=model), candidates
 
 
 def compare(measured: Figures, predicted: Figures) -> Figures:

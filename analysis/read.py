@@ -82,15 +82,21 @@ def _collect(
             or [Violation("PATHS", None, "hold no log", "give run folders or logs of training")]
         )
     place = {name: index for index, (_, name) in enumerate(named)}
+    return Collection(*_in_order(logs, pl.concat(tables), place), unread)
+
+
+def _in_order(
+    logs: list[RunLog], steps: pl.DataFrame, place: dict[str, int]
+) -> tuple[list[RunLog], pl.DataFrame]:
+    """Runs, and their steps, by the place of their name."""
     order = sorted(range(len(logs)), key=lambda index: place[logs[index].id])
     rank = [0] * len(order)
     for new, old in enumerate(order):
         rank[old] = new
-    steps = pl.concat(tables)
     if order != rank:
         steps = steps.with_columns(pl.Series("run", rank, dtype=pl.UInt32).gather(steps["run"]).alias("run"))
         steps = steps.sort("run", "step", maintain_order=True)
-    return Collection([logs[index] for index in order], steps, unread)
+    return [logs[index] for index in order], steps
 
 
 def _find(paths: Sequence[Path]) -> Iterator[Path]:

@@ -8,7 +8,7 @@ deviation) and more than a twentieth away from the median of what is left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -71,9 +71,20 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
 
 def summarise(marked: pl.DataFrame) -> pl.DataFrame:
     """A row a run, by ``run``: medians and quantiles of its steady steps, and what all steps say."""
+    return marked.lazy().group_by("run").agg(*_of_steady(), *_of_all()).sort("run").collect()
+
+
+def _of_steady() -> Iterator[pl.Expr]:
     steady = pl.col("use") == STEADY
     time = pl.col("step_time_s").filter(steady)
-    medians = [
+    yield time.median().alias("step_time_s")
+    yield time.quantile(0.05, "linear").alias("step_time_p5_s")
+    yield time.quantile(0.95, "linear").alias("step_time_p95_s")
+    yield pl.col("printed_flops_per_s").filter(steady).max().alias("largest_printed_flops_per_s")
+    share = pl.col("communication_exposed_s") / pl.col("step_time_s")
+    yield share.filter(steady).median().alias("communication_share")
+    for name in (
+        "global_batch_size",
         "tokens_per_s_per_device",
         "printed_flops_per_s",
         "forward_backward_s",
@@ -83,36 +94,27 @@ def summarise(marked: pl.DataFrame) -> pl.DataFrame:
         "bytes_node",
         "bytes_network",
         "samples_per_s",
-    ]
-    share = pl.col("communication_exposed_s") / pl.col("step_time_s")
-    return (
-        marked.lazy()
-        .group_by("run")
-        .agg(
-            pl.len().alias("steps"),
-            pl.col("step").max().alias("last_step"),
-            steady.sum().alias("steady"),
-            (pl.col("use") == WARM_UP).sum().alias("warm_up"),
-            (pl.col("use") == OUTLIER).sum().alias("outliers"),
-            (pl.col("use") == OTHER).sum().alias("other_layout"),
-            time.median().alias("step_time_s"),
-            time.quantile(0.05, "linear").alias("step_time_p5_s"),
-            time.quantile(0.95, "linear").alias("step_time_p95_s"),
-            pl.col("global_batch_size").filter(steady).median().alias("global_batch_size"),
-            *(pl.col(name).filter(steady).median().alias(name) for name in medians),
-            share.filter(steady).median().alias("communication_share"),
-            pl.col("peak_memory_bytes").max(),
-            pl.col("printed_flops_per_s").filter(steady).max().alias("largest_printed_flops_per_s"),
-            pl.col("loss").drop_nulls().first().alias("first_loss"),
-            pl.col("loss").drop_nulls().last().alias("last_loss"),
-            pl.col("loss").max().alias("largest_loss"),
-            pl.col("loss").min().alias("smallest_loss"),
-            pl.col("loss").null_count().alias("losses_missing"),
-            pl.col("gradient_norm").max().alias("largest_gradient_norm"),
-            pl.col("skipped").sum().alias("skipped"),
-            (pl.col("loss_scale").diff() < 0).sum().alias("loss_scale_drops"),
-            pl.col("loss_scale").count().alias("loss_scales"),
-        )
-        .sort("run")
-        .collect()
-    )
+    ):
+        yield pl.col(name).filter(steady).median().alias(name)
+
+
+def _of_all() -> Iterator[pl.Expr]:
+    yield pl.len().alias("steps")
+    yield pl.col("step").max().alias("last_step")
+    for use, name in (
+        (STEADY, "steady"),
+        (WARM_UP, "warm_up"),
+        (OUTLIER, "outliers"),
+        (OTHER, "other_layout"),
+    ):
+        yield (pl.col("use") == use).sum().alias(name)
+    yield pl.col("peak_memory_bytes").max()
+    loss, scale = pl.col("loss"), pl.col("loss_scale")
+    yield loss.drop_nulls().first().alias("first_loss")
+    yield loss.drop_nulls().last().alias("last_loss")
+    yield loss.max().alias("largest_loss")
+    yield loss.min().alias("smallest_loss")
+    yield loss.null_count().alias("losses_missing")
+    yield pl.col("skipped").sum().alias("skipped")
+    yield (scale.diff() < 0).sum().alias("loss_scale_drops")
+    yield scale.count().alias("loss_scales")

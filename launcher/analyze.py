@@ -37,16 +37,30 @@ def analyze(
 ) -> None:
     """Compare runs from their records or logs: speed, memory, scaling, and what cannot be true."""
     try_import("polars", EXTRA)
-    from frontrunner.analysis import export
     from frontrunner.analysis.analyze import analyze as analyze_runs
+    from frontrunner.analysis.export import check_ending
     from frontrunner.analysis.read import read
 
     if steps is not None:
-        export.check_ending(steps)
+        check_ending(steps)
     found = analyze_runs(read(paths), machine)
     for each in found.answer["unread"]:
         typer.echo(f"left out {each['path']}: {each['reason']}", err=True)
-    outputs: list[Path] = []
+    outputs = [*_tables(found, csv, steps, tensorboard), *_pages(found, report, figures)]
+    if as_json:
+        json.dump(found.answer | {"outputs": [str(path) for path in outputs]}, sys.stdout, allow_nan=False)
+        typer.echo()
+        return
+    _show(found.answer)
+    for path in outputs:
+        typer.echo(f"wrote {path}")
+
+
+def _tables(found: Analysis, csv: Path | None, steps: Path | None, tensorboard: Path | None) -> list[Path]:
+    """Runs and steps as files."""
+    from frontrunner.analysis import export
+
+    outputs = []
     if csv is not None:
         export.write_runs(found.answer, csv)
         outputs.append(csv)
@@ -56,14 +70,7 @@ def analyze(
     if tensorboard is not None:
         try_import("tensorboard.summary", "tensorboard")
         outputs += export.write_tensorboard(found, tensorboard)
-    outputs += _pages(found, report, figures)
-    if as_json:
-        json.dump(found.answer | {"outputs": [str(path) for path in outputs]}, sys.stdout, allow_nan=False)
-        typer.echo()
-        return
-    _show(found.answer)
-    for path in outputs:
-        typer.echo(f"wrote {path}")
+    return outputs
 
 
 def _pages(found: Analysis, report: Path | None, folder: Path | None) -> list[Path]:

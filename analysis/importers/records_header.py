@@ -21,17 +21,8 @@ def run_log(
     """A run's facts, as its last header says them. ``events`` are its records that are no steps."""
     header = headers[-1] if headers else {}
     spec = _mapping(header.get("spec"))
-    layout, training = _mapping(spec.get("layout")), _mapping(spec.get("training"))
-    cut, machine = _mapping(header.get("layout")), _mapping(spec.get("machine"))
-    described = {key: cut.get(key) for key in ("tensor", "pipeline", "data", "virtual_stages")}
-    sharding = _mapping(layout.get("sharding"))
-    keys = ("micro_batch_size", "recompute", "sequence_parallel")
-    described |= {key: layout.get(key) for key in keys}
-    described["grad_accum_steps"] = _accumulation(training, layout, cut)
-    described["sharding"] = sharding.get("preset") or "/".join(
-        str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")
-    )
-    described |= {key: cut.get(key) for key in ("weights", "gradients", "optimizer") if key in cut}
+    training, cut = _mapping(spec.get("training")), _mapping(header.get("layout"))
+    machine = _mapping(spec.get("machine"))
     nodes = _count(spec.get("nodes"))
     a_node = _count(cut.get("devices_per_node"))
     return RunLog(
@@ -43,7 +34,7 @@ def run_log(
         machine=machine.get("name") if isinstance(machine.get("name"), str) else None,
         machine_reason="the run's own header" if machine else None,
         model=_model(spec.get("model")),
-        layout={key: value for key, value in described.items() if isinstance(value, int | str)},
+        layout=_layout(_mapping(spec.get("layout")), training, cut),
         global_batch_size=_count(training.get("global_batch_size")),
         seq_len=_count(training.get("seq_len")),
         precision=training.get("precision") if isinstance(training.get("precision"), str) else None,
@@ -63,6 +54,19 @@ def run_log(
         },
         spec=spec or None,
     )
+
+
+def _layout(layout: Record, training: Record, cut: Record) -> Record:
+    """As written (``layout``), and as it came out on the devices (``cut``)."""
+    sharding = _mapping(layout.get("sharding"))
+    degrees = ("weights", "gradients", "optimizer")
+    described: Record = {
+        key: cut.get(key) for key in ("tensor", "pipeline", "data", "virtual_stages", *degrees)
+    }
+    described |= {key: layout.get(key) for key in ("micro_batch_size", "recompute", "sequence_parallel")}
+    described["grad_accum_steps"] = _accumulation(training, layout, cut)
+    described["sharding"] = sharding.get("preset") or "/".join(str(sharding.get(kind)) for kind in degrees)
+    return {key: value for key, value in described.items() if isinstance(value, int | str)}
 
 
 def _cut(header: Record) -> object:

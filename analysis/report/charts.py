@@ -26,56 +26,63 @@ def chosen(runs: Sequence[Figures]) -> Sequence[Figures]:
 
 def scaling(answer: Figures) -> list[Chart]:
     """Two figures a group: throughput with the ideal line, the fit and the next doublings; efficiency."""
-    found = []
-    for index, (title, group) in enumerate(zip(titles(answer), answer["scaling"], strict=True), 1):
-        points, ahead = group["points"], group["predictions"]
-        devices = [point["devices"] for point in points]
-        base = points[0]["tokens_per_s"] / devices[0]
-        whole = [*devices, *(each["devices"] for each in ahead)]
-        speeds = [point["tokens_per_s"] for point in points]
-        fitted = [each["tokens_per_s_per_device"] * each["devices"] for each in ahead]
-        top = f"{points[-1]['efficiency']:.1%} at {devices[-1]} devices"
-        found.append(
-            Chart(
-                f"scaling-{index}",
-                f"Throughput: {title}",
-                "devices",
-                "tokens/s of all devices",
-                [
-                    Series("measured", devices, speeds),
-                    Series("ideal", whole, [base * size for size in whole], "lines", dashed=True),
-                    *_ahead(devices, speeds, ahead, fitted),
-                ],
-                f"Tokens per second against devices, {title}: efficiency {top}.",
-                log_x=True,
-                log_y=True,
-            )
-        )
-        intervals = [point["efficiency_interval"] or [1.0, 1.0] for point in points]
-        efficiency = [point["efficiency"] for point in points]
-        found.append(
-            Chart(
-                f"efficiency-{index}",
-                f"Efficiency: {title}",
-                "devices",
-                "efficiency against the smallest run",
-                [
-                    Series(
-                        "measured",
-                        devices,
-                        efficiency,
-                        low=[low for low, _ in intervals],
-                        high=[high for _, high in intervals],
-                    ),
-                    Series("ideal", whole, [1.0] * len(whole), "lines", dashed=True),
-                    *_ahead(devices, efficiency, ahead, [each["efficiency"] for each in ahead]),
-                ],
-                f"Efficiency against devices, {title}: {top}. Bars are 95 % intervals.",
-                log_x=True,
-                y_from_zero=True,
-            )
-        )
-    return found
+    pairs = enumerate(zip(titles(answer), answer["scaling"], strict=True), 1)
+    return [
+        chart
+        for index, (title, group) in pairs
+        for chart in (_throughput(index, title, group), _efficiency(index, title, group))
+    ]
+
+
+def _throughput(index: int, title: str, group: Figures) -> Chart:
+    points, ahead = group["points"], group["predictions"]
+    devices = [point["devices"] for point in points]
+    whole = [*devices, *(each["devices"] for each in ahead)]
+    base = points[0]["tokens_per_s"] / devices[0]
+    speeds = [point["tokens_per_s"] for point in points]
+    fitted = [each["tokens_per_s_per_device"] * each["devices"] for each in ahead]
+    return Chart(
+        f"scaling-{index}",
+        f"Throughput: {title}",
+        "devices",
+        "tokens/s of all devices",
+        [
+            Series("measured", devices, speeds),
+            Series("ideal", whole, [base * size for size in whole], "lines", dashed=True),
+            *_ahead(devices, speeds, ahead, fitted),
+        ],
+        f"Tokens per second against devices, {title}: {_largest(points)}.",
+        log_x=True,
+        log_y=True,
+    )
+
+
+def _efficiency(index: int, title: str, group: Figures) -> Chart:
+    points, ahead = group["points"], group["predictions"]
+    devices = [point["devices"] for point in points]
+    whole = [*devices, *(each["devices"] for each in ahead)]
+    values = [point["efficiency"] for point in points]
+    bounds = [point["efficiency_interval"] or [1.0, 1.0] for point in points]
+    return Chart(
+        f"efficiency-{index}",
+        f"Efficiency: {title}",
+        "devices",
+        "efficiency against the smallest run",
+        [
+            Series(
+                "measured", devices, values, low=[low for low, _ in bounds], high=[high for _, high in bounds]
+            ),
+            Series("ideal", whole, [1.0] * len(whole), "lines", dashed=True),
+            *_ahead(devices, values, ahead, [each["efficiency"] for each in ahead]),
+        ],
+        f"Efficiency against devices, {title}: {_largest(points)}. Bars are 95 % intervals.",
+        log_x=True,
+        y_from_zero=True,
+    )
+
+
+def _largest(points: Sequence[Figures]) -> str:
+    return f"efficiency {points[-1]['efficiency']:.1%} at {points[-1]['devices']} devices"
 
 
 def _ahead(
@@ -151,48 +158,43 @@ def memory(answer: Figures) -> list[Chart]:
     """Peak memory by stage, or of the run, against what a device has."""
     runs = [run for run in chosen(answer["runs"]) if run["memory_bytes"]]
     staged = [run for run in runs if run["memory_by_stage"]]
-    found = []
-    if staged:
-        stages = sorted({each["stage"] for run in staged for each in run["memory_by_stage"]})
-        found.append(
-            Chart(
-                "memory-stages",
-                "Peak memory by pipeline stage",
-                "stage",
-                "GiB a device",
-                [
-                    *(
-                        Series(
-                            run["id"],
-                            [each["stage"] for each in run["memory_by_stage"]],
-                            [each["peak_bytes"] / GIB for each in run["memory_by_stage"]],
-                        )
-                        for run in staged
-                    ),
-                    *_capacities(staged, [stages[0], stages[-1]]),
-                ],
-                "The most memory that tensors took on any device of each stage, and what a device has.",
-                y_from_zero=True,
-            )
-        )
     plain = [run for run in runs if not run["memory_by_stage"]]
-    if plain:
-        names = [run["id"] for run in plain]
-        found.append(
-            Chart(
-                "memory",
-                "Peak memory of a device",
-                "",
-                "GiB a device",
-                [
-                    Series("peak", names, [run["memory_bytes"] / GIB for run in plain], "bar"),
-                    *_capacities(plain, [names[0], names[-1]]),
-                ],
-                "The most memory that tensors took on any device of each run, and what a device has.",
-                y_from_zero=True,
-            )
+    return [*([_staged(staged)] if staged else []), *([_whole(plain)] if plain else [])]
+
+
+def _staged(runs: Sequence[Figures]) -> Chart:
+    stages = sorted({each["stage"] for run in runs for each in run["memory_by_stage"]})
+    series = [
+        Series(
+            run["id"],
+            [each["stage"] for each in run["memory_by_stage"]],
+            [each["peak_bytes"] / GIB for each in run["memory_by_stage"]],
         )
-    return found
+        for run in runs
+    ]
+    return Chart(
+        "memory-stages",
+        "Peak memory by pipeline stage",
+        "stage",
+        "GiB a device",
+        [*series, *_capacities(runs, [stages[0], stages[-1]])],
+        "The most memory that tensors took on any device of each stage, and what a device has.",
+        y_from_zero=True,
+    )
+
+
+def _whole(runs: Sequence[Figures]) -> Chart:
+    names = [run["id"] for run in runs]
+    peaks = Series("peak", names, [run["memory_bytes"] / GIB for run in runs], "bar")
+    return Chart(
+        "memory",
+        "Peak memory of a device",
+        "",
+        "GiB a device",
+        [peaks, *_capacities(runs, [names[0], names[-1]])],
+        "The most memory that tensors took on any device of each run, and what a device has.",
+        y_from_zero=True,
+    )
 
 
 def _capacities(runs: Sequence[Figures], ends: Sequence[Any]) -> list[Series]:
