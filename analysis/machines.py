@@ -6,7 +6,6 @@ from functools import cache
 from typing import cast
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.load import load_machine
@@ -19,18 +18,23 @@ def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
 
     None where nothing says it. Raises SpecError where ``default`` is no machine.
     """
-    if run.spec is not None:
-        found = _own(to_json(run.spec.get("machine")))
+    if run.spec is not None and run.spec_key is not None:
+        if run.spec_key not in _own:
+            _own[run.spec_key] = _valid(run.spec.get("machine"))
+        found = _own[run.spec_key]
         if found is not None:
             return found
     name = run.machine if run.spec is None and run.machine else default
     return _preset(name) if name else None
 
 
-@cache
-def _own(machine: bytes) -> MachineSpec | None:
+#: By the key of the specification that holds it.
+_own: dict[bytes, MachineSpec | None] = {}
+
+
+def _valid(machine: object) -> MachineSpec | None:
     try:
-        return MachineSpec.model_validate_json(machine)
+        return MachineSpec.model_validate(machine)
     except ValidationError:
         return None
 

@@ -32,11 +32,15 @@ class Predictor:
     """Plans runs; those that differ in nothing that matters share a plan."""
 
     def __init__(self) -> None:
+        self._keys: dict[bytes, bytes] = {}
         self._known: dict[bytes, tuple[Figures | None, str | None]] = {}
 
     def __call__(self, run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
         """The prediction, or None and the reason."""
-        key = _key(run)
+        name = run.spec_key or run.path.encode(errors="surrogateescape")
+        if name not in self._keys:
+            self._keys[name] = _what_matters(run.spec) if run.spec else name
+        key = self._keys[name]
         if key not in self._known:
             if len(self._known) >= MOST:
                 return None, f"only the first {MOST} different runs are planned"
@@ -44,17 +48,12 @@ class Predictor:
         return self._known[key]
 
 
-def _key(run: RunLog) -> bytes:
-    if run.spec is None:
-        return run.path.encode(errors="surrogateescape")
-    keys = ("model", "machine", "nodes", "engine", "layout")
-    training = run.spec.get("training")
-    rest = (
-        {k: v for k, v in training.items() if k not in ("steps", "seed")}
-        if isinstance(training, dict)
-        else None
-    )
-    return to_json([[run.spec.get(key) for key in keys], rest])
+def _what_matters(spec: Figures) -> bytes:
+    """A specification without what does not change a plan."""
+    training = spec.get("training")
+    if isinstance(training, dict):
+        training = {key: value for key, value in training.items() if key not in ("steps", "seed")}
+    return to_json([[spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], training])
 
 
 def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:

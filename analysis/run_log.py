@@ -72,7 +72,8 @@ class RunLog:
     ``flop_convention`` says what ``printed_flops_per_s`` counts: "model" or "hardware" (recomputation too);
     None where nothing is printed. ``current_segment``: the first start of the run (from 0) that had the
     layout of the last one; earlier steps were taken in another. ``lost_lines`` are lines that should have
-    been read and could not. ``facts`` are what only some formats say: see the importers.
+    been read and could not. ``facts`` are what only some formats say: see the importers. ``spec``
+    is what our own header gives; runs whose specifications are equal share it, and have one ``spec_key``.
     """
 
     id: str
@@ -97,6 +98,7 @@ class RunLog:
     events: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
+    spec_key: bytes | None = None
 
 
 @dataclass

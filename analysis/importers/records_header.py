@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,7 +21,8 @@ def run_log(
 ) -> RunLog:
     """A run's facts, as its last header says them. ``events`` are its records that are no steps."""
     header = headers[-1] if headers else {}
-    spec = _mapping(header.get("spec"))
+    shared = _shared(_mapping(header.get("spec")))
+    spec = shared.given
     training, cut = _mapping(spec.get("training")), _mapping(header.get("layout"))
     machine = _mapping(spec.get("machine"))
     nodes = _count(spec.get("nodes"))
@@ -33,7 +35,7 @@ def run_log(
         nodes=nodes,
         machine=machine.get("name") if isinstance(machine.get("name"), str) else None,
         machine_reason="the run's own header" if machine else None,
-        model=_model(spec.get("model")),
+        model=shared.model,
         layout=_layout(_mapping(spec.get("layout")), training, cut),
         global_batch_size=_count(training.get("global_batch_size")),
         seq_len=_count(training.get("seq_len")),
@@ -53,6 +55,7 @@ def run_log(
             "starts": len(headers),
         },
         spec=spec or None,
+        spec_key=shared.key if spec else None,
     )
 
 
@@ -95,18 +98,26 @@ def _count(value: object) -> int | None:
     )
 
 
-_models: dict[bytes, ModelSpec | None] = {}
+@dataclass(frozen=True)
+class _Spec:
+    key: bytes
+    given: Record
+    model: ModelSpec | None
 
 
-def _model(given: object) -> ModelSpec | None:
-    """The header's model; None where it is none. Runs of a study share one."""
+_specs: dict[bytes, _Spec] = {}
+
+
+def _shared(given: Record) -> _Spec:
+    """The specification, one object for all runs of a study: thousands of copies would fill the memory."""
     key = to_json(given)
-    if key not in _models:
+    if key not in _specs:
         try:
-            _models[key] = ModelSpec.model_validate(given)
+            model = ModelSpec.model_validate(given.get("model"))
         except ValidationError:
-            _models[key] = None
-    return _models[key]
+            model = None
+        _specs[key] = _Spec(key, given, model)
+    return _specs[key]
 
 
 def number(value: object) -> Any:
