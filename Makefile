@@ -25,13 +25,15 @@ tests: .venv/.test tools
 	$(BIN)/pytest
 
 # Some tests start ranks with OpenMPI, some a Slurm of four nodes; ip and tc make the network of the emulated
-# cluster. Where they are missing and cannot be installed, the tests that need them are skipped.
+# cluster; Chromium shows reports. Where they are missing and cannot be installed, the tests that need them are
+# skipped.
 tools:
-	@{ command -v mpirun && command -v ip && command -v tc && command -v sbatch && command -v munge; } >/dev/null || \
+	@{ command -v mpirun && command -v ip && command -v tc && command -v sbatch && command -v munge && \
+	  command -v chromium; } >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes openmpi-bin iproute2 slurm-wlm munge \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes openmpi-bin iproute2 slurm-wlm munge chromium \
 	  </dev/null >/dev/null; } || \
-	  echo "mpirun, ip, tc or Slurm is missing and was not installed: the tests that need them are skipped"
+	  echo "mpirun, ip, tc, Slurm or chromium is missing and was not installed: their tests are skipped"
 
 format: .venv/.test
 	$(BIN)/ruff check --fix .
@@ -54,5 +56,5 @@ corpus/train.idx: | .venv/.train
 	touch $@
 
 .venv/.test: .venv/.train
-	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,test]'
+	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,test]'
 	touch $@

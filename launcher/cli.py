@@ -36,6 +36,8 @@ COMMANDS = {
         "frontrunner.launcher.convert:convert",
         "Write weights for transformers, or take weights from it.",
     ),
+    "analyze": ("frontrunner.launcher.analyze:analyze", "Compare runs from their records or logs."),
+    "top": ("frontrunner.launcher.top:top", "Watch running jobs from their records."),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
     "submit": ("frontrunner.launcher.submit:submit", "Submit a run to Slurm."),
     "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),

@@ -85,7 +85,10 @@ def test_the_core_brings_no_training(core: Run, package: str) -> None:
     assert f"No module named '{package}'" in core("python", "-c", f"import {package}").stderr
 
 
-@pytest.mark.parametrize("command", ["--version", "--help", "check quickstart", "schema", "train --help"])
+@pytest.mark.parametrize(
+    "command",
+    ["--version", "--help", "check quickstart", "schema", "train --help", "analyze --help", "top --help"],
+)
 def test_the_core_alone_runs(core: Run, command: str) -> None:
     ended = core("frontrunner", *command.split())
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -100,10 +103,15 @@ def test_the_core_alone_says_what_is_wrong_with_a_run(core: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train quickstart -o data=synthetic", "data prepare --input . --output corpus/train"]
+    ("command", "extra"),
+    [
+        ("train quickstart -o data=synthetic", "train"),
+        ("data prepare --input . --output corpus/train", "train"),
+        ("analyze .", "analysis"),
+    ],
 )
-def test_what_needs_the_extra_says_so(core: Run, command: str) -> None:
+def test_what_needs_the_extra_says_so(core: Run, command: str, extra: str) -> None:
     ended = core("frontrunner", *command.split())
     assert ended.returncode == 1
-    assert "pip install 'frontrunner[train]'" in ended.stderr
+    assert f"pip install 'frontrunner[{extra}]'" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,0 +1,171 @@
+"""The figures of one run: the object of ``runs[]`` in ``frontrunner analyze --json``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from frontrunner.analysis import bootstrap, sanity
+from frontrunner.analysis.machines import peak_flops_per_s
+from frontrunner.analysis.run_log import RunLog, StageMemory
+from frontrunner.analysis.steady import RULE
+from frontrunner.configs.schema import MachineSpec, ModelSpec
+from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
+from frontrunner.parallelism.planner.parameters import total_parameters
+
+Figures = dict[str, Any]
+
+
+def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: bootstrap.Array) -> Figures:
+    """Everything of a run but its prediction. ``row`` is of :func:`steady.summarise`, ``times`` its steady
+    steps.
+    """
+    batch = row["global_batch_size"] or run.global_batch_size
+    batch = int(batch) if batch else None
+    found = _identity(run, machine) | {
+        "global_batch_size": batch,
+        "steps": row["steps"],
+        "last_step": row["last_step"],
+        "planned_steps": run.planned_steps,
+        "steady": {key: row[key] for key in ("steady", "warm_up", "outliers", "other_layout")}
+        | {"rule": RULE},
+        "step_time_s": row["step_time_s"],
+        "step_time_p5_s": row["step_time_p5_s"],
+        "step_time_p95_s": row["step_time_p95_s"],
+        "step_time_interval_s": list(bootstrap.median_interval(times)) if len(times) > 1 else None,
+        "first_loss": row["first_loss"],
+        "last_loss": row["last_loss"],
+        "lost_lines": run.lost_lines,
+    }
+    found |= _speed(run, row, machine, batch)
+    found |= _memory(run, row, machine)
+    found |= _communication(run, row)
+    found["parts_s"] = _parts(row)
+    odd = sanity.flags(run, found, row, machine)
+    found["warnings"] = [sentence for _, sentence in odd]
+    found["flags"] = sorted({kind for kind, _ in odd})
+    found["corrected"] = _corrected(run, found)
+    return found
+
+
+def _identity(run: RunLog, machine: MachineSpec | None) -> Figures:
+    """What ran, and on what."""
+    nodes = run.nodes or (
+        -(-run.devices // machine.devices_per_node) if run.devices and machine and run.spec is None else None
+    )
+    return {
+        "id": run.id,
+        "path": run.path,
+        "format": run.format,
+        "machine": machine.name if machine else None,
+        "machine_reason": run.machine_reason if machine and run.machine else None,
+        "devices": run.devices,
+        "nodes": nodes,
+        "model": _model(run.model),
+        "layout": run.layout,
+        "precision": run.precision,
+        "seq_len": run.seq_len,
+    }
+
+
+def _model(model: ModelSpec | None) -> Figures | None:
+    if model is None:
+        return None
+    keys = (
+        "name",
+        "num_layers",
+        "hidden_size",
+        "num_heads",
+        "num_kv_heads",
+        "ffn_hidden_size",
+        "padded_vocab_size",
+    )
+    return {key: getattr(model, key) for key in keys} | {"parameters": total_parameters(model)}
+
+
+def _speed(run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | None) -> Figures:
+    """Tokens and FLOPs by our formula from the step time; what the log printed is beside it."""
+    time, printed = row["step_time_s"], row["printed_flops_per_s"]
+    tokens = (
+        batch * run.seq_len / time / run.devices if time and batch and run.seq_len and run.devices else None
+    )
+    speed = tokens or row["tokens_per_s_per_device"]
+    model_flops = hardware_flops = None
+    if speed and run.model and run.seq_len:
+        model_flops = speed * model_flops_per_token(run.model, run.seq_len)
+        mode = run.layout.get("recompute")
+        if mode in ("none", "selective", "full"):
+            hardware_flops = speed * hardware_flops_per_token(run.model, run.seq_len, mode)
+    peak = peak_flops_per_s(machine, run.precision)
+    return {
+        "tokens_per_s_per_device": speed,
+        "tokens_per_s": speed * run.devices if speed and run.devices else None,
+        "model_flops_per_s_per_device": model_flops,
+        "hardware_flops_per_s_per_device": hardware_flops,
+        "mfu": model_flops / peak if model_flops and peak else None,
+        "hfu": hardware_flops / peak if hardware_flops and peak else None,
+        "peak_flops_per_s_per_device": peak,
+        "printed_flops_per_s_per_device": printed,
+        "printed_flop_convention": run.flop_convention if printed else None,
+    }
+
+
+def _memory(run: RunLog, row: Figures, machine: MachineSpec | None) -> Figures:
+    stages = run.memory
+    if not stages and row["peak_memory_bytes"]:
+        stages = (StageMemory(0, None, row["peak_memory_bytes"], None),)
+    return {
+        "memory_bytes": max((stage.peak_bytes for stage in stages), default=None),
+        "memory_capacity_bytes": machine.device.memory_bytes if machine else None,
+        "memory_by_stage": [asdict(stage) for stage in stages] if run.memory else [],
+    }
+
+
+def _communication(run: RunLog, row: Figures) -> Figures:
+    """Share of the step that a device waits for messages: for ours the exposed part, for others one rank's
+    calls.
+
+    Receives are left out of the latter's share: most of their time is waiting for the stage before.
+    """
+    operations = [
+        {
+            "operation": each.name,
+            "calls_per_step": each.calls,
+            "bytes_per_step": each.bytes,
+            "seconds_per_step": each.seconds,
+        }
+        for each in run.communication
+    ]
+    share, of = (
+        row["communication_share"],
+        "exposed, mean of ranks" if row["communication_share"] is not None else None,
+    )
+    if operations and row["step_time_s"]:
+        told = sum(each.seconds for each in run.communication if each.name != "recv")
+        share, of = told / row["step_time_s"], f"calls of rank {run.communication_rank} without recv"
+    levels = {level: row[f"bytes_{level}"] for level in ("package", "node", "network")}
+    return {
+        "communication": {"share": share, "of": of, "rank": run.communication_rank, "operations": operations},
+        "bytes_per_step": levels if any(value is not None for value in levels.values()) else None,
+    }
+
+
+def _parts(row: Figures) -> Figures:
+    """Seconds of a step by part, where the log says them."""
+    total, exposed, optimizer = row["step_time_s"], row["communication_exposed_s"], row["optimizer_s"]
+    if total is None or optimizer is None:
+        return {}
+    hidden = exposed or 0.0
+    found = {"computing and bubble": max(0.0, total - optimizer - hidden), "optimizer": optimizer}
+    return found | ({"communication not hidden": exposed} if exposed is not None else {})
+
+
+def _corrected(run: RunLog, found: Figures) -> Figures | None:
+    """What is left of the speed where the engine ran fewer micro-batches than the log counts."""
+    factor = sanity.engine_factor(run)
+    if factor is None:
+        return None
+    keys = ("tokens_per_s_per_device", "model_flops_per_s_per_device", "hardware_flops_per_s_per_device")
+    return {"factor": factor[0], "micro_batches": factor[1], "counted_micro_batches": factor[2]} | {
+        key: found[key] * factor[0] if found[key] else None for key in keys
+    }

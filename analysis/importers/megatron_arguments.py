@@ -1,0 +1,152 @@
+"""Model and layout from the arguments that a Megatron-like trainer prints when it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from frontrunner.configs.schema import ModelSpec
+
+#: How GPT-NeoX names what Megatron names otherwise.
+_NEOX = {
+    "model_parallel_size": "tensor_model_parallel_size",
+    "pipe_parallel_size": "pipeline_model_parallel_size",
+    "train_micro_batch_size_per_gpu": "micro_batch_size",
+    "train_batch_size": "global_batch_size",
+    "global_num_gpus": "world_size",
+    "vocab_size": "vocab_size",
+}
+
+
+class Arguments:
+    """The table of arguments, read as numbers, switches and words. Values that are none are None."""
+
+    def __init__(self, given: Mapping[str, str], neox: bool) -> None:
+        self._given = dict(given)
+        if neox:
+            for theirs, ours in _NEOX.items():
+                if theirs in given:
+                    self._given.setdefault(ours, given[theirs])
+
+    def number(self, *names: str) -> int | None:
+        """The first of these that is a positive whole number below 2^31."""
+        for name in names:
+            text = self._given.get(name, "")
+            if re.fullmatch(r"\d{1,10}(\.0)?", text) and 0 < (value := int(float(text))) < 2**31:
+                return value
+        return None
+
+    def switch(self, name: str) -> bool:
+        return self._given.get(name) == "True"
+
+    def word(self, name: str) -> str | None:
+        value = self._given.get(name)
+        return None if value in (None, "None", "") else value
+
+    def share(self, name: str) -> float:
+        """A share such as a dropout; 0 where it is none."""
+        text = self._given.get(name, "")
+        return float(text) if re.fullmatch(r"0(\.\d{1,9})?", text) else 0.0
+
+
+def layout(arguments: Arguments) -> dict[str, Any]:
+    """The layout as a run file names it; ``data`` and ``grad_accum_steps`` where they follow."""
+    tensor = arguments.number("tensor_model_parallel_size") or 1
+    pipeline = max(arguments.number("pipeline_model_parallel_size") or 1, 1)
+    world = arguments.number("world_size")
+    data = arguments.number("data_parallel_size")
+    if data is None and world is not None:
+        data = world // (tensor * pipeline) or None
+    micro = arguments.number("micro_batch_size")
+    batch = arguments.number("global_batch_size")
+    steps = batch // (micro * data) if batch and micro and data else None
+    return {
+        "tensor": tensor,
+        "pipeline": pipeline,
+        "data": data,
+        "virtual_stages": arguments.number("virtual_pipeline_model_parallel_size") or 1,
+        "micro_batch_size": micro,
+        "grad_accum_steps": steps,
+        "sequence_parallel": arguments.switch("sequence_parallel"),
+        "recompute": recompute(arguments),
+        "sharding": _sharding(arguments),
+    }
+
+
+def recompute(arguments: Arguments) -> str:
+    """none, selective or full; by the switches of Megatron-LM, Megatron-DeepSpeed and GPT-NeoX."""
+    granularity = arguments.word("recompute_granularity")
+    if granularity in ("full", "selective"):
+        return granularity
+    return "full" if arguments.switch("checkpoint_activations") else "none"
+
+
+def precision(arguments: Arguments) -> str | None:
+    """The type that products are computed in."""
+    named = f"{arguments.word('params_dtype')} {arguments.word('precision')}"
+    if arguments.switch("bf16") or "bfloat16" in named:
+        return "bfloat16"
+    if arguments.switch("fp16") or "float16" in named or "fp16" in named:
+        return "float16"
+    return "float32" if arguments.word("params_dtype") else None
+
+
+def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> ModelSpec | None:
+    """The model; None where its shape is not given or no model has it."""
+    layers, hidden = arguments.number("num_layers"), arguments.number("hidden_size")
+    heads = arguments.number("num_attention_heads")
+    vocabulary = padded_vocabulary or arguments.number("padded_vocab_size", "vocab_size")
+    if not (layers and hidden and heads and vocabulary):
+        return None
+    gated = any(arguments.switch(key) for key in ("swiglu", "gated_linear_unit"))
+    gated = gated or arguments.word("glu_activation") is not None or arguments.word("activation") == "swiglu"
+    given: dict[str, Any] = {
+        "name": name,
+        "num_layers": layers,
+        "hidden_size": hidden,
+        "num_heads": heads,
+        "vocab_size": vocabulary,
+        "padded_vocab_size": vocabulary,
+        "max_position_embeddings": arguments.number("max_position_embeddings", "seq_length") or 2048,
+        "position_embedding": _positions(arguments),
+        "normalization": "rmsnorm"
+        if (arguments.word("normalization") or "").lower() == "rmsnorm"
+        else "layernorm",
+        "activation": "swiglu" if gated else "gelu_tanh",
+        "tie_embeddings": not arguments.switch("untie_embeddings_and_output_weights"),
+        "hidden_dropout": arguments.share("hidden_dropout"),
+        "attention_dropout": arguments.share("attention_dropout"),
+    }
+    optional = {
+        "num_kv_heads": arguments.number("num_query_groups")
+        if arguments.switch("group_query_attention")
+        else arguments.number("num_key_value_heads"),
+        "head_dim": arguments.number("kv_channels"),
+        "ffn_hidden_size": arguments.number("ffn_hidden_size"),
+    }
+    try:
+        return ModelSpec.model_validate(given | {key: value for key, value in optional.items() if value})
+    except ValidationError:
+        return None
+
+
+def _positions(arguments: Arguments) -> str:
+    """Positions that are no parameters (ALiBi) count as rotary: both leave the embedding alone."""
+    kind = " ".join(
+        str(arguments.word(key))
+        for key in ("position_embedding_type", "pos_emb", "use_rotary_position_embeddings")
+    )
+    return "rotary" if re.search(r"alibi|rotary|rope|True", kind) else "learned"
+
+
+def _sharding(arguments: Arguments) -> str:
+    """What cuts the states of the optimizer: the ZeRO stage or Megatron's distributed optimizer."""
+    if arguments.switch("use_distributed_optimizer"):
+        return "distributed optimizer"
+    stage = re.match(r"([0-3])(\.0)?$", arguments.word("zero_stage") or "")
+    nested = re.search(r"'stage': ([0-3])", arguments.word("zero_optimization") or "")
+    found = stage or nested
+    return f"zero{found[1]}" if found else "none"

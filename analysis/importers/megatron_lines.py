@@ -1,0 +1,199 @@
+"""The lines that Megatron-LM, Megatron-DeepSpeed and GPT-NeoX print, each as one value or an error.
+
+A line that looks like one of these and is not whole (cut off, two written over each other, numbers that are
+none) raises :class:`Lost`; any other line is None.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from frontrunner.analysis.run_log import LARGEST_COUNT, LONGEST_STEP_S
+
+MIB = 2**20
+_UNITS = {"B": 1.0, "KB": 2.0**10, "MB": 2.0**20, "GB": 2.0**30, "TB": 2.0**40}  # DeepSpeed's convert_size
+_FLOPS = {"": 1.0, "K": 1e3, "G": 1e9, "T": 1e12, "P": 1e15}
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+
+_ITERATION = re.compile(r"(?:^|\s)iteration\s+(\d+)\s*/\s*(\d+)\s*$")
+#: What a piece of a step line holds, wherever it was cut.
+_STEP_MARKS = (b"elapsed time per iteration", b"| learning rate:", b"| number of nan iterations:")
+_BEGUN = re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|")
+_VALUE = re.compile(rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?\s*$", re.IGNORECASE)
+_PRINTED_FLOPS = re.compile(rf"\s*({_NUMBER})\s*([KGTP]?)FLOPS?\s*$", re.IGNORECASE)
+_MEMORY = re.compile(
+    rf"\[Rank (\d+)\] \(after (\d+) iterations\) memory \(MB\) \| allocated: ({_NUMBER}) "
+    rf"\| max allocated: ({_NUMBER}) \| reserved: ({_NUMBER})(?: \| max reserved: ({_NUMBER}))?\s*$"
+)
+_OPERATION = re.compile(
+    rf"\[Rank \d+\] rank=(\d+) \| comm op: (\w+) \| time \(ms\): ({_NUMBER}) \| msg size: ({_NUMBER}) (\w+) "
+    rf"\| "
+    rf"algbw \(Gbps\): {_NUMBER}\s+\| busbw \(Gbps\): {_NUMBER}\s*$"
+)
+_ARGUMENT = re.compile(r"^\s*([A-Za-z]\w*) \.+ ?(.*?)\s*$")
+_NEOX_ORIGIN = re.compile(r"\.{2,}(?:updated|default)$")
+
+#: Fields of a step line by the names that trainers give them.
+_FIELDS = {
+    "lm loss": "loss",
+    "lm_loss": "loss",
+    "learning rate": "learning_rate",
+    "grad norm": "gradient_norm",
+    "loss scale": "loss_scale",
+    "global batch size": "global_batch_size",
+    "number of skipped iterations": "skipped",
+    "samples per second": "samples_per_s",
+}
+_TIMES = {"elapsed time per iteration (ms)": 1e-3, "elapsed time per iteration (s)": 1.0}
+#: Printed speed by its label, and the trainer that prints it so.
+PRINTED = {
+    "TFLOPs": "megatron-deepspeed",
+    "approx flops per GPU": "gpt-neox",
+    "throughput per GPU (TFLOP/s/GPU)": "megatron-lm",
+}
+
+
+class Lost(Exception):
+    """A line that should be read and cannot."""
+
+
+class Step(NamedTuple):
+    """A step line: ``values`` by column, ``label`` of the printed FLOP/s where there is one."""
+
+    values: dict[str, float | None]
+    planned: int
+    label: str | None
+
+
+class Memory(NamedTuple):
+    """Bytes of one rank."""
+
+    rank: int
+    allocated: float
+    peak: float
+    reserved: float
+
+
+class Message(NamedTuple):
+    """One call of a collective."""
+
+    rank: int
+    name: str
+    seconds: float
+    bytes: float
+
+
+def step(line: bytes) -> Step | None:
+    """A line of a training step. Loss, gradient norm and loss scale may be no number (None then)."""
+    if not any(mark in line for mark in _STEP_MARKS) and not _BEGUN.search(line):
+        return None
+    text = _text(line).rstrip()
+    if not text.endswith("|"):
+        raise Lost
+    values: dict[str, float | None] = {}
+    planned, label = 0, None
+    for part in text[:-1].split("|"):
+        if found := _ITERATION.search(part):
+            _put(values, "step", _count(found[1]))
+            planned = _count(found[2])
+            continue
+        name, colon, value = part.partition(":")
+        if not colon:
+            raise Lost
+        label = name.strip() if name.strip() in PRINTED else label
+        _read_field(values, name.strip(), value)
+    if "step" not in values or "step_time_s" not in values:
+        raise Lost
+    return Step(values, planned, label)
+
+
+def _read_field(values: dict[str, float | None], name: str, value: str) -> None:
+    if name in _TIMES:
+        seconds = _finite(value) * _TIMES[name]
+        if not 0 < seconds < LONGEST_STEP_S:
+            raise Lost
+        _put(values, "step_time_s", seconds)
+    elif name in PRINTED:
+        _put(values, "printed_flops_per_s", _flops(value))
+    elif "samples/sec" in name:  # GPT-NeoX writes it first, behind what a launcher put before the line
+        _put(values, "samples_per_s", _finite(value))
+    elif name in _FIELDS:
+        _put(values, _FIELDS[name], _number(value))
+
+
+def memory(line: bytes) -> Memory | None:
+    """What a rank says of its memory."""
+    if b"memory (MB)" not in line:
+        return None
+    found = _MEMORY.search(_text(line))
+    if not found:
+        raise Lost
+    allocated, peak, reserved = (_finite(found[group]) * MIB for group in (3, 4, 5))
+    if not 0 <= allocated <= peak < 2**60:
+        raise Lost
+    return Memory(_count(found[1]), allocated, peak, reserved)
+
+
+def message(line: bytes) -> Message | None:
+    """One operation of DeepSpeed's communication log."""
+    if b"| comm op:" not in line:
+        return None
+    found = _OPERATION.search(_text(line))
+    if not found or found[5] not in _UNITS:
+        raise Lost
+    seconds, size = _finite(found[3]) / 1e3, _finite(found[4]) * _UNITS[found[5]]
+    if not (0 <= seconds < LONGEST_STEP_S and 0 <= size < 2**60):
+        raise Lost
+    return Message(_count(found[1]), found[2], seconds, size)
+
+
+def argument(line: bytes) -> tuple[str, str] | None:
+    """Name and value of a line of the table of arguments."""
+    found = _ARGUMENT.match(_text(line)) if b" .." in line else None
+    return (found[1], _NEOX_ORIGIN.sub("", found[2])) if found else None
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", errors="replace")
+
+
+def _put(values: dict[str, float | None], name: str, value: float | None) -> None:
+    """A field that is there twice is two lines written over each other."""
+    if name in values:
+        raise Lost
+    values[name] = value
+
+
+def _number(text: str) -> float | None:
+    """A number; None for NaN and infinities, which trainers print of losses that diverged."""
+    found = _VALUE.match(text)
+    if not found:
+        raise Lost
+    value = float(found[1])
+    return value if math.isfinite(value) else None
+
+
+def _finite(text: str) -> float:
+    value = _number(text)
+    if value is None:
+        raise Lost
+    return value
+
+
+def _count(text: str) -> int:
+    if len(text) > 16 or int(text) > LARGEST_COUNT:
+        raise Lost
+    return int(text)
+
+
+def _flops(text: str) -> float:
+    """FLOP/s: a number of TFLOP/s, or one with its unit."""
+    if found := _PRINTED_FLOPS.match(text):
+        value = float(found[1]) * _FLOPS[found[2].upper()]
+    else:
+        value = _finite(text) * 1e12
+    if not math.isfinite(value):
+        raise Lost
+    return value

@@ -1,0 +1,63 @@
+"""What a run's machine is able to: peaks, measured rates, memory; from machine files, never from a guess."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import cast
+
+from pydantic import ValidationError
+
+from frontrunner.analysis.run_log import RunLog
+from frontrunner.configs.load import load_machine
+from frontrunner.configs.schema import MachineSpec
+from frontrunner.configs.sharding import Precision
+
+
+def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
+    """The machine of a run: its own header's, the one that its log names, else ``default``.
+
+    None where nothing says it. Raises SpecError where ``default`` is no machine.
+    """
+    if run.spec is not None and run.spec_key is not None:
+        if run.spec_key not in _own:
+            _own[run.spec_key] = _valid(run.spec.get("machine"))
+        found = _own[run.spec_key]
+        if found is not None:
+            return found
+    name = run.machine if run.spec is None and run.machine else default
+    return _preset(name) if name else None
+
+
+#: By the key of the specification that holds it.
+_own: dict[bytes, MachineSpec | None] = {}
+
+
+def _valid(machine: object) -> MachineSpec | None:
+    try:
+        return MachineSpec.model_validate(machine)
+    except ValidationError:
+        return None
+
+
+@cache
+def _preset(name: str) -> MachineSpec:
+    return load_machine(name)
+
+
+def peak_flops_per_s(machine: MachineSpec | None, precision: str | None) -> float | None:
+    """Of a device in that precision; None where either is unknown."""
+    if machine is None or precision is None:
+        return None
+    return machine.device.peak_flops_per_s.get(cast(Precision, precision))
+
+
+def best_product_flops_per_s(machine: MachineSpec | None, precision: str | None) -> float | None:
+    """The fastest matrix product measured on the device, in 16 bits; None where none is known."""
+    if machine is None or precision not in ("bfloat16", "float16"):
+        return None
+    rates = [
+        point.flops_per_s * max(1.0, software.gemm_factor)
+        for software in machine.software.values()
+        for point in software.gemm
+    ]
+    return max(rates, default=None)

@@ -1,0 +1,178 @@
+"""What the planner says of a run that was measured, and where the two differ.
+
+Runs of ours are planned from their header's specification, those of other engines as published runs are: with
+what their engine keeps and sends (``planner/practice.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from frontrunner.analysis.roofline import roofline
+from frontrunner.analysis.run_log import RunLog
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.plan import assumptions, judge
+from frontrunner.parallelism.planner.published import PublishedModel, PublishedRun, Unusable, prepare
+
+Figures = dict[str, Any]
+
+#: More different runs than these are not planned one by one: the answer would wait for them.
+MOST = 300
+_SOFTWARE = {"megatron-deepspeed": "Megatron-DeepSpeed", "megatron-lm": "Megatron-LM", "gpt-neox": "GPT-NeoX"}
+
+
+class Predictor:
+    """Plans runs; those that differ in nothing that matters share a plan."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, bytes] = {}
+        self._known: dict[bytes, tuple[Figures | None, str | None]] = {}
+
+    def __call__(self, run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
+        """The prediction, or None and the reason."""
+        name = run.spec_key or run.path.encode(errors="surrogateescape")
+        if name not in self._keys:
+            self._keys[name] = _what_matters(run.spec) if run.spec else name
+        key = self._keys[name]
+        if key not in self._known:
+            if len(self._known) >= MOST:
+                return None, f"only the first {MOST} different runs are planned"
+            self._known[key] = _predict(run, machine)
+        return self._known[key]
+
+
+def _what_matters(spec: Figures) -> bytes:
+    """A specification without what does not change a plan."""
+    training = spec.get("training")
+    if isinstance(training, dict):
+        training = {key: value for key, value in training.items() if key not in ("steps", "seed")}
+    return to_json([[spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], training])
+
+
+def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
+    try:
+        work, candidates = _own(run) if run.spec is not None else _published(run, machine)
+    except Unusable as reason:
+        return None, str(reason)
+    judged = judge(work, candidates)
+    found = judged.as_dict(0)
+    keys = (
+        "step_time_s",
+        "step_time_parts_s",
+        "tokens_per_s_per_device",
+        "peak_memory_bytes_per_device",
+        "memory",
+    )
+    figures: Figures = {key: found[key] for key in keys}
+    figures["roofline"] = roofline(work, candidates)
+    figures["assumptions"] = assumptions(work)
+    return figures, None
+
+
+def _own(run: RunLog) -> tuple[Work, Candidates]:
+    try:
+        spec = RunSpec.model_validate(run.spec)
+        if spec.engine != "native":
+            raise Unusable(f"the planner does not know how {spec.engine} spends its time")
+        return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+    except (ValidationError, SpecError):
+        raise Unusable("the header's specification is not one of this version") from None
+
+
+def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidates]:
+    """As a row of published runs, with the log's own model."""
+    model, layout = run.model, run.layout
+    if machine is None or not machine.software:
+        raise Unusable("nothing is known of the rates of its machine")
+    if model is None:
+        raise Unusable("the log does not say its model")
+    if run.precision not in ("bfloat16", "float16"):
+        raise Unusable(f"no published run of that engine computes in {run.precision or 'an unknown type'}")
+    if layout.get("virtual_stages", 1) > 1 and run.format != "megatron-lm":
+        raise Unusable("virtual stages of that engine were never compared")
+    row = _row(run, model, machine)
+    if row.era not in machine.software:
+        raise Unusable(f"nothing is known of {machine.name} with software of {row.era}")
+    work, candidates = prepare(row, machine)
+    return replace(work, model=model), candidates
+
+
+def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:
+    layout = run.layout
+    return PublishedRun(
+        id=run.id,
+        source_url="",
+        machine=machine.name,
+        model=PublishedModel(
+            layers=model.num_layers,
+            hidden=model.hidden_size,
+            heads=model.num_heads,
+            kv_heads=model.num_kv_heads,
+            vocab=model.padded_vocab_size,
+            ffn=model.ffn_hidden_size,
+        ),
+        seq_len=run.seq_len,
+        tp=layout.get("tensor"),
+        pp=layout.get("pipeline"),
+        dp=layout.get("data"),
+        sp=layout.get("sequence_parallel"),
+        mbs=layout.get("micro_batch_size"),
+        gbs=run.global_batch_size,
+        zero=str(layout.get("sharding", "")).removeprefix("zero"),
+        activation_checkpointing=layout.get("recompute"),
+        flash_attention=run.facts.get("flash_attention"),
+        precision="bf16" if run.precision == "bfloat16" else "fp16",
+        gcds=run.devices,
+        tflops_per_gcd=None,
+        tflops_convention=None,
+        tokens_per_s_per_gcd=None,
+        step_time_s=None,
+        memory_mib=None,
+        software=f"{_SOFTWARE[run.format]} ROCm {run.facts.get('rocm', '')}",
+        vpp=layout.get("virtual_stages"),
+    )
+
+
+def compare(measured: Figures, predicted: Figures) -> Figures:
+    """Errors in percent (predicted against measured), and seconds of parts that both sides know."""
+    found: Figures = {
+        "step_time_error_pct": _error(predicted["step_time_s"], measured["step_time_s"]),
+        "memory_error_pct": _error(predicted["peak_memory_bytes_per_device"], measured["memory_bytes"]),
+        "parts": [],
+    }
+    parts, own = predicted["step_time_parts_s"], measured["parts_s"]
+    if not parts:
+        return found
+    groups = {
+        "computing and bubble": ("compute", "recompute", "bubble"),
+        "communication not hidden": ("tensor", "pipeline", "weights", "gradients", "update"),
+        "optimizer": ("optimizer",),
+    }
+    seen = dict.fromkeys(groups, None) | own
+    operations = {
+        each["operation"]: each["seconds_per_step"] for each in measured["communication"]["operations"]
+    }
+    found["parts"] = [
+        {"part": name, "predicted_s": sum(parts[key] for key in keys), "measured_s": seen[name]}
+        for name, keys in groups.items()
+    ]
+    if "all_reduce" in operations:
+        found["parts"].append(
+            {
+                "part": "of it, reduction of gradients (measured: all_reduce of one rank)",
+                "predicted_s": parts["gradients"],
+                "measured_s": operations["all_reduce"],
+            }
+        )
+    return found
+
+
+def _error(predicted: float | None, measured: float | None) -> float | None:
+    return (predicted / measured - 1) * 100 if predicted and measured else None

@@ -1,0 +1,161 @@
+"""From paths to a collection of runs: finds the logs, recognises their format, names the runs.
+
+A new format is a module in ``importers`` and a line in :func:`read`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from frontrunner.analysis.importers import lines, megatron, records
+from frontrunner.analysis.run_log import STEP_SCHEMA, Collection, RunLog
+from frontrunner.configs.errors import SpecError, Violation
+
+RECORDS = "records.jsonl"
+#: Endings of text logs that are looked for in folders; a file that is named is read whatever its name.
+TEXT_ENDINGS = (".out", ".log", ".txt", ".out.gz", ".log.gz", ".txt.gz")
+
+
+def read(paths: Sequence[str | Path]) -> Collection:
+    """All runs of files and folders, in the order of the paths.
+
+    Files that hold no run are in ``unread``. Raises SpecError where a path does not exist, or no run is
+    found.
+    """
+    files = list(_find([Path(path) for path in paths]))
+    named = list(zip(files, _names(files), strict=True))
+    own = [(path, name) for path, name in named if _is_records(path)]
+    unread: list[tuple[str, str]] = []
+    runs: dict[str, tuple[RunLog, pl.DataFrame]] = {}
+    chosen = {path for path, _ in own}
+    for path, name in named:
+        if path in chosen:
+            continue
+        try:
+            found = megatron.read(path, name)
+        except OSError as error:
+            unread.append((str(path), error.strerror or str(error)))
+            continue
+        if found is None:
+            unread.append((str(path), "no line of a training step was found"))
+        else:
+            runs[name] = found
+    return _collect(named, own, runs, unread)
+
+
+def _collect(
+    named: list[tuple[Path, str]],
+    own: list[tuple[Path, str]],
+    others: dict[str, tuple[RunLog, pl.DataFrame]],
+    unread: list[tuple[str, str]],
+) -> Collection:
+    """Everything in one table."""
+    logs: list[RunLog] = []
+    tables: list[pl.DataFrame] = []
+    for batch, steps in records.read(own):
+        held = set(steps["run"].unique().to_list())
+        places: list[int] = []
+        for index, run in enumerate(batch):
+            if index in held:
+                places.append(len(logs))
+                logs.append(run)
+            else:
+                places.append(0)
+                unread.append((run.path, "no record of a training step was found"))
+        tables.append(
+            steps.with_columns(pl.Series("run", places, dtype=pl.UInt32).gather(steps["run"]).alias("run"))
+        )
+    for run, steps in others.values():
+        tables.append(steps.select(pl.lit(len(logs), dtype=pl.UInt32).alias("run"), *STEP_SCHEMA))
+        logs.append(run)
+    if not logs:
+        raise SpecError(
+            [
+                Violation("PATHS", path, reason, "give run folders or logs of training")
+                for path, reason in unread
+            ]
+            or [Violation("PATHS", None, "hold no log", "give run folders or logs of training")]
+        )
+    place = {name: index for index, (_, name) in enumerate(named)}
+    return Collection(*_in_order(logs, pl.concat(tables), place), unread)
+
+
+def _in_order(
+    logs: list[RunLog], steps: pl.DataFrame, place: dict[str, int]
+) -> tuple[list[RunLog], pl.DataFrame]:
+    """Runs, and their steps, by the place of their name."""
+    order = sorted(range(len(logs)), key=lambda index: place[logs[index].id])
+    rank = [0] * len(order)
+    for new, old in enumerate(order):
+        rank[old] = new
+    if order != rank:
+        steps = steps.with_columns(pl.Series("run", rank, dtype=pl.UInt32).gather(steps["run"]).alias("run"))
+        steps = steps.sort("run", "step", maintain_order=True)
+    return [logs[index] for index in order], steps
+
+
+def _find(paths: Sequence[Path]) -> Iterator[Path]:
+    """The logs; each once."""
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise SpecError(
+            [Violation("PATHS", str(path), "does not exist", "correct the path") for path in missing]
+        )
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        for file in _walk(path) if path.is_dir() else [path]:
+            found = file.stat()
+            if (key := (found.st_dev, found.st_ino)) not in seen:
+                seen.add(key)
+                yield file
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """A run folder's records, or what lies below any other folder."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        if RECORDS in names:
+            folders.clear()  # the logs of a run's ranks are no runs
+            yield Path(place, RECORDS)
+            continue
+        yield from (Path(place, name) for name in sorted(names) if name.endswith(TEXT_ENDINGS))
+
+
+def _is_records(path: Path) -> bool:
+    if path.name == RECORDS:
+        return True
+    if path.name.endswith(TEXT_ENDINGS):
+        return False
+    try:
+        start = lines.head(path, 4096).lstrip()
+    except OSError:
+        return False
+    return start.startswith(b"{") and b'"kind"' in start
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """The shortest end of each path that tells it from the others; a run folder by its name."""
+    parts = []
+    for path in files:
+        named = path.absolute().parent if path.name == RECORDS else path.absolute()
+        *above, last = named.parts
+        for ending in (".gz", ".out", ".log", ".txt", ".jsonl"):
+            last = last.removesuffix(ending) or last
+        parts.append((*above, last))
+    length, names = 1, [each[-1] for each in parts]
+    while len(set(names)) < len(names) and length < max(map(len, parts)):
+        length += 1
+        counts = Counter(names)
+        names = [
+            "/".join(each[-length:]) if counts[name] > 1 else name
+            for each, name in zip(parts, names, strict=True)
+        ]
+    counts = Counter(names)  # of one name still: files of one folder that differ in their ending only
+    return [
+        f"{name} ({path.name})" if counts[name] > 1 else name for name, path in zip(names, files, strict=True)
+    ]

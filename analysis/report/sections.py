@@ -1,0 +1,275 @@
+"""The sections of the report: tables and figures, from the object that ``--json`` prints.
+
+A section is a function of an analysis that gives a :class:`Section`, or None where it has nothing to show.
+Another kind of study adds its own: a function over its JSON, and a line in :data:`SECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from frontrunner.analysis.analyze import Analysis, titles
+from frontrunner.analysis.report import charts, charts_planner
+from frontrunner.analysis.report.chart import Chart
+
+Figures = dict[str, Any]
+UNKNOWN = "–"
+
+#: More rows than these make no table that anybody reads; --csv has all.
+MOST_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a table: what is shown, and its place in the object of ``--json`` (dotted)."""
+
+    text: str
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """``key`` below a row's place, ``scale`` what it is divided by, ``form`` how it is written ("": text)."""
+
+    title: str
+    key: str
+    form: str = ""
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of which names the row."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page."""
+
+    id: str
+    title: str
+    notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()
+
+
+RUN_COLUMNS = (
+    Column("run", "id"),
+    Column("format", "format"),
+    Column("machine", "machine"),
+    Column("devices", "devices", ",d"),
+    Column("tensor", "layout.tensor", "d"),
+    Column("pipeline", "layout.pipeline", "d"),
+    Column("data", "layout.data", "d"),
+    Column("sharding", "layout.sharding"),
+    Column("recompute", "layout.recompute"),
+    Column("precision", "precision"),
+    Column("global batch", "global_batch_size", ",d"),
+    Column("steps", "steps", ",d"),
+    Column("steady", "steady.steady", ",d"),
+    Column("lines lost", "lost_lines", ",d"),
+)
+SPEED_COLUMNS = (
+    Column("run", "id"),
+    Column("step (s)", "step_time_s", ",.4g"),
+    Column("p5 (s)", "step_time_p5_s", ",.4g"),
+    Column("p95 (s)", "step_time_p95_s", ",.4g"),
+    Column("tokens/s", "tokens_per_s_per_device", ",.1f"),
+    Column("model TFLOP/s", "model_flops_per_s_per_device", ",.4g", 1e12),
+    Column("MFU", "mfu", ".1%"),
+    Column("hardware TFLOP/s", "hardware_flops_per_s_per_device", ",.4g", 1e12),
+    Column("HFU", "hfu", ".1%"),
+    Column("log prints TFLOP/s", "printed_flops_per_s_per_device", ",.4g", 1e12),
+    Column("which are", "printed_flop_convention"),
+    Column("communication", "communication.share", ".1%"),
+    Column("memory (GiB)", "memory_bytes", ",.1f", 2**30),
+)
+TRAFFIC_COLUMNS = (
+    Column("run", "id"),
+    Column("package (MiB)", "bytes_per_step.package", ",.2f", 2**20),
+    Column("node (MiB)", "bytes_per_step.node", ",.2f", 2**20),
+    Column("network (MiB)", "bytes_per_step.network", ",.2f", 2**20),
+)
+SCALING_COLUMNS = (
+    Column("devices", "devices", ",d"),
+    Column("step (s)", "step_time_s", ",.4g"),
+    Column("tokens/s a device", "tokens_per_s_per_device", ",.1f"),
+    Column("speed-up", "speedup", ".2f"),
+    Column("efficiency", "efficiency", ".1%"),
+    Column("from", "efficiency_interval.0", ".1%"),
+    Column("to", "efficiency_interval.1", ".1%"),
+    Column("serial fraction", "serial_fraction", ".2%"),
+)
+AHEAD_COLUMNS = (
+    Column("devices", "devices", ",d"),
+    Column("step (s)", "step_time_s", ",.4g"),
+    Column("from (s)", "step_time_interval_s.0", ",.4g"),
+    Column("to (s)", "step_time_interval_s.1", ",.4g"),
+    Column("speed-up", "speedup", ".2f"),
+    Column("efficiency", "efficiency", ".1%"),
+)
+PREDICTED_COLUMNS = (
+    Column("run", "id"),
+    Column("step planned (s)", "predicted.step_time_s", ",.4g"),
+    Column("measured (s)", "step_time_s", ",.4g"),
+    Column("off by (%)", "comparison.step_time_error_pct", "+.1f"),
+    Column("memory planned (GiB)", "predicted.peak_memory_bytes_per_device", ",.1f", 2**30),
+    Column("measured (GiB)", "memory_bytes", ",.1f", 2**30),
+    Column("off by (%)", "comparison.memory_error_pct", "+.1f"),
+)
+PART_COLUMNS = (
+    Column("part", "part"),
+    Column("planned (s)", "predicted_s", ",.4g"),
+    Column("measured (s)", "measured_s", ",.4g"),
+)
+
+
+def value_at(answer: Any, key: str) -> Any:
+    """What stands at a dotted place of the object; None where there is nothing."""
+    for part in key.split("."):
+        if isinstance(answer, list):
+            answer = answer[int(part)] if int(part) < len(answer) else None
+        else:
+            answer = answer.get(part) if isinstance(answer, dict) else None
+    return answer
+
+
+def table(answer: Figures, caption: str, columns: Sequence[Column], places: Sequence[str]) -> Table:
+    """A row for each place of the object."""
+    rows = []
+    for place in places[:MOST_ROWS]:
+        row = value_at(answer, place)
+        rows.append([Cell(shown(value_at(row, c.key), c), f"{place}.{c.key}") for c in columns])
+    return Table(caption, [column.title for column in columns], rows)
+
+
+def shown(value: Any, column: Column) -> str:
+    """A figure as the page writes it."""
+    if value is None:
+        return UNKNOWN
+    if not column.form:
+        return str(value)
+    return format(value if column.scale == 1 else value / column.scale, column.form)
+
+
+def _places(answer: Figures, wanted: Callable[[Figures], Any] = lambda run: True) -> list[str]:
+    return [f"runs.{index}" for index, run in enumerate(answer["runs"]) if wanted(run)]
+
+
+def _runs(found: Analysis) -> Section:
+    answer = found.answer
+    more = len(answer["runs"]) - MOST_ROWS
+    notes = [f"{more:,} more runs are not shown; --csv writes all."] if more > 0 else []
+    return Section("runs", "Runs", notes, [table(answer, "What ran", RUN_COLUMNS, _places(answer))])
+
+
+def _speed(found: Analysis) -> Section:
+    answer = found.answer
+    tables = [
+        table(
+            answer,
+            "Medians of the steady steps; tokens, FLOPs and memory are of one device",
+            SPEED_COLUMNS,
+            _places(answer),
+        )
+    ]
+    if levels := _places(answer, lambda run: run["bytes_per_step"]):
+        tables.append(table(answer, "Bytes that a rank sends in a step, by level", TRAFFIC_COLUMNS, levels))
+    return Section("speed", "Speed", [f"Steady steps: {answer['runs'][0]['steady']['rule']}."], tables)
+
+
+def _scaling(found: Analysis) -> Section | None:
+    answer = found.answer
+    if not answer["scaling"]:
+        return None
+    tables = []
+    for index, (title, group) in enumerate(zip(titles(answer), answer["scaling"], strict=True)):
+        place = f"scaling.{index}"
+        points = [f"{place}.points.{n}" for n in range(len(group["points"]))]
+        ahead = [f"{place}.predictions.{n}" for n in range(len(group["predictions"]))]
+        tables.append(table(answer, title.capitalize(), SCALING_COLUMNS, points))
+        if ahead:
+            tables.append(table(answer, f"The fit's next doublings: {title}", AHEAD_COLUMNS, ahead))
+    notes = [
+        "Efficiency and speed-up are against the smallest run of a group. From and to are 95 % intervals "
+        "from "
+        "resampled steps: they hold the noise within these runs, not what another day or other nodes bring.",
+        *_fits(answer),
+    ]
+    return Section("scaling", "Scaling", notes, tables, charts.scaling(answer))
+
+
+def _fits(answer: Figures) -> Iterator[str]:
+    for title, group in zip(titles(answer), answer["scaling"], strict=True):
+        fit = group["fit"]
+        off = fit["largest_error_pct"]
+        checked = "exact, for there are two points" if off is None else f"within {off:.1f} % of all points"
+        yield (
+            f"Fit of {title}: a step takes {fit['formula']} with p times the smallest run's devices, "
+            f"a = {fit['a_s']:.4g} s and b = {fit['b_s']:.4g} s; {checked}."
+        )
+
+
+def _breakdown(found: Analysis) -> Section | None:
+    drawn = charts.breakdown(found.answer)
+    return Section("breakdown", "Where the time goes", charts=drawn) if drawn else None
+
+
+def _memory(found: Analysis) -> Section | None:
+    drawn = charts.memory(found.answer)
+    return Section("memory", "Memory", charts=drawn) if drawn else None
+
+
+def _losses(found: Analysis) -> Section | None:
+    drawn = charts.losses(found)
+    return Section("losses", "Loss", charts=drawn) if drawn else None
+
+
+def _roofline(found: Analysis) -> Section | None:
+    drawn = charts_planner.roofline(found.answer)
+    notes = [
+        "Rates of kernels are those that the planner takes, not measured in these runs; traffic counts each "
+        "operand "
+        "once. The planner's sources are in the machine file."
+    ]
+    return Section("roofline", "Roofline", notes, charts=drawn) if drawn else None
+
+
+def _predicted(found: Analysis) -> Section | None:
+    answer = found.answer
+    places = _places(answer, lambda run: run["predicted"])
+    if not places:
+        return None
+    tables = [table(answer, "The planner against these runs", PREDICTED_COLUMNS, places)]
+    for place in places[: charts.MOST_RUNS]:
+        run = value_at(answer, place)
+        parts = [f"{place}.comparison.parts.{n}" for n in range(len(run["comparison"]["parts"]))]
+        if any(part["measured_s"] is not None for part in run["comparison"]["parts"]):
+            tables.append(table(answer, f"Where the difference lies: {run['id']}", PART_COLUMNS, parts))
+    plans = [value_at(answer, place)["predicted"] for place in places[:20]]
+    said = dict.fromkeys(text for plan in plans for text in plan["assumptions"])
+    notes = ["The plans rest on:", *said]
+    return Section("predicted", "Planned against measured", notes, tables, charts_planner.predicted(answer))
+
+
+SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
+    _runs,
+    _speed,
+    _scaling,
+    _breakdown,
+    _memory,
+    _losses,
+    _roofline,
+    _predicted,
+)
+
+
+def sections(found: Analysis) -> list[Section]:
+    """All that have something to show, in order."""
+    return [section for make in SECTIONS if (section := make(found)) is not None]

@@ -1,0 +1,93 @@
+"""Where a run's kernels stand under the device's ceilings: work a byte of memory traffic, and the planner's
+rate.
+
+Intensities count each operand once, as if caches were perfect. Rates are those that the planner takes
+(measured products and attention, a share of the memory's bandwidth): see ``planner/compute.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from frontrunner.parallelism.planner import compute
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.memory import stage_parameters
+
+Figures = dict[str, Any]
+
+#: FLOPs of AdamW for one parameter: two moments, their corrections, the root, the decay and the update.
+ADAMW_FLOPS = 12
+
+
+def roofline(work: Work, c: Candidates) -> Figures | None:
+    """Ceilings and points of the one candidate of ``c``; None where the machine's rates are not known."""
+    device, software = work.machine.device, work.software
+    bandwidth = device.memory_bandwidth_bytes_per_s
+    if software is None or bandwidth is None:
+        return None
+    peaks = {str(key): value for key, value in device.peak_flops_per_s.items()}
+    points = [_products(work, c), _attention(work, c), _optimizer(work, c)]
+    return {
+        "peak_flops_per_s": peaks.get("float32" if work.compute_bytes == 4 else "bfloat16"),
+        "memory_bandwidth_bytes_per_s": bandwidth,
+        "best_product_flops_per_s": max(point.flops_per_s for point in software.gemm),
+        "points": points,
+    }
+
+
+def _products(work: Work, c: Candidates) -> Figures:
+    """The four products of a layer's forward."""
+    assert work.software
+    model, m = work.model, work.tokens(c)
+    heads = model.num_heads * model.head_dim
+    qkv, gated = heads + 2 * model.num_kv_heads * model.head_dim, 2 if model.activation == "swiglu" else 1
+    hidden = model.hidden_size + 0 * m
+    inner = model.ffn_hidden_size / c.tensor
+    shapes = [
+        (m, qkv / c.tensor, hidden),
+        (m, hidden, heads / c.tensor),
+        (m, gated * inner, hidden),
+        (m, hidden, inner),
+    ]
+    return _point(
+        "matrix products of a layer",
+        np.sum([2 * a * b * k for a, b, k in shapes], axis=0),
+        np.sum([(a * k + k * b + a * b) * work.compute_bytes for a, b, k in shapes], axis=0),
+        np.sum([compute.product(work.software, a, b, k) for a, b, k in shapes], axis=0),
+    )
+
+
+def _attention(work: Work, c: Candidates) -> Figures:
+    """Attention's core, forward: the causal half where it is fused, with its scores in memory where it is
+    not.
+    """
+    assert work.software
+    model, s, tokens = work.model, work.seq_len, work.tokens(c)
+    width = model.num_heads * model.head_dim / c.tensor
+    keys = 2 * model.num_kv_heads * model.head_dim / c.tensor
+    moved = tokens * (2 * width + keys) * work.compute_bytes
+    flops = 2 * tokens * s * width
+    if not work.practice.fused_attention:
+        flops = 2 * flops
+        passes = 6 if work.practice.dropout else 4
+        moved = moved + passes * tokens * s * model.num_heads / c.tensor * work.compute_bytes
+    seconds = compute.layer(work, c, work.software).attention_forward
+    return _point("attention", flops, moved, seconds)
+
+
+def _optimizer(work: Work, c: Candidates) -> Figures:
+    assert work.software
+    parameters = stage_parameters(work, c, 0 * c.pipeline).numel / c.optimizer
+    seconds = compute.optimizer(work, parameters, work.software)
+    moved = parameters * (2 * work.gradient_bytes + 24 + work.compute_bytes)
+    return _point("optimizer", ADAMW_FLOPS * parameters, moved, seconds)
+
+
+def _point(name: str, flops: Array, moved: Array, seconds: Array) -> Figures:
+    return {
+        "kernel": name,
+        "flops_per_byte": float((flops / moved)[0]),
+        "flops_per_s": float((flops / seconds)[0]),
+    }

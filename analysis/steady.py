@@ -1,0 +1,120 @@
+"""Which steps count: the steady state of a run, and how it was chosen.
+
+Left out are steps in an earlier layout of a continued run; of each start the first step and those that follow
+it more than a tenth slower than the median of its second half, ten at most (caches fill, connections are
+made, the allocator grows); and outliers, more than five standard deviations (from the median absolute
+deviation) and more than a twentieth away from the median of what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from frontrunner.analysis.run_log import RunLog
+
+WARM_UP_SLOWER = 1.1
+LONGEST_WARM_UP = 10
+OUTLIER_DEVIATIONS = 5.0
+OUTLIER_SHARE = 0.05
+#: Standard deviations in a median absolute deviation, for a normal distribution.
+_DEVIATION = 1.4826
+
+RULE = (
+    f"left out: the first step of each start and up to {LONGEST_WARM_UP - 1} more than "
+    f"{WARM_UP_SLOWER - 1:.0%} slower than the median of its second half; then steps further than "
+    f"{OUTLIER_DEVIATIONS:g} deviations and {OUTLIER_SHARE:.0%} from the median"
+)
+
+STEADY, WARM_UP, OUTLIER, OTHER = 0, 1, 2, 3
+
+
+def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
+    """The table with ``use``: :data:`STEADY`, :data:`WARM_UP`, :data:`OUTLIER` or :data:`OTHER` (layout)."""
+    start = ["run", "segment"]
+    place = pl.int_range(pl.len()).over(start)
+    count = pl.len().over(start)
+    current = pl.Series("current", [run.current_segment for run in runs], dtype=pl.Int32)
+    found = steps.with_columns(
+        place.alias("_place"),
+        count.alias("_count"),
+        (pl.col("segment") < current.gather(steps["run"])).alias("_other"),
+    )
+    found = found.with_columns(
+        pl.when(pl.col("_place") >= pl.col("_count") // 2)
+        .then(pl.col("step_time_s"))
+        .median()
+        .over(start)
+        .alias("_usual")
+    )
+    slow = (pl.col("_place") == 0) | (pl.col("step_time_s") > WARM_UP_SLOWER * pl.col("_usual"))
+    warm = (
+        (slow.cast(pl.Int8).cum_min().over(start) == 1)
+        & (pl.col("_place") < LONGEST_WARM_UP)
+        & (pl.col("_place") < pl.col("_count") - 1)
+    )
+    found = found.with_columns(
+        pl.when(pl.col("_other")).then(OTHER).when(warm).then(WARM_UP).otherwise(STEADY).alias("use")
+    )
+    rest = pl.when(pl.col("use") == STEADY).then(pl.col("step_time_s"))
+    found = found.with_columns(rest.median().over("run").alias("_median"))
+    distance = (pl.col("step_time_s") - pl.col("_median")).abs()
+    spread = pl.when(pl.col("use") == STEADY).then(distance).median().over("run")
+    limit = pl.max_horizontal(OUTLIER_DEVIATIONS * _DEVIATION * spread, OUTLIER_SHARE * pl.col("_median"))
+    outlier = (pl.col("use") == STEADY) & (distance > limit)
+    found = found.with_columns(
+        pl.when(outlier).then(OUTLIER).otherwise(pl.col("use")).cast(pl.Int8).alias("use")
+    )
+    return found.select(*steps.columns, "use")
+
+
+def summarise(marked: pl.DataFrame) -> pl.DataFrame:
+    """A row a run, by ``run``: medians and quantiles of its steady steps, and what all steps say."""
+    return marked.lazy().group_by("run").agg(*_of_steady(), *_of_all()).sort("run").collect()
+
+
+def _of_steady() -> Iterator[pl.Expr]:
+    steady = pl.col("use") == STEADY
+    time = pl.col("step_time_s").filter(steady)
+    yield time.median().alias("step_time_s")
+    yield time.quantile(0.05, "linear").alias("step_time_p5_s")
+    yield time.quantile(0.95, "linear").alias("step_time_p95_s")
+    yield pl.col("printed_flops_per_s").filter(steady).max().alias("largest_printed_flops_per_s")
+    share = pl.col("communication_exposed_s") / pl.col("step_time_s")
+    yield share.filter(steady).median().alias("communication_share")
+    for name in (
+        "global_batch_size",
+        "tokens_per_s_per_device",
+        "printed_flops_per_s",
+        "forward_backward_s",
+        "communication_exposed_s",
+        "optimizer_s",
+        "bytes_package",
+        "bytes_node",
+        "bytes_network",
+        "samples_per_s",
+    ):
+        yield pl.col(name).filter(steady).median().alias(name)
+
+
+def _of_all() -> Iterator[pl.Expr]:
+    yield pl.len().alias("steps")
+    yield pl.col("step").max().alias("last_step")
+    for use, name in (
+        (STEADY, "steady"),
+        (WARM_UP, "warm_up"),
+        (OUTLIER, "outliers"),
+        (OTHER, "other_layout"),
+    ):
+        yield (pl.col("use") == use).sum().alias(name)
+    yield pl.col("peak_memory_bytes").max()
+    loss, scale = pl.col("loss"), pl.col("loss_scale")
+    yield loss.drop_nulls().first().alias("first_loss")
+    yield loss.drop_nulls().last().alias("last_loss")
+    yield loss.max().alias("largest_loss")
+    yield loss.min().alias("smallest_loss")
+    yield loss.null_count().alias("losses_missing")
+    yield pl.col("skipped").sum().alias("skipped")
+    yield (scale.diff() < 0).sum().alias("loss_scale_drops")
+    yield scale.count().alias("loss_scales")

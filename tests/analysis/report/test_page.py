@@ -1,0 +1,173 @@
+"""The page as text: its numbers, its safety, its colours."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontrunner.analysis.analyze import Analysis, analyze
+from frontrunner.analysis.read import read
+from frontrunner.analysis.report import sections
+from frontrunner.analysis.report.page import page, script_json
+from frontrunner.analysis.report.papers import draw
+from frontrunner.analysis.report.sections import shown, value_at
+from support import logs
+from support.reports import MARKUP, study
+from support.tree import ROOT
+
+COLUMNS = [
+    column for name, columns in vars(sections).items() if name.endswith("_COLUMNS") for column in columns
+]
+
+
+class Cells(HTMLParser):
+    """The text of every element, and that of cells with ``data-key``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.cells: dict[str, str] = {}
+        self._key: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [name] if (name := given.get("id")) else []
+        self._key = given.get("data-key")
+        if self._key:
+            self.cells[self._key] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._key = None
+
+    def handle_data(self, data: str) -> None:
+        if self._key:
+            self.cells[self._key] += data
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    return analyze(read([study(tmp_path_factory.mktemp("study"))]), "lumi-g")
+
+
+@pytest.fixture(scope="module")
+def text(found: Analysis) -> str:
+    return "".join(page(found))
+
+
+def embedded(text: str, name: str) -> Any:
+    (content,) = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.DOTALL)
+    return json.loads(content)
+
+
+def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> None:
+    answer = json.loads(json.dumps(found.answer))
+    cells = Cells(text).cells
+    assert len(cells) > 150
+    for key, written in cells.items():
+        columns = [column for column in COLUMNS if key.endswith(f".{column.key}")]
+        assert written in {shown(value_at(answer, key), column) for column in columns}, key
+
+
+def test_the_page_holds_the_object_of_json(found: Analysis, text: str) -> None:
+    assert embedded(text, "data") == json.loads(json.dumps(found.answer))
+
+
+def test_drawn_points_are_numbers_of_json(found: Analysis, text: str) -> None:
+    drawn = embedded(text, "charts")
+    strong = found.answer["scaling"][0]["points"]
+    assert drawn["scaling-1"]["data"][0]["y"] == [point["tokens_per_s"] for point in strong]
+    assert drawn["efficiency-1"]["data"][0]["y"] == [point["efficiency"] for point in strong]
+
+
+def test_every_section_is_there(text: str) -> None:
+    assert {
+        "warnings",
+        "runs",
+        "speed",
+        "scaling",
+        "breakdown",
+        "memory",
+        "losses",
+        "roofline",
+        "predicted",
+    } <= set(Cells(text).ids)
+
+
+def test_markup_in_names_and_messages_is_text(text: str) -> None:
+    parsed = Cells(text)
+    assert MARKUP in "".join(parsed.cells.values()), "the name is shown as it is"
+    assert "img" not in parsed.tags
+    assert MARKUP not in text
+    assert parsed.tags.count("script") == 4, "two of data, Plotly and the page's own"
+
+
+def test_a_script_of_data_cannot_be_ended_by_data() -> None:
+    text = script_json({"a": "</script><!--&"})
+    assert "<" not in text
+    assert json.loads(text) == {"a": "</script><!--&"}
+
+
+def test_names_of_parts_are_there_once(text: str) -> None:
+    ids = Cells(text).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_nothing_is_loaded_from_anywhere(text: str) -> None:
+    ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r'(src|href)="(?!#)', ours)
+    assert "default-src 'none'" in ours
+
+
+def luminance(color: str) -> float:
+    """WCAG 2.1's relative luminance."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_enough_for_text_and_lines() -> None:
+    """WCAG 2.1: 4.5 for text, 3 for what figures are drawn with."""
+    folder = ROOT / "analysis" / "report"
+    themes = re.findall(r"\{([^}]*--page:[^}]*)\}", (folder / "page.css").read_text())
+    script = (folder / "page.js").read_text()
+    palettes = [
+        re.findall(r"#\w{6}", line) for line in script.splitlines() if re.search(r"(light|dark): \[", line)
+    ]
+    assert len(themes) == len(palettes) == 2
+    for theme, palette in zip(themes, palettes, strict=True):
+        color = dict(re.findall(r"--(\w+): (#\w{6})", theme))
+        for ground in ("page", "card"):
+            assert (
+                min(contrast(color[name], color[ground]) for name in ("text", "soft", "link", "warn")) >= 4.5
+            )
+            assert min(contrast(line, color[ground]) for line in palette) >= 3
+
+
+def test_figures_for_papers_are_the_same_ones(found: Analysis, text: str, tmp_path: Path) -> None:
+    paths = draw(found, tmp_path / "figures")
+    assert {path.stem for path in paths} == set(embedded(text, "charts"))
+    assert {path.suffix for path in paths} == {".png", ".svg"}
+    assert all(path.stat().st_size > 3000 for path in paths)
+    again = draw(found, tmp_path / "again")
+    svg = next(index for index, path in enumerate(paths) if path.suffix == ".svg")
+    assert paths[svg].read_bytes() == again[svg].read_bytes(), "the same runs give the same file"
+
+
+def test_a_single_run_that_says_little_makes_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "one.out"
+    path.write_text(logs.megatron_step(1, 2.0))
+    text = "".join(page(analyze(read([path]))))
+    assert "<title>one: analysis</title>" in text
