@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.configs.reliability import ReliabilitySpec
 from frontrunner.parallelism import checkpoint_files as files
 from support.ranks import run_ranks
 from support.runs import losses, records, spoilt_run, stopped_run, train_run
@@ -158,3 +159,19 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_in_the_end(tmp_pa
     run_ranks(2, train_run, spec, tmp_path)
     run_ranks(2, train_run, spec, tmp_path / "whole")
     assert list(losses(tmp_path).values())[:5] == list(losses(tmp_path / "whole").values())[:5]
+
+
+def test_as_often_as_failures_and_the_cost_of_a_checkpoint_ask_for(tmp_path: Path) -> None:
+    """On a machine that fails all the time: one after the other, each as soon as the last is written."""
+    spec = saving(run_spec(devices=2), every_minutes="auto")
+    failing, rare = (
+        spec.machine.model_copy(
+            update={"reliability": ReliabilitySpec(node_mtbf_s=mtbf_s, write_bytes_per_s_per_node=1e12)}
+        )
+        for mtbf_s in (1e-9, 1e9)
+    )
+    run_ranks(2, train_run, spec.model_copy(update={"machine": failing}), tmp_path)
+    saved = [record["step"] for record in records(tmp_path, "checkpoint")]
+    assert saved[0] == 1 and saved[-1] == 10
+    run_ranks(2, train_run, spec.model_copy(update={"machine": rare}), tmp_path / "rare")
+    assert [record["step"] for record in records(tmp_path / "rare", "checkpoint")] == [10]

@@ -1,0 +1,19 @@
+"""The planner's peak of memory beside the tensors that ranks really have, in every preset."""
+
+from __future__ import annotations
+
+import pytest
+from emulated_runs import Engine, run_spec, track_memory
+from predictions import predicted_peak_bytes
+
+from frontrunner.configs.sharding import SHARDING_PRESETS
+from support.ranks import run_ranks
+
+
+@pytest.mark.parametrize("preset", SHARDING_PRESETS)
+def test_the_peak_is_within_five_percent(preset: str) -> None:
+    """Eight devices of one node, accumulation 2."""
+    engine = Engine(preset, {"preset": preset})
+    spec = run_spec(1, 2, 64, engine)
+    peak = max(run_ranks(8, track_memory, engine, spec))
+    assert predicted_peak_bytes(spec) == pytest.approx(peak, rel=0.05)
