@@ -76,6 +76,24 @@ def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> 
         assert written in {shown(value_at(answer, key), column) for column in columns}, key
 
 
+@pytest.mark.parametrize(
+    ("title", "value", "written"),
+    [
+        ("memory (GiB)", 1.5 * 2**30, "1.5"),
+        ("network (MiB)", 1.25 * 2**20, "1.25"),
+        ("model TFLOP/s", 50.33e12, "50.33"),
+        ("MFU", 0.263, "26.3%"),
+        ("off by (%)", -1.26, "-1.3"),
+        ("devices", 1024, "1,024"),
+        ("run", "a", "a"),
+        ("step (s)", None, "–"),
+    ],
+)
+def test_a_number_is_written_in_the_unit_of_its_column(title: str, value: object, written: str) -> None:
+    column = next(column for column in COLUMNS if column.title == title)
+    assert shown(value, column) == written
+
+
 def test_the_page_holds_the_object_of_json(found: Analysis, text: str) -> None:
     assert embedded(text, "data") == json.loads(json.dumps(found.answer))
 
