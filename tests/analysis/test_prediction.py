@@ -9,7 +9,9 @@ import pytest
 from frontrunner.analysis import prediction
 from frontrunner.analysis.analyze import analyze
 from frontrunner.analysis.read import read
+from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.load import load_run
+from frontrunner.configs.schema import MachineSpec
 from frontrunner.launcher.plan import plan
 from support import logs
 from support.specs import run_spec
@@ -74,9 +76,14 @@ def test_what_cannot_be_planned_says_why(
 def test_runs_that_differ_in_nothing_that_matters_share_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = []
+    planned: list[str] = []
     own = prediction._predict
-    monkeypatch.setattr(prediction, "_predict", lambda *given: planned.append(given) or own(*given))
+
+    def counted(run: RunLog, machine: MachineSpec | None) -> tuple[dict[str, Any] | None, str | None]:
+        planned.append(run.id)
+        return own(run, machine)
+
+    monkeypatch.setattr(prediction, "_predict", counted)
     paths = [
         logs.write_run(
             tmp_path / f"{seed}-{steps}", [2.0] * 3, run_spec(training={"seed": seed, "steps": steps})
