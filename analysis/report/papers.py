@@ -43,6 +43,8 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
 
 
 def _draw(axes: Any, chart: Chart) -> None:
+    from matplotlib.ticker import NullFormatter
+
     bottom: dict[Any, float] = {}
     for index, series in enumerate(chart.series):
         color = COLORS[index % len(COLORS)]
@@ -53,13 +55,19 @@ def _draw(axes: Any, chart: Chart) -> None:
     axes.set_title(chart.title, fontsize=9, wrap=True)
     axes.set_xlabel(chart.x_title)
     axes.set_ylabel(chart.y_title)
-    if chart.log_x:
-        axes.set_xscale("log")
-        _ticks_of_devices(axes, chart)
-    if chart.log_y:
-        axes.set_yscale("log")
-    if chart.y_from_zero:
-        axes.set_ylim(bottom=0)
+    for axis, scale, is_log in (
+        (axes.xaxis, axes.set_xscale, chart.log_x),
+        (axes.yaxis, axes.set_yscale, chart.log_y),
+    ):
+        if is_log:
+            scale("log")
+            # The usual labels are formulas, which names with a dollar would be too.
+            axis.set_major_formatter("{x:g}")
+            low, high = axis.get_view_interval()
+            axis.set_minor_formatter(_minor if high < 1000 * low else NullFormatter())
+    _ticks_of_devices(axes, chart)
+    if chart.y_from_zero or bottom:
+        axes.set_ylim(0, 1.05 * max([axes.get_ylim()[1], *bottom.values()]))
 
 
 def _line(axes: Any, series: Series, color: str, marker: str) -> None:
@@ -84,7 +92,14 @@ def _bars(axes: Any, chart: Chart, series: Series, color: str, bottom: dict[Any,
     axes.bar(list(series.x), heights, bottom=below, color=color, label=series.name, width=0.7)
     for x, height, start in zip(series.x, heights, below, strict=True):
         bottom[x] = start + height
-    axes.tick_params(axis="x", rotation=25, labelsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    for label in axes.get_xticklabels():
+        label.set(rotation=25, ha="right", rotation_mode="anchor")
+
+
+def _minor(value: float, _: int) -> str:
+    """Labels of 2 and 5 between powers of ten, for axes that have few of these."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _ticks_of_devices(axes: Any, chart: Chart) -> None:
@@ -92,4 +107,4 @@ def _ticks_of_devices(axes: Any, chart: Chart) -> None:
     if chart.x_title == "devices":
         sizes = sorted({x for series in chart.series for x in series.x if isinstance(x, int | float)})
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()
