@@ -12,6 +12,7 @@ from frontrunner.analysis.report.sections import sections
 #: Okabe and Ito's colours, which are told apart with any colour vision; the yellow is too light for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
+LONGEST_NAME = 32
 STYLE: Any = {
     "font.size": 9,
     "axes.axisbelow": True,
@@ -31,7 +32,7 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
     outputs = []
     with mpl.rc_context(STYLE):
         for chart in (chart for section in sections(found) for chart in section.charts):
-            figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+            figure = Figure(figsize=(_width(chart), 3.6), layout="constrained")
             axes = figure.subplots()
             _draw(axes, chart)
             figure.legend(loc="outside lower center", ncols=3, fontsize=7)
@@ -71,7 +72,7 @@ def _draw(axes: Any, chart: Chart) -> None:
 
 
 def _line(axes: Any, series: Series, color: str, marker: str) -> None:
-    style = {"color": color, "label": series.name, "linestyle": "--" if series.dashed else "-"}
+    style = {"color": color, "label": _short(series.name), "linestyle": "--" if series.dashed else "-"}
     if series.kind == "markers":
         style["linestyle"] = "none"
     if "markers" in series.kind:
@@ -89,12 +90,22 @@ def _line(axes: Any, series: Series, color: str, marker: str) -> None:
 def _bars(axes: Any, chart: Chart, series: Series, color: str, bottom: dict[Any, float]) -> None:
     heights = [value or 0.0 for value in series.y]
     below = [bottom.get(x, 0.0) if chart.stacked else 0.0 for x in series.x]
-    axes.bar(list(series.x), heights, bottom=below, color=color, label=series.name, width=0.7)
+    axes.bar(list(series.x), heights, bottom=below, color=color, label=_short(series.name), width=0.7)
     for x, height, start in zip(series.x, heights, below, strict=True):
         bottom[x] = start + height
     axes.tick_params(axis="x", labelsize=7)
+    axes.set_xticks(range(len(bottom)), [_short(str(name)) for name in bottom])
     for label in axes.get_xticklabels():
         label.set(rotation=25, ha="right", rotation_mode="anchor")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _width(chart: Chart) -> float:
+    """Inches: as in a column of text, or what many bars need."""
+    return max(5.5, 0.4 * max((len(series.x) for series in chart.series if series.kind == "bar"), default=0))
 
 
 def _minor(value: float, _: int) -> str:
