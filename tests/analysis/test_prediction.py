@@ -73,6 +73,16 @@ def test_what_cannot_be_planned_says_why(
     assert reason in found["not_predicted"]
 
 
+def test_a_header_of_another_version_is_read_without_a_plan(tmp_path: Path) -> None:
+    folder = logs.write_run(tmp_path / "run", [2.0] * 4)
+    records = folder / "records.jsonl"
+    records.write_text(records.read_text().replace('"seed": 1234', '"seed": 1234, "newer": 1'))
+    (found,) = runs(folder)
+    assert found["step_time_s"] == 2.0
+    assert found["tokens_per_s_per_device"] == 16 * 16 / 2.0
+    assert "training.newer: Extra inputs are not permitted" in found["not_predicted"]
+
+
 def test_runs_that_differ_in_nothing_that_matters_share_a_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
