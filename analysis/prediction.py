@@ -82,8 +82,14 @@ def _own(run: RunLog) -> tuple[Work, Candidates]:
         if spec.engine != "native":
             raise Unusable(f"the planner does not know how {spec.engine} spends its time")
         return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
-    except (ValidationError, SpecError):
-        raise Unusable("the header's specification is not one of this version") from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(str(part) for part in wrong["loc"])
+        raise Unusable(
+            f"the header's specification is not one of this version: {key}: {wrong['msg']}"
+        ) from None
+    except SpecError as error:
+        raise Unusable(f"the header's layout is not one of this version: {error.violations[0]}") from None
 
 
 def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidates]:

@@ -61,10 +61,9 @@ def folders(paths: Sequence[Path]) -> list[Path]:
     """Run folders, given or one level below; SpecError where there is none."""
     found: list[Path] = []
     for path in paths:
-        if (path / "records.jsonl").exists() or (path / "run.yaml").exists():
-            found.append(path)
-            continue
         below = sorted(each.parent for each in path.glob("*/records.jsonl"))
+        if (path / "records.jsonl").exists() or (not below and (path / "run.yaml").exists()):
+            below = [path]
         if not below:
             constraint = "holds no run" if path.is_dir() else "does not exist"
             raise SpecError([Violation("RUN_DIR", str(path), constraint, "name the folder of a run")])

@@ -99,10 +99,11 @@ def breakdown(answer: Figures) -> list[Chart]:
     """Where a step's time goes, measured and planned; and one rank's calls where a log has them."""
     bars: dict[str, list[float | None]] = {}
     names: list[str] = []
-    groups = ("computing and bubble", "communication not hidden", "optimizer")
+    groups = ("computing and bubble", "communication not hidden", "optimizer", "parts not known")
     for run in chosen(answer["runs"]):
         planned = {each["part"]: each["predicted_s"] for each in (run["comparison"] or {}).get("parts", [])}
-        for label, parts in (("measured", run["parts_s"]), ("planned", planned)):
+        known = run["parts_s"] or ({"parts not known": run["step_time_s"]} if planned else {})
+        for label, parts in (("measured", known), ("planned", planned)):
             if parts:
                 names.append(f"{run['id']}, {label}")
                 for part in groups:
@@ -198,10 +199,16 @@ def _whole(runs: Sequence[Figures]) -> Chart:
 
 
 def _capacities(runs: Sequence[Figures], ends: Sequence[Any]) -> list[Series]:
-    sizes = {run["memory_capacity_bytes"]: run["machine"] for run in runs if run["memory_capacity_bytes"]}
+    """A line for each size of memory, named by the machines that have it."""
+    machines: dict[int, list[str]] = {}
+    for run in runs:
+        if run["memory_capacity_bytes"]:
+            machines.setdefault(run["memory_capacity_bytes"], []).append(run["machine"])
     return [
-        Series(f"a device of {name} has", ends, [size / GIB] * 2, "lines", dashed=True)
-        for size, name in sizes.items()
+        Series(
+            f"a device of {' or '.join(dict.fromkeys(names))}", ends, [size / GIB] * 2, "lines", dashed=True
+        )
+        for size, names in machines.items()
     ]
 
 

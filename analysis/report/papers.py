@@ -12,6 +12,7 @@ from frontrunner.analysis.report.sections import sections
 #: Okabe and Ito's colours, which are told apart with any colour vision; the yellow is too light for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
+LONGEST_NAME = 32
 STYLE: Any = {
     "font.size": 9,
     "axes.axisbelow": True,
@@ -31,7 +32,7 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
     outputs = []
     with mpl.rc_context(STYLE):
         for chart in (chart for section in sections(found) for chart in section.charts):
-            figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+            figure = Figure(figsize=(_width(chart), 3.6), layout="constrained")
             axes = figure.subplots()
             _draw(axes, chart)
             figure.legend(loc="outside lower center", ncols=3, fontsize=7)
@@ -43,6 +44,8 @@ def draw(found: Analysis, folder: Path) -> list[Path]:
 
 
 def _draw(axes: Any, chart: Chart) -> None:
+    from matplotlib.ticker import NullFormatter
+
     bottom: dict[Any, float] = {}
     for index, series in enumerate(chart.series):
         color = COLORS[index % len(COLORS)]
@@ -53,17 +56,23 @@ def _draw(axes: Any, chart: Chart) -> None:
     axes.set_title(chart.title, fontsize=9, wrap=True)
     axes.set_xlabel(chart.x_title)
     axes.set_ylabel(chart.y_title)
-    if chart.log_x:
-        axes.set_xscale("log")
-        _ticks_of_devices(axes, chart)
-    if chart.log_y:
-        axes.set_yscale("log")
-    if chart.y_from_zero:
-        axes.set_ylim(bottom=0)
+    for axis, scale, is_log in (
+        (axes.xaxis, axes.set_xscale, chart.log_x),
+        (axes.yaxis, axes.set_yscale, chart.log_y),
+    ):
+        if is_log:
+            scale("log")
+            # The usual labels are formulas, which names with a dollar would be too.
+            axis.set_major_formatter("{x:g}")
+            low, high = axis.get_view_interval()
+            axis.set_minor_formatter(_minor if high < 1000 * low else NullFormatter())
+    _ticks_of_devices(axes, chart)
+    if chart.y_from_zero or bottom:
+        axes.set_ylim(0, 1.05 * max([axes.get_ylim()[1], *bottom.values()]))
 
 
 def _line(axes: Any, series: Series, color: str, marker: str) -> None:
-    style = {"color": color, "label": series.name, "linestyle": "--" if series.dashed else "-"}
+    style = {"color": color, "label": _short(series.name), "linestyle": "--" if series.dashed else "-"}
     if series.kind == "markers":
         style["linestyle"] = "none"
     if "markers" in series.kind:
@@ -81,10 +90,27 @@ def _line(axes: Any, series: Series, color: str, marker: str) -> None:
 def _bars(axes: Any, chart: Chart, series: Series, color: str, bottom: dict[Any, float]) -> None:
     heights = [value or 0.0 for value in series.y]
     below = [bottom.get(x, 0.0) if chart.stacked else 0.0 for x in series.x]
-    axes.bar(list(series.x), heights, bottom=below, color=color, label=series.name, width=0.7)
+    axes.bar(list(series.x), heights, bottom=below, color=color, label=_short(series.name), width=0.7)
     for x, height, start in zip(series.x, heights, below, strict=True):
         bottom[x] = start + height
-    axes.tick_params(axis="x", rotation=25, labelsize=7)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xticks(range(len(bottom)), [_short(str(name)) for name in bottom])
+    for label in axes.get_xticklabels():
+        label.set(rotation=25, ha="right", rotation_mode="anchor")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _width(chart: Chart) -> float:
+    """Inches: as in a column of text, or what many bars need."""
+    return max(5.5, 0.4 * max((len(series.x) for series in chart.series if series.kind == "bar"), default=0))
+
+
+def _minor(value: float, _: int) -> str:
+    """Labels of 2 and 5 between powers of ten, for axes that have few of these."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _ticks_of_devices(axes: Any, chart: Chart) -> None:
@@ -92,4 +118,4 @@ def _ticks_of_devices(axes: Any, chart: Chart) -> None:
     if chart.x_title == "devices":
         sizes = sorted({x for series in chart.series for x in series.x if isinstance(x, int | float)})
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()

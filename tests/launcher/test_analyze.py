@@ -187,6 +187,15 @@ def test_a_sparkline_is_between_least_and_most(values: list[float], line: str) -
     assert sparkline(values, 4) == line
 
 
+def test_top_waits_for_a_run_that_has_no_records_yet(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("")
+    (answer,) = json.loads(run("top", str(tmp_path), "--json").stdout)["runs"]
+    assert (answer["state"], answer["step"]) == ("waiting", None)
+    logs.write_run(tmp_path / "below", [2.0])
+    (answer,) = json.loads(run("top", str(tmp_path), "--json").stdout)["runs"]
+    assert Path(answer["run_dir"]).name == "below", "a run file beside runs is no run"
+
+
 def test_top_without_a_run_is_a_wrong_request(tmp_path: Path) -> None:
     result = run("top", str(tmp_path))
     assert result.exit_code == 2

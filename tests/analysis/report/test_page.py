@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from frontrunner.analysis.analyze import Analysis, analyze
 from frontrunner.analysis.read import read
 from frontrunner.analysis.report import sections
 from frontrunner.analysis.report.page import page, script_json
-from frontrunner.analysis.report.papers import draw
+from frontrunner.analysis.report.papers import STYLE, _draw, draw
 from frontrunner.analysis.report.sections import shown, value_at
 from support import logs
 from support.reports import MARKUP, study
@@ -74,6 +76,24 @@ def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> 
     for key, written in cells.items():
         columns = [column for column in COLUMNS if key.endswith(f".{column.key}")]
         assert written in {shown(value_at(answer, key), column) for column in columns}, key
+
+
+@pytest.mark.parametrize(
+    ("title", "value", "written"),
+    [
+        ("memory (GiB)", 1.5 * 2**30, "1.5"),
+        ("network (MiB)", 1.25 * 2**20, "1.25"),
+        ("model TFLOP/s", 50.33e12, "50.33"),
+        ("MFU", 0.263, "26.3%"),
+        ("off by (%)", -1.26, "-1.3"),
+        ("devices", 1024, "1,024"),
+        ("run", "a", "a"),
+        ("step (s)", None, "–"),
+    ],
+)
+def test_a_number_is_written_in_the_unit_of_its_column(title: str, value: object, written: str) -> None:
+    column = next(column for column in COLUMNS if column.title == title)
+    assert shown(value, column) == written
 
 
 def test_the_page_holds_the_object_of_json(found: Analysis, text: str) -> None:
@@ -164,6 +184,19 @@ def test_figures_for_papers_are_the_same_ones(found: Analysis, text: str, tmp_pa
     again = draw(found, tmp_path / "again")
     svg = next(index for index, path in enumerate(paths) if path.suffix == ".svg")
     assert paths[svg].read_bytes() == again[svg].read_bytes(), "the same runs give the same file"
+
+
+def test_labels_of_files_are_plain_text(found: Analysis) -> None:
+    """Also those of logarithmic axes; a dollar in a name begins no formula."""
+    for chart in (chart for section in sections.sections(found) for chart in section.charts):
+        figure = Figure()
+        with rc_context(STYLE):
+            axes = figure.subplots()
+            _draw(axes, chart)
+            figure.draw_without_rendering()
+        labels = [*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")]
+        assert any(label.get_text() for label in labels)
+        assert not [label.get_text() for label in labels if "$" in label.get_text()]
 
 
 def test_a_single_run_that_says_little_makes_a_page(tmp_path: Path) -> None:
