@@ -1,6 +1,6 @@
 """What checkpoints cost: the step time beside that without any, and the write beside plain torch.save.
 
-    python benchmarks/checkpoint_cost.py [--rounds 6] [--steps 20] [--folder runs/checkpoint-cost]
+    python benchmarks/checkpoint_cost.py [--rounds 5] [--steps 20] [--folder runs/checkpoint-cost]
 
 One rank on one core trains a GPT of 29 M parameters and writes a checkpoint (354 MB) in the middle of each
 round of steps: not at all, in the background, and while training waits, in turn. Another core is free, as
@@ -38,8 +38,8 @@ name: checkpoint-cost
 model: {extends: gpt-tiny, num_layers: 8, hidden_size: 512, num_heads: 8, vocab_size: 8192}
 machine: {extends: workstation, packages_per_node: 1, devices_per_package: 1}
 nodes: 1
-layout: {micro_batch_size: 4, sharding: {preset: ddp}}
-training: {seq_len: 256, global_batch_size: 4, steps: 100000, precision: float32}
+layout: {sharding: {preset: ddp}}
+training: {seq_len: 256, global_batch_size: 1, steps: 100000, precision: float32}
 data: synthetic
 checkpoint: {keep: 1}
 """
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="steps of each kind in a round")
     parser.add_argument("--folder", type=Path, default=Path("runs/checkpoint-cost"))
     args = parser.parse_args()
