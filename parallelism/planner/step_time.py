@@ -157,7 +157,8 @@ def data_parallel(
         return (
             weights,
             gradients + _behind(backward, reduction, units),
-            _behind(forward, update.longest, units),
+            # The next forward, behind which it hides, lasts as long as the gathers that it waits for.
+            _behind(np.maximum(forward, gather.longest), update.longest, units),
         )
     return weights, gradients + reduction, update.longest
 
