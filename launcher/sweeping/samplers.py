@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import TrialState
 
@@ -17,7 +16,7 @@ from frontrunner.configs.sweep import OBJECTIVES, Sampler
 from frontrunner.launcher.local import require_torch
 from frontrunner.launcher.sweeping.guided import Guided, Seen, features
 from frontrunner.launcher.sweeping.space import Point, Predicted, predict
-from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions
+from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions, first_choice
 
 #: Points are left out whose predicted peak is above the memory by more (logarithm): the planner's peaks are
 #: within 2 % of logged ones.
@@ -118,7 +117,7 @@ class _Suggest:
 
     def _as_optuna(self, trial: Trial, trials: Sequence[Trial]) -> optuna.trial.FrozenTrial:
         """A trial with a value for all keys; failures count as the worst so far, memory as a constraint."""
-        params = {key: trial.values.get(key, _any(space)) for key, space in self._space.items()}
+        params = {key: trial.values.get(key, first_choice(space)) for key, space in self._space.items()}
         if trial.open:
             return optuna.trial.create_trial(
                 state=TrialState.RUNNING, params=params, distributions=self._space
@@ -133,12 +132,6 @@ class _Suggest:
             distributions=self._space,
             constraints={"memory": 1.0 if short else -1.0},
         )
-
-
-def _any(space: BaseDistribution) -> object:
-    """A value for a key that a trial does not have, because its condition does not hold."""
-    assert isinstance(space, optuna.distributions.CategoricalDistribution)
-    return space.choices[0]
 
 
 def _distance(asked: dict[str, object], point: Point) -> float:

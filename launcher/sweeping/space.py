@@ -186,3 +186,13 @@ def _figure(judged: Judgement, objective: str) -> np.ndarray:
             return judged.time.total
         case _:
             return judged.tokens_per_s
+
+
+def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:
+    """The base run with a point's values, as long as the base run is: what one runs after a sweep."""
+    given = {key: value for key, value in values.items() if key != ACCUMULATION}
+    if ACCUMULATION in values:
+        given["training.global_batch_size"] = _batch(sweep, values)
+    document = load.vary(sweep.base, given).document
+    assert document is not None
+    return document.spec

@@ -47,6 +47,8 @@ class Trial:
     attempt: int
     predicted: float | None
     node_hours: float
+    avoid: str = ""
+    """Nodes on which an attempt failed."""
 
     @property
     def open(self) -> bool:
@@ -109,9 +111,10 @@ class Store:
         )
         return self.trials()[-1]
 
-    def again(self, trial: Trial, node_hours: float) -> Trial:
-        """The same trial, of which another attempt begins; what the last one cost stays counted."""
-        self._note(trial, attempt=trial.attempt + 1, node_hours=trial.node_hours + node_hours)
+    def again(self, trial: Trial, avoid: str = "") -> Trial:
+        """The same trial, of which another attempt begins, on other nodes than those to ``avoid``."""
+        known = ",".join(nodes for nodes in (trial.avoid, avoid) if nodes)
+        self._note(trial, avoid=known, attempt=trial.attempt + 1)
         return self.trials()[trial.number]
 
     def finish(
@@ -119,9 +122,10 @@ class Store:
     ) -> None:
         """Close a trial; ``overload`` (log of peak over memory, by the planner) becomes its constraint.
 
-        Of a trial that ran out of memory the constraint is positive whatever the planner says.
+        ``node_hours`` are those of all its attempts. Of a trial that ran out of memory the constraint is
+        positive whatever the planner says.
         """
-        self._note(trial, failure=failure, node_hours=trial.node_hours + node_hours)
+        self._note(trial, failure=failure, node_hours=node_hours)
         mine = next(t for t in self._study.get_trials(deepcopy=False) if t.number == trial.number)
         short = failure == OUT_OF_MEMORY
         limit = max(overload, 1e-3) if short else min(overload, 0.0)
@@ -142,6 +146,12 @@ class Store:
 def distributions(sweep: SweepDocument) -> dict[str, BaseDistribution]:
     """Optuna's view of the space: every key a choice among its values."""
     return {key: CategoricalDistribution(axis.values()) for key, axis in sweep.spec.space.items()}
+
+
+def first_choice(space: BaseDistribution) -> object:
+    """A value for a key that a trial does not have, because its condition does not hold."""
+    assert isinstance(space, CategoricalDistribution)
+    return space.choices[0]
 
 
 def identity(sweep: SweepDocument) -> str:
@@ -201,6 +211,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         attempt=attributes["attempt"],
         predicted=attributes["predicted"],
         node_hours=attributes["node_hours"],
+        avoid=attributes.get("avoid", ""),
     )
 
 

@@ -21,7 +21,7 @@ def test_trials_are_there_for_the_next_controller(tmp_path: Path) -> None:
     first, second, third = (store.begin(known[number], 2.0) for number in (4, 0, 2))
     store.finish(first, 10.0, None, 0.5, -0.1)
     store.finish(second, None, OUT_OF_MEMORY, 0.1, -0.1)
-    store.again(third, 0.2)
+    store.again(third, "node3")
     found = Store(tmp_path, sweep, create=False).trials()
     assert [trial.number for trial in found] == [0, 1, 2]
     assert [(trial.point, trial.state, trial.failure) for trial in found] == [
@@ -31,7 +31,7 @@ def test_trials_are_there_for_the_next_controller(tmp_path: Path) -> None:
     ]
     assert found[0].values == known[4].values
     assert (found[0].objective, found[0].node_hours, found[0].predicted) == (10.0, 0.5, 2.0)
-    assert (found[2].attempt, found[2].node_hours) == (2, 0.2)
+    assert (found[2].attempt, found[2].avoid) == (2, "node3")
     assert best(found, sweep.spec.objective) == found[0]
 
 
