@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -22,7 +21,6 @@ from frontrunner.launcher import run_folder, submission
 from frontrunner.launcher.errors import WRONG_REQUEST
 from frontrunner.launcher.submission import executable
 from frontrunner.launcher.sweeping.outcome import Ended
-from frontrunner.parallelism.runtime.records import FILE as RECORDS_FILE
 from frontrunner.slurm import chain
 from frontrunner.slurm.client import JobState, Slurm
 
@@ -61,9 +59,10 @@ class Backend(Protocol):
         """End it, if it still runs."""
 
     def used_s(self, attempt: Attempt) -> float:
-        """Seconds for which its nodes were held."""
+        """Seconds for which its nodes were held, as far as a controller looked on."""
 
 
+_ON_NODES = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
 # The lock goes with the program however that ends; the exit code appears whole.
 _PROGRAM = """\
 : > "$0.started"
@@ -170,6 +169,11 @@ class OnSlurm:
     def refresh(self, attempts: Sequence[Attempt]) -> None:
         lasts = [chain.read(attempt.run_dir).last for attempt in attempts]
         self._states = self._slurm.states(last.job_id for last in lasts if last)
+        for attempt, last in zip(attempts, lasts, strict=True):
+            state = self._states.get(last.job_id) if last else None
+            running = _beside(attempt, "running")
+            if state and state.state in _ON_NODES and not running.exists():
+                running.touch()
 
     def start(self, attempt: Attempt) -> bool:
         so_far = chain.read(attempt.run_dir)
@@ -228,16 +232,12 @@ class OnSlurm:
             self._slurm.cancel(last.job_id)
 
     def used_s(self, attempt: Attempt) -> float:
-        records = attempt.run_dir / RECORDS_FILE
-        if not records.exists():
+        running = _beside(attempt, "running")
+        if not running.exists():
             return 0.0
-        try:
-            first = json.loads(records.open(encoding="utf-8").readline())
-        except ValueError:
-            return 0.0
-        began = float(first.get("time", records.stat().st_mtime))
-        ended = self.ended(attempt)
-        return (records.stat().st_mtime if ended else time.time()) - began
+        over = self.ended(attempt) is not None
+        end = (attempt.run_dir / chain.FILE).stat().st_mtime if over else time.time()
+        return max(0.0, end - running.stat().st_mtime)
 
 
 def _written(attempt: Attempt) -> Path:
