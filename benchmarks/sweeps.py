@@ -3,8 +3,9 @@
     python benchmarks/sweeps.py [--sweep gpt-175b-dash] [--seeds 5] [--trials 80] [--jobs 8] [--error 0.08]
 
 Side by side: the guided search; Optuna's TPE and random search over all legal points, without the planner. A
-batch of jobs is out at once, and all of them are chosen before any result of the batch is known. Prints one
-JSON object.
+batch of jobs is out at once, and all of them are chosen before any result of the batch is known. Beside that
+the shares of the keys by SHAP: over all legal points of the first seed's cluster (what runs out of memory has
+no speed), and over those that fit. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from simulated_cluster import Physics, SimulatedCluster
 from frontrunner.configs.load_sweep import SweepDocument, load_sweep
 from frontrunner.configs.sweep import Sampler
 from frontrunner.launcher.sweeping.samplers import strategy
+from frontrunner.launcher.sweeping.sensitivity import shap_shares
 from frontrunner.launcher.sweeping.space import Point, points
 from frontrunner.launcher.sweeping.store import Trial
 
@@ -85,6 +87,22 @@ def measure(sweep: SweepDocument, seeds: int, most: int, jobs: int, physics: Phy
     }
 
 
+def shares(sweep: SweepDocument, physics: Physics) -> dict[str, object]:
+    """What SHAP says of the keys, and the paper's order (arXiv 2312.12705, as remembered)."""
+    known = points(sweep)
+    cluster = SimulatedCluster(known, sweep.spec.objective, 0, physics)
+    trials = []
+    for point in known:
+        value, failure = cluster.run(point)
+        state = "failed" if failure else "complete"
+        trials.append(Trial(point.number, point.number, point.values, state, value, failure, 1, None, 0.0))
+    return {
+        "all": shap_shares(sweep, trials),
+        "fitting": shap_shares(sweep, [trial for trial in trials if trial.failure is None]),
+        "paper": ["micro-batch", "tensor", "pipeline", "nodes", "ZeRO-1"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sweep", default="gpt-175b-dash")
@@ -95,7 +113,8 @@ def main() -> None:
     given = parser.parse_args()
     physics = Physics(error=given.error)
     sweep = load_sweep(given.sweep)
-    print(json.dumps(measure(sweep, given.seeds, given.trials, given.jobs, physics), indent=2))
+    found = measure(sweep, given.seeds, given.trials, given.jobs, physics)
+    print(json.dumps(found | {"shap": shares(sweep, physics)}, indent=2))
 
 
 if __name__ == "__main__":

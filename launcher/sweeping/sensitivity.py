@@ -24,7 +24,7 @@ _TREES = 128
 
 
 def explained(sweep: SweepDocument, trials: Sequence[Trial]) -> tuple[list[Trial], np.ndarray]:
-    """The trials that say something about speed, and their speeds."""
+    """The trials that say something about speed, and their speeds as shares of the highest."""
     better = OBJECTIVES[sweep.spec.objective]
     kept, speeds = [], []
     for trial in trials:
@@ -35,7 +35,8 @@ def explained(sweep: SweepDocument, trials: Sequence[Trial]) -> tuple[list[Trial
         else:
             continue
         kept.append(trial)
-    return kept, np.array(speeds)
+    # Of order 1, because explainers compare sums with an absolute tolerance.
+    return kept, np.array(speeds) / max(speeds, default=1.0) if any(speeds) else np.array(speeds)
 
 
 def fanova(sweep: SweepDocument, trials: Sequence[Trial]) -> dict[str, float]:

@@ -103,6 +103,15 @@ def test_too_few_trials_say_nothing(tmp_path: Path) -> None:
     assert (report.sensitivity, report.shap, report.prediction_error_pct) == ({}, {}, None)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e13])
+def test_shares_do_not_depend_on_the_unit(tmp_path: Path, scale: float) -> None:
+    sweep = small_sweep(tmp_path)
+    filled(tmp_path, lambda point: scale * by_tensor(point))
+    found = shap_shares(sweep, Store(tmp_path, sweep, create=False).trials())
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["layout.pipeline"] < 0.02
+
+
 def test_less_can_be_better(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path, SMALL + "objective: step_time_s\n")
     store = Store(tmp_path, sweep, create=True)
