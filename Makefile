@@ -56,5 +56,5 @@ corpus/train.idx: | .venv/.train
 	touch $@
 
 .venv/.test: .venv/.train
-	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,test]'
+	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,sweep,test]'
 	touch $@

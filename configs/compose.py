@@ -7,7 +7,7 @@ places know more: below ``model`` and ``machine`` a name meeting a mapping becom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +15,7 @@ from frontrunner.configs import huggingface, presets
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.presets import Kind
 from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
-from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Source, read_file, read_text
+from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Scalar, Source, read_file, read_text
 
 COMMAND_LINE = "command line"
 COMPONENTS: tuple[Kind, ...] = ("model", "machine")
@@ -29,7 +29,7 @@ def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violat
     What is wrong is appended to ``problems``; the parts that could not be expanded stay as written.
     """
     given = Node(path_or_preset, Source(COMMAND_LINE, Path()))
-    path = _find("run", given, "", problems)
+    path = find("run", given, "", problems)
     tree = _run_file(path, problems, ()) if path else None
     if tree is None or path is None:
         return None
@@ -42,6 +42,23 @@ def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violat
         if kind in entries:
             entries[kind] = _expand(kind, entries[kind], tree, problems, ())
     tree = tree.moved(entries)
+    sharding = tree.at(SHARDING)
+    return _replace(tree, SHARDING, _expand_sharding(sharding, problems)) if sharding else tree
+
+
+def vary(tree: Node, values: Mapping[str, Scalar], problems: list[Violation]) -> Node:
+    """A composed tree with other values at dotted keys, as ``-o`` would have set them."""
+    source = Source(COMMAND_LINE, Path())
+    for key, value in values.items():
+        patch = Node(value, source)
+        for part in reversed(key.split(".")):
+            patch = Node({part: patch}, source)
+        tree = _merge(tree, patch, "")
+    touched = [kind for kind in COMPONENTS if any(key.partition(".")[0] == kind for key in values)]
+    expanded: dict[str, Node] = {
+        str(kind): _expand(kind, tree.entries[kind], tree, problems, ()) for kind in touched
+    }
+    tree = tree.moved({**tree.entries, **expanded})
     sharding = tree.at(SHARDING)
     return _replace(tree, SHARDING, _expand_sharding(sharding, problems)) if sharding else tree
 
@@ -71,14 +88,14 @@ def _follow(
     kind: Kind, name: Node, below: tuple[Path, ...], key: str, problems: list[Violation]
 ) -> Path | None:
     """The file that ``extends`` names, which must not be one of those below it."""
-    path = _find(kind, name, key, problems)
+    path = find(kind, name, key, problems)
     if path and path.resolve() in below:
         problems.append(name.violation(key, "the files extend each other in a circle", "remove an `extends`"))
         return None
     return path
 
 
-def _find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | None:
+def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | None:
     """The file that a preset's name or a path means; a path starts at the folder of the file it is in."""
     if not isinstance(name.value, str) or not name.value:
         what = f"must be the name of a {kind} preset or a path"

@@ -10,7 +10,7 @@ raises SpecError with every violation at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from frontrunner.configs import rules
-from frontrunner.configs.compose import COMMAND_LINE, compose
+from frontrunner.configs import compose, rules
+from frontrunner.configs.compose import COMMAND_LINE
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.configs.validate import validate
-from frontrunner.configs.yaml_tree import Node, plain_scalar
+from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
     that do not fit together.
     """
     problems: list[Violation] = []
-    tree = compose(path_or_preset, overrides, problems)
+    tree = compose.compose(path_or_preset, overrides, problems)
     if tree is None:
         return Examination(None, tuple(problems))
     outcome = validate(tree.plain(), problems)
@@ -89,6 +89,15 @@ def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
     document = None if outcome.unknown else Document(outcome.spec, tree)
     found = [_annotate(problem, tree) for problem in problems]
     return Examination(document, _in_order(found, tree.source.shown))
+
+
+def vary(document: Document, values: Mapping[str, Scalar]) -> Examination:
+    """A run with other values at dotted keys, and all that is wrong with it; the files are not read again."""
+    problems: list[Violation] = []
+    tree = compose.vary(document.tree, values, problems)
+    outcome = validate(tree.plain(), problems)
+    problems += rules.check(outcome)
+    return Examination(None if outcome.unknown else Document(outcome.spec, tree), tuple(problems))
 
 
 def dump(spec: RunSpec) -> str:

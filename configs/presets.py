@@ -1,4 +1,4 @@
-"""The presets that come with the package: machines, models and runs, each a YAML file."""
+"""The presets that come with the package: machines, models, runs and sweeps, each a YAML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["machine", "model", "run"]
+Kind = Literal["machine", "model", "run", "sweep"]
 
 
 def names(kind: Kind) -> list[str]:

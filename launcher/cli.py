@@ -40,6 +40,7 @@ COMMANDS = {
     "top": ("frontrunner.launcher.top:top", "Watch running jobs from their records."),
     "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
     "submit": ("frontrunner.launcher.submit:submit", "Submit a run to Slurm."),
+    "sweep": ("frontrunner.launcher.sweep:app", "Find the best layout of a space with few trials."),
     "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),
     "logs": ("frontrunner.launcher.logs:logs", "Print the output of a submitted run."),
     "cancel": ("frontrunner.launcher.cancel:cancel", "End a submitted run."),

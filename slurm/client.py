@@ -98,6 +98,14 @@ class Slurm:
             raise _failed("squeue", answer.stderr)
         return len(answer.stdout.split())
 
+    def folders(self) -> dict[str, str]:
+        """The folder in which each job of this user was submitted, of those that Slurm still knows."""
+        answer = self._run(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%Z"])
+        if answer.returncode:
+            raise _failed("squeue", answer.stderr)
+        rows = (line.partition("|") for line in answer.stdout.splitlines())
+        return {job: folder for job, _, folder in rows if folder}
+
     def cancel(self, job_id: str) -> None:
         """End a job; no error where it has ended."""
         self._checked(["scancel", job_id], "Invalid job id|already completing|already finished")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from frontrunner.configs.load import load_run
+from frontrunner.configs.load_sweep import load_sweep
 from frontrunner.launcher.cli import COMMANDS
 from frontrunner.parallelism.layout import Layout
 from support.tree import ROOT
@@ -22,6 +23,9 @@ def test_run_files_are_right(tmp_path: Path) -> None:
     assert blocks("yaml")
     for text in blocks("yaml"):
         path.write_text(text)
+        if "\nspace:" in text:
+            assert load_sweep(str(path)).spec.space
+            continue
         Layout.from_spec(load_run(str(path)).spec)
 
 

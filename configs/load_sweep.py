@@ -1,0 +1,170 @@
+"""From a sweep file to a specification and the run that it starts from; SpecError with all that is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from frontrunner.configs import compose, load
+from frontrunner.configs.compose import COMMAND_LINE, find
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.load import Document
+from frontrunner.configs.messages import UNKNOWN_KEY, violation
+from frontrunner.configs.presets import suggest
+from frontrunner.configs.sweep import ACCUMULATION, AxisSpec, BudgetSpec, Scalar, SweepSpec
+from frontrunner.configs.types import Frozen
+from frontrunner.configs.validate import validate
+from frontrunner.configs.yaml_tree import Node, Source, read_file
+
+#: Keys that a trial sets itself.
+_OWN = {"name": "trials are numbered", "training.steps": "`steps` says how many a trial takes"}
+
+
+@dataclass(frozen=True)
+class SweepDocument:
+    """A sweep, the run that its trials vary, and where the sweep was written."""
+
+    spec: SweepSpec
+    base: Document
+    tree: Node
+
+    def violation(self, key: str, constraint: str, fix: str) -> Violation:
+        """One at a dotted key of the sweep file, or at the key around it."""
+        node, path = _nearest(self.tree, key)
+        found = node.violation(path, constraint, fix)
+        return replace(found, value=None) if node.entries else found
+
+
+def load_sweep(path_or_preset: str) -> SweepDocument:
+    """The sweep of a file or preset; SpecError if anything is wrong with it or with its base run."""
+    problems: list[Violation] = []
+    path = find("sweep", Node(path_or_preset, Source(COMMAND_LINE, Path())), "", problems)
+    tree = read_file(path, problems) if path else None
+    if tree is None or path is None:
+        raise SpecError(problems)
+    if not tree.entries:
+        raise SpecError([tree.violation("", "must hold keys and values", "write `base:` and `space:`")])
+    tree = tree.moved({"name": tree.moved(path.stem), **tree.entries})
+    spec = _specification(tree, problems)
+    base = None
+    if "base" in tree.entries:
+        file = find("run", tree.entries["base"], "base", problems)
+        base = load.load_run(str(file)) if file else None
+    if spec is None or base is None:
+        raise SpecError(problems)
+    problems += _check_space(spec, base, tree)
+    if problems:
+        raise SpecError(problems)
+    return SweepDocument(spec, base, tree)
+
+
+def _specification(tree: Node, problems: list[Violation]) -> SweepSpec | None:
+    try:
+        return SweepSpec.model_validate(tree.plain())
+    except ValidationError as error:
+        problems += [_placed(found, tree) for found in error.errors(include_url=False)]
+    return None
+
+
+def _placed(error: Any, tree: Node) -> Violation:
+    """One of pydantic's errors with its place in the sweep file."""
+    keys = [str(key) for key in error["loc"]]
+    node, _ = _nearest(tree, ".".join(keys))
+    if error["type"] == "extra_forbidden":
+        below: dict[str, type[Frozen]] = {"budget": BudgetSpec, "space": AxisSpec}
+        known = below.get(keys[0], SweepSpec) if keys[1:] else SweepSpec
+        names = [field.alias or name for name, field in known.model_fields.items()]
+        return node.violation(".".join(keys), UNKNOWN_KEY, suggest(keys[-1], names))
+    found = violation(error)
+    assert found is not None
+    fixes = {"base": "add a run file or preset", "space": "add keys with their values, as in nodes: [12, 16]"}
+    fix = fixes.get(found.path, found.fix) if error["type"] in ("missing", "model_type", "dict_type") else ""
+    return replace(found, file=node.source.shown, line=node.line, fix=fix or found.fix)
+
+
+def _nearest(tree: Node, dotted: str) -> tuple[Node, str]:
+    """The node of a key, or of the nearest key around it, and its dotted path."""
+    node, rest, path = tree, f"{dotted}.", ""
+    while keys := [key for key in node.entries if rest.startswith(f"{key}.")]:
+        key = max(keys, key=len)
+        node, rest, path = node.entries[key], rest[len(key) + 1 :], f"{path}.{key}".lstrip(".")
+    return node, path or dotted
+
+
+def _check_space(spec: SweepSpec, base: Document, tree: Node) -> list[Violation]:
+    """What is wrong with the space whatever else holds: keys, types of values, conditions, no values."""
+    found: list[Violation] = []
+    if not spec.space:
+        what = "is empty: there is nothing to choose"
+        found.append(_nearest(tree, "space")[0].violation("space", what, "add a key, as in nodes: [12, 16]"))
+    for key, axis in spec.space.items():
+        node, path = _nearest(tree, f"space.{key}")
+        found += _check_form(axis, node, path)
+        found += _check_values(key, axis, base, node)
+        for other, values in axis.when.items():
+            found += _check_condition(key, other, values, spec, node)
+    return found
+
+
+def _check_form(axis: AxisSpec, node: Node, path: str) -> list[Violation]:
+    ranged = axis.first is not None or axis.to is not None
+    if axis.choices is not None and ranged:
+        fix = "remove choices, or from and to"
+        return [replace(node.violation(path, "has both choices and a range", fix), value=None)]
+    values = axis.values()
+    if not values:
+        return [node.violation(path, "has no values", "write [1, 2, 4], or {from: 1, to: 8}")]
+    kinds = [(type(value), value) for value in values]
+    if len(set(kinds)) < len(kinds):
+        return [node.violation(path, "has a value twice", "remove one of the two")]
+    return []
+
+
+def _check_values(key: str, axis: AxisSpec, base: Document, node: Node) -> list[Violation]:
+    """Each value alone on the base run: the schema must know it."""
+    path = f"space.{key}"
+    if key in _OWN:
+        return [replace(node.violation(path, f"cannot vary: {_OWN[key]}", "remove it"), value=None)]
+    if key == ACCUMULATION:
+        wrong = [v for v in axis.values() if isinstance(v, bool) or not isinstance(v, int) or v < 1]
+        fix = "use a number greater than 0"
+        return [replace(node.violation(path, "must be whole numbers from 1", fix), value=v) for v in wrong]
+    found = []
+    for value in axis.values():
+        problem = _type_problem(base, key, value)
+        if problem is None:
+            continue
+        shown = None if problem.constraint == UNKNOWN_KEY else value
+        found.append(replace(problem, path=path, value=shown, file=node.source.shown, line=node.line))
+        if problem.constraint == UNKNOWN_KEY:
+            break
+    return found
+
+
+def _type_problem(base: Document, key: str, value: Scalar) -> Violation | None:
+    problems: list[Violation] = []
+    tree = compose.vary(base.tree, {key: value}, problems)
+    validate(tree.plain(), problems)
+    return problems[0] if problems else None
+
+
+def _check_condition(
+    key: str, other: str, values: list[Scalar], spec: SweepSpec, node: Node
+) -> list[Violation]:
+    """A condition names another key of the space, and values that it has."""
+    path = f"space.{key}.when"
+    place = node.at("when") or node
+    if other == key or other not in spec.space:
+        fix = suggest(other, [name for name in spec.space if name != key])
+        what = f"{other} is no other key of the space"
+        return [replace(place.violation(path, what, fix), value=None)]
+    if spec.space[other].when:
+        what = f"{other} has a condition itself"
+        return [replace(place.violation(path, what, "name a key without one"), value=None)]
+    known = spec.space[other].values()
+    wrong = [value for value in values if value not in known]
+    fix = f"use some of: {', '.join(map(str, known))}"
+    return [replace(place.violation(path, f"{other} never has this value", fix), value=v) for v in wrong]

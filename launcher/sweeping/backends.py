@@ -1,0 +1,256 @@
+"""Where trials run. A backend can be asked about a trial that an earlier controller has started."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load import dump
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.slurm import seconds
+from frontrunner.launcher import run_folder, submission
+from frontrunner.launcher.errors import WRONG_REQUEST
+from frontrunner.launcher.submission import executable
+from frontrunner.launcher.sweeping.outcome import Ended
+from frontrunner.slurm import chain
+from frontrunner.slurm.client import JobState, Slurm
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a trial: its run and its folder, which nothing else uses."""
+
+    run_dir: Path
+    spec: RunSpec
+
+
+class Backend(Protocol):
+    """All methods may be called again by a later controller, with the same attempt.
+
+    SlurmFailed where a site does not answer: ask again later.
+    """
+
+    @property
+    def most(self) -> int | None:
+        """Trials at once; None: as many as the budget says."""
+
+    def refresh(self, attempts: Sequence[Attempt]) -> None:
+        """Look once at all that are under way."""
+
+    def start(self, attempt: Attempt) -> bool:
+        """Start it unless it was ever started: it runs at most once, whenever a controller is killed.
+
+        False where it cannot start now and may later.
+        """
+
+    def ended(self, attempt: Attempt) -> Ended | None:
+        """How it ended; None while it waits or runs."""
+
+    def stop(self, attempt: Attempt) -> None:
+        """End it, if it still runs."""
+
+    def used_s(self, attempt: Attempt) -> float:
+        """Seconds for which its nodes were held, as far as a controller looked on."""
+
+
+_ON_NODES = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
+# The lock goes with the program however that ends; the exit code appears whole.
+_PROGRAM = """\
+: > "$0.started"
+"$@" > "$0.log" 2>&1 < /dev/null
+code=$?
+echo $code > "$0.code.unfinished" && mv "$0.code.unfinished" "$0.code"
+"""
+
+
+class Local:
+    """Trials are ``frontrunner train`` on this machine, in sessions of their own that outlive a controller.
+
+    A trial holds the lock ``RUN_DIR.lock`` as long as it lives, from before it is started: it is inherited.
+    """
+
+    most: int | None = 1
+
+    def __init__(self, command: str | None = None) -> None:
+        self._command = command or executable()
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def refresh(self, attempts: Sequence[Attempt]) -> None:
+        """What is known is in files."""
+
+    def start(self, attempt: Attempt) -> bool:
+        if _beside(attempt, "started").exists():
+            return True
+        file = _written(attempt)
+        with _beside(attempt, "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # an earlier controller has started it just now
+                return True
+            if _beside(attempt, "started").exists():
+                return True
+            train = [self._command, "train", str(file), "--run-dir", str(attempt.run_dir)]
+            child = subprocess.Popen(
+                ["sh", "-c", _PROGRAM, str(attempt.run_dir), *train],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+            )
+            lock.write(str(child.pid))
+        self._children.append(child)
+        return True
+
+    def ended(self, attempt: Attempt) -> Ended | None:
+        self._children = [child for child in self._children if child.poll() is None]
+        if _held(_beside(attempt, "lock")):
+            limit = seconds(attempt.spec.slurm.time_limit or "365d")
+            if self.used_s(attempt) <= limit:
+                return None
+            _beside(attempt, "too-long").touch()
+            self.stop(attempt)
+        if _beside(attempt, "too-long").exists():
+            return Ended(None, "TIMEOUT")
+        code = _beside(attempt, "code")
+        return Ended(int(code.read_text())) if code.exists() else Ended()
+
+    def stop(self, attempt: Attempt) -> None:
+        """Its whole session gets SIGKILL; the ranks end with the launcher that started them."""
+        lock = _beside(attempt, "lock")
+        deadline = time.monotonic() + 20
+        while _held(lock) and time.monotonic() < deadline:
+            text = lock.read_text()
+            with suppress(ProcessLookupError):
+                if text:
+                    os.killpg(int(text), signal.SIGKILL)
+            time.sleep(0.05)
+
+    def used_s(self, attempt: Attempt) -> float:
+        started, code = _beside(attempt, "started"), _beside(attempt, "code")
+        if not started.exists():
+            return 0.0
+        end = code.stat().st_mtime if code.exists() else time.time()
+        return end - started.stat().st_mtime
+
+
+def _beside(attempt: Attempt, kind: str) -> Path:
+    return attempt.run_dir.with_name(f"{attempt.run_dir.name}.{kind}")
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds the lock file."""
+    try:
+        with lock.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class OnSlurm:
+    """Trials are submitted runs, several at once."""
+
+    most: int | None = None
+
+    def __init__(self, slurm: Slurm, settle_s: float = 10.0) -> None:
+        self._slurm, self._settle_s = slurm, settle_s
+        self._states: dict[str, JobState] = {}
+
+    def refresh(self, attempts: Sequence[Attempt]) -> None:
+        lasts = [chain.read(attempt.run_dir).last for attempt in attempts]
+        self._states = self._slurm.states(last.job_id for last in lasts if last)
+        for attempt, last in zip(attempts, lasts, strict=True):
+            state = self._states.get(last.job_id) if last else None
+            running = _beside(attempt, "running")
+            if state and state.state in _ON_NODES and not running.exists():
+                running.touch()
+
+    def start(self, attempt: Attempt) -> bool:
+        so_far = chain.read(attempt.run_dir)
+        if so_far.last is not None or _beside(attempt, "code").exists():
+            return True
+        if so_far.working_folder is not None and self._adopt(attempt):
+            return True
+        file = _written(attempt)
+        new = not (attempt.run_dir / run_folder.SPEC_FILE).exists()
+        try:
+            document = submission.resolve(str(file), None, (), os.environ)
+            job, schedule, _ = submission.prepare(document, attempt.run_dir.absolute(), force=True)
+            submission.send(document, job, schedule, attempt.run_dir.absolute(), new=new)
+        except SpecError as error:
+            if all(
+                violation.path == "slurm" for violation in error.violations
+            ):  # too many jobs at the moment
+                return False
+            _refused(str(error), attempt)
+        return True
+
+    def _adopt(self, attempt: Attempt) -> bool:
+        """Whether the controller that began to submit it had come to a job, which is then this one's.
+
+        A submission that was under way when that controller was killed needs moments to appear.
+        """
+        folder, deadline = str(attempt.run_dir.absolute()), time.monotonic() + self._settle_s
+        while True:
+            found = [job for job, where in self._slurm.folders().items() if where == folder]
+            if chain.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
+                return True
+            if found:
+                chain.append(attempt.run_dir, "submitted", job_id=found[0], step=0)
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(1)
+
+    def ended(self, attempt: Attempt) -> Ended | None:
+        if _beside(attempt, "code").exists():
+            return Ended(int(_beside(attempt, "code").read_text()))
+        last = chain.read(attempt.run_dir).last
+        if last is None:
+            return None
+        if last.code is not None:
+            return Ended(last.code)
+        job = self._states.get(last.job_id)
+        if job is None:
+            return Ended() if self._slurm.states([last.job_id]) == {} else None
+        return None if job.active else Ended(None, job.state, job.nodes)
+
+    def stop(self, attempt: Attempt) -> None:
+        last = chain.read(attempt.run_dir).last
+        if last is not None:
+            chain.append(attempt.run_dir, "cancelled")
+            self._slurm.cancel(last.job_id)
+
+    def used_s(self, attempt: Attempt) -> float:
+        running = _beside(attempt, "running")
+        if not running.exists():
+            return 0.0
+        over = self.ended(attempt) is not None
+        end = (attempt.run_dir / chain.FILE).stat().st_mtime if over else time.time()
+        return max(0.0, end - running.stat().st_mtime)
+
+
+def _written(attempt: Attempt) -> Path:
+    """The run file of an attempt, which appears whole."""
+    attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
+    file = _beside(attempt, "yaml")
+    unfinished = _beside(attempt, "unfinished")
+    unfinished.write_text(dump(attempt.spec), encoding="utf-8")
+    unfinished.replace(file)
+    return file
+
+
+def _refused(reason: str, attempt: Attempt) -> None:
+    """Keep beside a run that could not be started why."""
+    attempt.run_dir.with_name(f"{attempt.run_dir.name}.log").write_text(f"{reason}\n", encoding="utf-8")
+    _beside(attempt, "code").write_text(f"{WRONG_REQUEST}\n")

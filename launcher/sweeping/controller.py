@@ -1,0 +1,169 @@
+"""Runs a sweep: starts trials while the budget lasts, and writes down what becomes of them.
+
+The controller may be killed at any moment. All that it knows is in the journal and in the folders of trials;
+the next one takes up every trial that is open: one that runs or has ended is adopted, one that was created
+and never started is started.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.load_sweep import SweepDocument
+from frontrunner.configs.slurm import seconds
+from frontrunner.configs.sweep import OBJECTIVES
+from frontrunner.configs.yaml_tree import show_path
+from frontrunner.launcher.sweeping import outcome
+from frontrunner.launcher.sweeping.backends import Attempt, Backend
+from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, Ended
+from frontrunner.launcher.sweeping.samplers import Strategy
+from frontrunner.launcher.sweeping.space import Point
+from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, mend
+from frontrunner.slurm.errors import SlurmFailed
+
+TRIALS = "trials"
+_STOPPED = "stopped"
+
+
+@dataclass
+class Controller:
+    """One run of a sweep in ``folder``; ``say`` is told in a line what happens."""
+
+    sweep: SweepDocument
+    folder: Path
+    points: Sequence[Point]
+    strategy: Strategy
+    backend: Backend
+    store: Store
+    say: Callable[[str], None]
+    tick_s: float = 1.0
+
+    def run(self) -> None:
+        """Until the budget is used up or no point is left; every trial is closed then."""
+        for trial in self._open():
+            self.say(f"trial {trial.number}: taken up again")
+        while True:
+            self._look()
+            more = self._begin()
+            if not more and not self._open():
+                return
+            time.sleep(self.tick_s)
+
+    def attempt(self, trial: Trial, number: int | None = None) -> Attempt:
+        """The newest attempt of a trial, or one of the earlier."""
+        number = number or trial.attempt
+        spec = self.points[trial.point].spec
+        changes: dict[str, object] = {"name": f"{self.sweep.spec.name}-{trial.number:04d}"}
+        if trial.avoid:
+            avoided = ",".join(nodes for nodes in (spec.slurm.exclude, trial.avoid) if nodes)
+            changes["slurm"] = spec.slurm.model_copy(update={"exclude": avoided})
+        run_dir = self.folder.absolute() / TRIALS / f"{trial.number:04d}-{number}"
+        return Attempt(run_dir, spec.model_copy(update=changes))
+
+    def node_hours(self, trial: Trial) -> float:
+        """Of all attempts so far."""
+        attempts = [self.attempt(trial, number + 1) for number in range(trial.attempt)]
+        held = sum(self.backend.used_s(attempt) for attempt in attempts)
+        return held * self.points[trial.point].spec.nodes / 3600
+
+    def _open(self) -> list[Trial]:
+        return [trial for trial in self.store.trials() if trial.open]
+
+    def _look(self) -> None:
+        """Start what was not started yet, close what has ended."""
+        under_way = self._open()
+        try:
+            started = [trial for trial in under_way if self.backend.start(self.attempt(trial))]
+            self.backend.refresh([self.attempt(trial) for trial in started])
+            for trial in started:
+                self._look_at(trial)
+        except SlurmFailed as error:  # nobody is there to try again by hand
+            self.say(str(error))
+
+    def _look_at(self, trial: Trial) -> None:
+        attempt = self.attempt(trial)
+        stopped = attempt.run_dir.with_name(f"{attempt.run_dir.name}.{_STOPPED}")
+        if stopped.exists() or self._is_hopeless(attempt):
+            stopped.touch()  # before the end, so that the next controller knows who has ended it
+            self.backend.stop(attempt)
+            self._close(trial, EARLY_STOP, outcome.so_far(attempt.run_dir, self.sweep.spec.objective))
+            return
+        ended = self.backend.ended(attempt)
+        if ended is not None:
+            self._end(trial, attempt, ended)
+
+    def _end(self, trial: Trial, attempt: Attempt, ended: Ended) -> None:
+        failure = outcome.failure(attempt.run_dir, ended)
+        value = outcome.objective(attempt.run_dir, self.sweep.spec.objective) if failure is None else None
+        if failure is None and value is None:
+            failure = CRASH  # it says that all is well and has recorded nothing
+        if failure == NODE_FAILURE and trial.attempt <= self.sweep.spec.retries:
+            self.say(f"trial {trial.number}: a node failed; it is tried again elsewhere")
+            self.store.again(trial, ended.nodes)
+            return
+        self._close(trial, failure, value)
+
+    def _close(self, trial: Trial, failure: str | None, value: float | None) -> None:
+        load = float(self.strategy.predicted.load[trial.point])
+        self.store.finish(trial, value, failure, self.node_hours(trial), load)
+        shown = f"{value:.6g}" if value is not None else "nothing measured"
+        self.say(f"trial {trial.number}: {failure or 'complete'}, {shown}  {trial.values}")
+
+    def _is_hopeless(self, attempt: Attempt) -> bool:
+        """Whether its first steps are far below the best."""
+        share, key = self.sweep.spec.early_stop, self.sweep.spec.objective
+        leader = best(self.store.trials(), key)
+        value = outcome.so_far(attempt.run_dir, key) if share and leader else None
+        if value is None or leader is None or leader.objective is None:
+            return False
+        return value < share * leader.objective if OBJECTIVES[key] else share * value > leader.objective
+
+    def _begin(self) -> bool:
+        """Begin as many trials as may run at once; whether there may be more later."""
+        while self._affordable():
+            if len(self._open()) >= min(self.sweep.spec.budget.jobs, self.backend.most or 10**6):
+                return True
+            point = self.strategy.choose(self.store.trials())
+            if point is None:
+                return False
+            expected = float(self.strategy.predicted.objective[point.number])
+            trial = self.store.begin(point, expected if expected == expected else None)
+            try:
+                self.backend.start(self.attempt(trial))
+            except SlurmFailed as error:
+                self.say(str(error))
+                return True
+            self.say(f"trial {trial.number}: begun  {trial.values}")
+        return False
+
+    def _affordable(self) -> bool:
+        budget, trials = self.sweep.spec.budget, self.store.trials()
+        if len(trials) >= budget.trials:
+            return False
+        if budget.wall_time and trials and time.time() - self.store.started_s > seconds(budget.wall_time):
+            return False
+        if budget.node_hours is None:
+            return True
+        used = sum(self.node_hours(trial) if trial.open else trial.node_hours for trial in trials)
+        return used < budget.node_hours
+
+
+@contextmanager
+def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
+    """The sweep's folder and journal, for one controller at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fix = "wait for it, or see `frontrunner sweep status`"
+            what = "another `frontrunner sweep run` works in this folder"
+            raise SpecError([Violation("", None, what, fix, show_path(folder))]) from None
+        mend(folder)
+        yield Store(folder, sweep, create=True)

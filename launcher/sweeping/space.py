@@ -1,0 +1,198 @@
+"""The legal points of a sweep's space, and what the planner says of each."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from frontrunner.configs import load
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.load_sweep import SweepDocument
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.slurm import clock, seconds
+from frontrunner.configs.software import SoftwareSpec
+from frontrunner.configs.sweep import ACCUMULATION, Scalar
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.plan import Judgement, judge
+
+Values = dict[str, Scalar]
+#: The most combinations that are looked at one by one.
+MOST_POINTS = 100_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One legal layout: ``values`` by dotted key (without keys whose condition does not hold) and its run."""
+
+    number: int
+    values: Values
+    spec: RunSpec
+    work: Work
+    candidate: Candidates
+
+    @property
+    def node_hours_a_second(self) -> float:
+        return self.spec.nodes / 3600
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Of n points: the objective (NaN where the machine's rates are not known) and log(peak / memory)."""
+
+    objective: np.ndarray
+    load: np.ndarray
+
+
+def points(sweep: SweepDocument) -> tuple[Point, ...]:
+    """All legal points in the order of the file; SpecError with the commonest reason where there are none."""
+    reasons: Counter[tuple[str, str]] = Counter()
+    found: list[Point] = []
+    works: list[Work] = []
+    for values in _combinations(sweep):
+        spec = _run(sweep, values, reasons)
+        if spec is None:
+            continue
+        try:
+            candidate = Candidates.of(spec, Layout.from_spec(spec))
+        except SpecError as error:
+            _count(error.violations, reasons)
+            continue
+        work = Work.of(spec)
+        known = next((other for other in works if other == work), None)
+        if known is None:
+            works.append(work)
+        found.append(Point(len(found), values, spec, known or work, candidate))
+    if not found:
+        (path, constraint), _ = reasons.most_common(1)[0]
+        what = f"no point of it is a legal run; most often {path}: {constraint}"
+        raise SpecError([sweep.violation("space", what, "widen the space, or change the base run")])
+    return tuple(found)
+
+
+def size(sweep: SweepDocument) -> int:
+    """Combinations, legal or not, conditions aside."""
+    return int(np.prod([float(len(axis.values())) for axis in sweep.spec.space.values()]))
+
+
+def _combinations(sweep: SweepDocument) -> Iterator[Values]:
+    """Values of the keys that vary; a key whose condition does not hold is left out."""
+    space = sweep.spec.space
+    if size(sweep) > MOST_POINTS:
+        what = f"has {size(sweep):,} combinations, and at most {MOST_POINTS:,} are looked at"
+        raise SpecError([sweep.violation("space", what, "leave out values")])
+    seen = set()
+    for chosen in itertools.product(*(axis.values() for axis in space.values())):
+        given = dict(zip(space, chosen, strict=True))
+        kept = {
+            key: value
+            for key, value in given.items()
+            if all(given[other] in allowed for other, allowed in space[key].when.items())
+        }
+        if (identity := tuple(kept.items())) not in seen:
+            seen.add(identity)
+            yield kept
+
+
+def _run(sweep: SweepDocument, values: Values, reasons: Counter[tuple[str, str]]) -> RunSpec | None:
+    """The run of a point; None, with its violations counted, where it is not legal."""
+    given = trial_settings(sweep) | {key: value for key, value in values.items() if key != ACCUMULATION}
+    if ACCUMULATION in values:
+        batch = _batch(sweep, values)
+        if batch is None:
+            reasons["layout", "tensor x pipeline must divide the devices"] += 1
+            return None
+        given["training.global_batch_size"] = batch
+    examined = load.vary(sweep.base, given)
+    if examined.violations or examined.document is None:
+        _count(examined.violations, reasons)
+        return None
+    return examined.document.spec
+
+
+def trial_settings(sweep: SweepDocument) -> Values:
+    """What every trial changes of the base run: it is short, and writes nothing that takes time."""
+    base, steps = sweep.base.spec, sweep.spec.steps
+    return {
+        "training.steps": steps,
+        "training.validate_every_steps": 0,
+        "optimizer.warmup_steps": min(steps, base.optimizer.warmup_steps),
+        "checkpoint.every_steps": None,
+        "checkpoint.every_minutes": None,
+        "slurm.time_limit": clock(seconds(sweep.spec.trial_time)),
+    }
+
+
+def _batch(sweep: SweepDocument, values: Mapping[str, Scalar]) -> int | None:
+    """Sequences of a step with the accumulation of a point; None where the ranks do not come out even."""
+    base = sweep.base.spec
+
+    def value(key: str, otherwise: int) -> int:
+        given = values.get(key, otherwise)
+        assert isinstance(given, int)
+        return given
+
+    devices = value("nodes", base.nodes) * base.machine.devices_per_node
+    ranks = value("layout.tensor", base.layout.tensor) * value("layout.pipeline", base.layout.pipeline)
+    if devices % ranks:
+        return None
+    micro = value("layout.micro_batch_size", base.layout.micro_batch_size)
+    return devices // ranks * micro * value(ACCUMULATION, 1)
+
+
+def _count(violations: Sequence[Violation], reasons: Counter[tuple[str, str]]) -> None:
+    first = violations[0]
+    reasons[first.path, first.constraint] += 1
+
+
+def predict(
+    chosen: Sequence[Point], objective: str, software: Mapping[int, SoftwareSpec] | None = None
+) -> Predicted:
+    """What the planner says of points; ``software`` replaces a machine's rates, by the id of its work."""
+    values, loads = np.full(len(chosen), np.nan), np.empty(len(chosen))
+    groups: dict[int, list[int]] = {}
+    for place, point in enumerate(chosen):
+        groups.setdefault(id(point.work), []).append(place)
+    for identity, places in groups.items():
+        work = chosen[places[0]].work
+        if software and identity in software:
+            work = replace(work, software=software[identity])
+        judged = judge(work, joined([chosen[place].candidate for place in places]))
+        loads[places] = np.log(judged.memory.peak / work.machine.device.memory_bytes)
+        if judged.time is not None:
+            values[places] = _figure(judged, objective)
+    return Predicted(values, loads)
+
+
+def joined(candidates: Sequence[Candidates]) -> Candidates:
+    """Several as one."""
+    return Candidates(
+        **{f.name: np.concatenate([getattr(c, f.name) for c in candidates]) for f in fields(Candidates)}
+    )
+
+
+def _figure(judged: Judgement, objective: str) -> np.ndarray:
+    assert judged.time
+    match objective:
+        case "model_flops_per_s_per_device":
+            return judged.model_flops_per_s()
+        case "hardware_flops_per_s_per_device":
+            return judged.hardware_flops_per_s()
+        case "step_time_s":
+            return judged.time.total
+        case _:
+            return judged.tokens_per_s
+
+
+def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:
+    """The base run with a point's values, as long as the base run is: what one runs after a sweep."""
+    given = {key: value for key, value in values.items() if key != ACCUMULATION}
+    if ACCUMULATION in values:
+        given["training.global_batch_size"] = _batch(sweep, values)
+    document = load.vary(sweep.base, given).document
+    assert document is not None
+    return document.spec

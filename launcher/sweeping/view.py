@@ -1,0 +1,78 @@
+"""A sweep's report for people: tables, and a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from frontrunner.launcher.quantities import number_text
+from frontrunner.launcher.sweeping.report import Report, row
+from frontrunner.launcher.sweeping.store import Trial
+
+_MOST_ROWS = 30
+
+
+def progress(report: Report) -> list[RenderableType]:
+    """How far it is, and every trial in the order of their starts."""
+    return [_summary(report), _trials(report, sorted(report.trials, key=lambda trial: -trial.number))]
+
+
+def ranking(report: Report) -> list[RenderableType]:
+    """The trials from the best on, and the keys by how much they matter."""
+    parts: list[RenderableType] = [_summary(report), _trials(report, report.trials)]
+    if report.sensitivity and report.shap:
+        shares = Table("key", "fANOVA", "SHAP", box=None, pad_edge=False)
+        for key, share in report.sensitivity.items():
+            shares.add_row(Text(key), f"{share:.1%}", f"{report.shap[key]:.1%}")
+        parts += [Text(""), shares]
+    elif report.sensitivity is not None:
+        parts.append(Text("too few trials to say which keys matter"))
+    return parts
+
+
+def write_csv(report: Report, file: Path) -> None:
+    """A row a trial, a column a key."""
+    keys = list(dict.fromkeys(key for trial in report.trials for key in trial.values))
+    own = ["number", "state", "failure", "objective", "predicted", "error_pct", "node_hours", "attempt"]
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.DictWriter(stream, [*own, *keys], extrasaction="ignore", restval="")
+        rows.writeheader()
+        for trial in report.trials:
+            rows.writerow(
+                {key: value for key, value in row(trial).items() if value is not None} | trial.values
+            )
+
+
+def _summary(report: Report) -> Text:
+    counts = Counter(trial.failure or trial.state for trial in report.trials)
+    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+    text = f"{report.name}: {len(report.trials)} of {report.budget['trials']} trials ({states or 'none yet'})"
+    text += f", {report.node_hours:.3g} node-hours"
+    if report.best is not None:
+        text += f"; best {report.objective} {number_text(report.best.objective, ',.6g')}"
+    if report.prediction_error_pct is not None:
+        text += f"; the planner is {report.prediction_error_pct:.1f} % off on average"
+    return Text(text)
+
+
+def _trials(report: Report, trials: Sequence[Trial]) -> Table:
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
+    short = [key.rpartition(".")[2] if key.rpartition(".")[2] != "preset" else "sharding" for key in keys]
+    table = Table("trial", "state", *short, report.objective, "predicted", "off", box=None, pad_edge=False)
+    for trial in trials[:_MOST_ROWS]:
+        error = row(trial)["error_pct"]
+        table.add_row(
+            str(trial.number),
+            (trial.failure or trial.state).replace("_", " "),
+            *(Text(str(trial.values.get(key, "-"))) for key in keys),
+            number_text(trial.objective, ",.5g"),
+            number_text(trial.predicted, ",.5g"),
+            f"{error:+.1f} %" if error is not None else "-",
+        )
+    return table

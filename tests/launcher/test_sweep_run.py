@@ -1,0 +1,193 @@
+"""Sweeps on this machine, training played: outcomes, budgets, and a controller that is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna")
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load_sweep import SweepDocument
+from frontrunner.launcher.sweeping.backends import Attempt, Local
+from frontrunner.launcher.sweeping.controller import Controller, opened
+from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, TIME_OUT, Ended, failure
+from frontrunner.launcher.sweeping.samplers import Strategy, strategy
+from frontrunner.launcher.sweeping.space import Point, points
+from frontrunner.launcher.sweeping.store import EARLY_STOP, OUT_OF_MEMORY, Store, Trial, best
+from support import stand_in_train
+from support.sweeps import SMALL, small_sweep
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> str:
+    """What is called instead of frontrunner."""
+    program = tmp_path / "stand in"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{stand_in_train.__file__}" "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def changed(sweep: SweepDocument, **values: Any) -> SweepDocument:
+    return replace(sweep, spec=sweep.spec.model_copy(update=values))
+
+
+def budget(sweep: SweepDocument, **values: Any) -> SweepDocument:
+    return changed(sweep, budget=sweep.spec.budget.model_copy(update=values))
+
+
+def everything(known: tuple[Point, ...], sweep: SweepDocument) -> Strategy:
+    return strategy(sweep, known, "grid", planner=False)
+
+
+def run(sweep: SweepDocument, folder: Path, command: str) -> list[Trial]:
+    known = points(sweep)
+    with opened(folder, sweep) as store:
+        plan = everything(known, sweep)
+        Controller(sweep, folder, known, plan, Local(command), store, lambda _: None, 0.01).run()
+        return store.trials()
+
+
+def starts(folder: Path) -> list[str]:
+    file = folder / "starts.txt"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_outcomes_are_told_apart(tmp_path: Path, command: str) -> None:
+    sweep = changed(budget(small_sweep(tmp_path), trials=100), early_stop=0.0)
+    trials = run(sweep, tmp_path / "folder", command)
+    assert len(trials) == 24
+    for trial in trials:
+        tensor, micro = trial.values["layout.tensor"], trial.values["layout.micro_batch_size"]
+        expected = OUT_OF_MEMORY if micro == 5 else CRASH if (tensor, micro) == (2, 4) else None
+        assert trial.failure == expected
+        assert (trial.objective is None) == (expected is not None)
+        assert trial.node_hours > 0 or expected == OUT_OF_MEMORY
+    leader = best(trials, sweep.spec.objective)
+    assert leader is not None
+    assert leader.values == {"layout.pipeline": 8, "layout.tensor": 1, "layout.micro_batch_size": 4}
+    assert leader.objective == 481
+
+
+def test_a_hopeless_trial_is_ended(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAUSE_S", "0.1")
+    text = SMALL.replace("[1, 2, 4, 5]", "[4, 1]").replace("[2, 4, 8]", "[8]").replace("[1, 2]", "[1]")
+    sweep = small_sweep(tmp_path, text)
+    first, second = run(sweep, tmp_path / "folder", command)
+    assert (first.state, second.state, second.failure) == ("complete", "stopped", EARLY_STOP)
+    records = (tmp_path / "folder" / "trials" / "0001-1" / "records.jsonl").read_text()
+    assert len(records.splitlines()) < 10
+
+
+def test_a_trial_that_takes_too_long(tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAUSE_S", "60")
+    sweep = changed(budget(small_sweep(tmp_path), trials=1), trial_time="1s")
+    (trial,) = run(sweep, tmp_path / "folder", command)
+    assert trial.failure == TIME_OUT
+
+
+def test_the_budget_ends_a_sweep(tmp_path: Path, command: str) -> None:
+    assert len(run(budget(small_sweep(tmp_path), trials=3), tmp_path / "a", command)) == 3
+    assert len(run(budget(small_sweep(tmp_path), node_hours=1e-6), tmp_path / "b", command)) == 1
+
+
+def test_a_killed_controller_loses_nothing_and_repeats_nothing(tmp_path: Path, command: str) -> None:
+    """Ten times at random; then what is there equals an undisturbed sweep."""
+    sweep = changed(budget(small_sweep(tmp_path), trials=100), early_stop=0.0)
+    undisturbed = run(sweep, tmp_path / "undisturbed", command)
+    folder, moments = tmp_path / "folder", random.Random(7)
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            try:
+                run(sweep, folder, command)
+            finally:
+                os._exit(0)
+        time.sleep(moments.uniform(0.05, 0.5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    between = len(starts(folder))
+    trials = run(sweep, folder, command)
+    assert 0 < between < len(trials), "the kills came while it ran"
+    assert sorted(starts(folder)) == [f"{trial.number:04d}-1" for trial in trials]
+    assert [(t.point, t.objective, t.failure) for t in trials] == [
+        (t.point, t.objective, t.failure) for t in undisturbed
+    ]
+
+
+class Nodes:
+    """A backend whose first node fails at once."""
+
+    most: int | None = None
+
+    def __init__(self) -> None:
+        self.excluded: list[str | None] = []
+
+    def start(self, attempt: Attempt) -> bool:
+        return True
+
+    def refresh(self, attempts: object) -> None:
+        pass
+
+    def ended(self, attempt: Attempt) -> Ended:
+        self.excluded.append(attempt.spec.slurm.exclude)
+        return Ended(None, "NODE_FAIL", f"node{len(self.excluded)}")
+
+    def stop(self, attempt: Attempt) -> None:
+        pass
+
+    def used_s(self, attempt: Attempt) -> float:
+        return 3600.0
+
+
+def test_node_failures_are_tried_again_elsewhere(tmp_path: Path) -> None:
+    sweep = budget(small_sweep(tmp_path), trials=1)
+    known, nodes = points(sweep), Nodes()
+    with opened(tmp_path / "folder", sweep) as store:
+        plan = everything(known, sweep)
+        Controller(sweep, tmp_path, known, plan, nodes, store, lambda _: None, 0.01).run()
+        (trial,) = store.trials()
+    assert nodes.excluded == [None, "node1", "node1,node2"]
+    assert (trial.failure, trial.attempt) == (NODE_FAILURE, 3)
+    assert trial.node_hours == 3 * known[trial.point].spec.nodes
+
+
+@pytest.mark.parametrize(
+    ("ended", "said", "expected"),
+    [
+        (Ended(0), "out of memory", None),
+        (Ended(1), "torch.OutOfMemoryError: HIP out of memory", OUT_OF_MEMORY),
+        (Ended(1), "slurmstepd: error: Detected 1 oom_kill event", OUT_OF_MEMORY),
+        (Ended(1), "ValueError: no", CRASH),
+        (Ended(2), "layout.tensor = 3: must divide", "rejection"),
+        (Ended(75), "", TIME_OUT),
+        (Ended(None, "TIMEOUT"), "", TIME_OUT),
+        (Ended(None, "OUT_OF_MEMORY"), "", OUT_OF_MEMORY),
+        (Ended(None, "NODE_FAIL"), "", NODE_FAILURE),
+        (Ended(None, "FAILED"), "", CRASH),
+        (Ended(), "", NODE_FAILURE),
+    ],
+)
+def test_kinds_of_failure(tmp_path: Path, ended: Ended, said: str, expected: str | None) -> None:
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "run" / "logs" / "rank-0.log").write_text(said)
+    assert failure(tmp_path / "run", ended) == expected
+
+
+def test_one_controller_at_a_time(tmp_path: Path) -> None:
+    sweep = small_sweep(tmp_path)
+    with (
+        opened(tmp_path / "folder", sweep) as store,
+        pytest.raises(SpecError, match="another `frontrunner sweep run` works"),
+        opened(tmp_path / "folder", sweep),
+    ):
+        pass
+    assert isinstance(store, Store)

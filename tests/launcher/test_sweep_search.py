@@ -1,0 +1,161 @@
+"""Which points a sweep tries: legal ones, none twice, the best predicted first, and what the errors teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("optuna")
+
+from simulated_cluster import Physics, SimulatedCluster
+from sweeps import SEARCHES, trials_until
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load_sweep import SweepDocument
+from frontrunner.configs.sweep import Sampler
+from frontrunner.launcher.sweeping.guided import Guided, Seen, recalibrated
+from frontrunner.launcher.sweeping.samplers import strategy
+from frontrunner.launcher.sweeping.space import points, predict
+from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial
+from frontrunner.parallelism.planner.calibrate import with_constants
+from support.sweeps import SMALL, small_sweep
+
+CONDITION = """\
+base: gpt-22b-frontier
+space:
+  layout.pipeline: [4, 8]
+  layout.virtual_stages: {choices: [1, 2, 3], when: {layout.pipeline: [4]}}
+"""
+
+
+def test_points_are_the_legal_runs(tmp_path: Path) -> None:
+    known = points(small_sweep(tmp_path))
+    assert len(known) == 24
+    for point in known:
+        layout = point.spec.layout
+        assert layout.tensor == point.values["layout.tensor"]
+        assert layout.micro_batch_size == point.values["layout.micro_batch_size"]
+        assert point.spec.training.steps == 10
+        assert not point.spec.checkpoint.periodic
+    predicted = predict(known, "tokens_per_s_per_device")
+    assert len(set(predicted.objective)) == 24
+
+
+def test_a_condition_leaves_keys_out(tmp_path: Path) -> None:
+    found = [point.values for point in points(small_sweep(tmp_path, CONDITION))]
+    assert {"layout.pipeline": 8} in found
+    assert [values["layout.virtual_stages"] for values in found if values["layout.pipeline"] == 4] == [
+        1,
+        2,
+        3,
+    ]
+    assert len(found) == 4
+
+
+def test_accumulation_sets_the_batch(tmp_path: Path) -> None:
+    text = "base: gpt-22b-frontier\nspace: {grad_accum_steps: [5, 7], layout.tensor: [1, 2]}\n"
+    for point in points(small_sweep(tmp_path, text)):
+        assert point.spec.grad_accum_steps == point.values["grad_accum_steps"]
+
+
+def test_a_space_without_a_legal_point(tmp_path: Path) -> None:
+    text = SMALL.replace("[2, 4, 8]", "[7]")
+    with pytest.raises(SpecError, match=r"small.yaml:2 space: no point of it is a legal run; most often"):
+        points(small_sweep(tmp_path, text))
+
+
+def completed(sweep: SweepDocument, sampler: Sampler, most: int = 100) -> list[Trial]:
+    known = points(sweep)
+    chosen = strategy(sweep, known, sampler)
+    trials: list[Trial] = []
+    while len(trials) < most and (point := chosen.choose(trials)) is not None:
+        value = float(100 + point.number)
+        trials.append(Trial(len(trials), point.number, point.values, "complete", value, None, 1, None, 0.0))
+    return trials
+
+
+@pytest.mark.parametrize("sampler", ["guided", "tpe", "random", "grid"])
+def test_each_point_that_can_fit_is_tried_once(tmp_path: Path, sampler: Sampler) -> None:
+    sweep = small_sweep(tmp_path)
+    fitting = np.flatnonzero(predict(points(sweep), sweep.spec.objective).load <= 0.05)
+    assert 5 < len(fitting) < 24
+    tried = [trial.point for trial in completed(sweep, sampler)]
+    assert sorted(tried) == list(fitting)
+    if sampler == "grid":
+        assert tried == sorted(tried)
+
+
+def test_optunas_gaussian_process(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    assert len({trial.point for trial in completed(small_sweep(tmp_path), "gp", 12)}) == 12
+
+
+def test_the_best_predicted_come_first(tmp_path: Path) -> None:
+    sweep = small_sweep(tmp_path)
+    predicted = predict(points(sweep), sweep.spec.objective)
+    order = np.argsort(-np.where(predicted.load <= -0.1, predicted.objective, 0))
+    guided = Guided(points(sweep), predicted.load <= -0.1, sweep.spec.objective)
+    seen = Seen({})
+    for place in range(3):
+        point = guided.choose(seen)
+        assert point is not None
+        assert point.number == order[place]
+        seen = replace(seen, running=seen.running | {point.number})
+
+
+def test_memory_failures_move_the_boundary(tmp_path: Path) -> None:
+    """After some points that should fit have not, those that need more are the last to be tried."""
+    sweep = small_sweep(tmp_path)
+    known = points(sweep)
+    load = predict(known, sweep.spec.objective).load
+    fitting = np.flatnonzero(load <= 0)
+    middle = fitting[np.argsort(load[fitting])[-2]]
+    guided = Guided(known, load <= 0, sweep.spec.objective)
+    chances = guided._fits(Seen({}, frozenset([int(middle)])))
+    assert chances[load > load[middle]].max() < 0.5
+    assert chances[load < load[middle] - 0.3].min() > 0.9
+
+
+def test_the_planner_is_recalibrated(tmp_path: Path) -> None:
+    """Of a machine whose products of matrices are slower than its file says, the rate is found."""
+    sweep = small_sweep(tmp_path)
+    known = points(sweep)[:6]
+    software = known[0].work.software
+    assert software is not None
+    slower = with_constants(software, {"gemm_factor": 0.7 * software.gemm_factor})
+    truth = predict(known, sweep.spec.objective, {id(known[0].work): slower}).objective
+    found = recalibrated(known, {p.number: float(truth[p.number]) for p in known[:4]}, sweep.spec.objective)
+    again = predict(known, sweep.spec.objective, found).objective
+    before = predict(known, sweep.spec.objective).objective
+    assert np.abs(again / truth - 1).max() < 0.03 < np.abs(before / truth - 1).max()
+
+
+def test_the_error_of_the_prediction_is_learnt(tmp_path: Path) -> None:
+    """On clusters that are far from the planner, fewer trials than at random (seeds of their own)."""
+    sweep = small_sweep(tmp_path)
+    known = points(sweep)
+    counts = {}
+    for search in ("ours", "random"):
+        assert search in SEARCHES
+        found = []
+        for seed in range(4):
+            own = replace(sweep, spec=sweep.spec.model_copy(update={"seed": seed}))
+            cluster = SimulatedCluster(known, sweep.spec.objective, seed, Physics(error=0.2))
+            reached, trials = trials_until(own, known, cluster, search, len(known), 1)
+            assert reached is not None
+            assert len({trial.point for trial in trials}) == len(trials)
+            found.append(reached)
+        counts[search] = sum(found)
+    assert counts["ours"] <= 0.6 * counts["random"]
+
+
+def test_failures_of_memory_come_from_the_cluster(tmp_path: Path) -> None:
+    sweep = small_sweep(tmp_path)
+    known = points(sweep)
+    cluster = SimulatedCluster(known, sweep.spec.objective, 0)
+    outcomes = [cluster.run(point) for point in known]
+    assert [failure == OUT_OF_MEMORY for _, failure in outcomes] == [not fits for fits in cluster.fits]
+    assert cluster.shortfall(known[int(np.argmax(np.where(cluster.fits, cluster.truth, 0)))]) == 0
