@@ -67,7 +67,7 @@ def _variables(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
     ours = dict(environment.of_run(spec).variables)
     monitor = ours.get("FI_MR_CACHE_MONITOR") or env.get("FI_MR_CACHE_MONITOR")
     if monitor == "memhooks":
-        # olcf/olcf-user-docs, pytorch_frontier.rst; issue 947 there.
+        # olcf/olcf-user-docs, pytorch_frontier.rst; olcf/olcf-user-docs#947.
         fix = "leave it out, or use kdreg2 or userfaultfd"
         yield Finding("", "environment", "error", "FI_MR_CACHE_MONITOR=memhooks can deadlock", fix)
     for name in sorted(ours.keys() & env.keys() - {"LD_LIBRARY_PATH", "PATH"}):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.slurm_cluster import SlurmCluster, missing
+from support.slurm_user import User
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +31,8 @@ def cluster(running_cluster: SlurmCluster) -> Iterator[SlurmCluster]:
     running_cluster.end_all()
     yield running_cluster
     running_cluster.end_all()
+
+
+@pytest.fixture
+def user(cluster: SlurmCluster, tmp_path: Path) -> User:
+    return User(cluster, tmp_path)

@@ -4,102 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from frontrunner.configs.load import dump
 from support.slurm_cluster import SlurmCluster
-from support.specs import run_spec
-from support.tree import ROOT
+from support.slurm_user import HERE, User, steps, wait_for_step
 
 pytestmark = pytest.mark.timeout(280)
-FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
-# The nodes' names lead nowhere.
-HERE = {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-
-
-class User:
-    """Someone in a working folder of the cluster, with a run file of ``nodes`` x 2 ranks."""
-
-    def __init__(self, cluster: SlurmCluster, folder: Path, programs: Path | None = None) -> None:
-        self.cluster, self.folder, self.programs = cluster, folder, programs or folder
-        self.env = cluster.env | {"STAND_IN": "{}"}
-
-    def write_run(
-        self, nodes: int = 2, name: str = "test", chain: str = "dependency", **stand_in: Any
-    ) -> None:
-        rank = self.programs / "rank"
-        rank.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m support.stand_in_rank "$@"\n')
-        rank.chmod(rank.stat().st_mode | stat.S_IXUSR)
-        data = yaml.safe_load(dump(run_spec(nodes=nodes, devices=2)))
-        data |= {"name": name}
-        data["training"]["steps"] = stand_in.get("steps", 10)
-        data["machine"]["site"] = {"chain": chain}
-        data["slurm"] |= {
-            "time_limit": "10m",
-            "signal_before_end": "20s",
-            "executable": str(rank),
-            "environment": {"STAND_IN": json.dumps({"steps": 10} | stand_in)},
-        }
-        (self.folder / "run.yaml").write_text(yaml.safe_dump(data, allow_unicode=True))
-
-    def call(self, *arguments: str, code: int = 0) -> str:
-        """Standard output of a command, which must end so."""
-        done = subprocess.run(
-            [FRONTRUNNER, *arguments],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            timeout=120,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout if code == 0 else done.stderr
-
-    def submit(self, *options: str) -> tuple[str, Path]:
-        """Job and run folder."""
-        answer = json.loads(self.call("submit", "run.yaml", "--json", "--run-dir", "the run", *options))
-        return answer["job_id"], Path(answer["run_dir"])
-
-    def status(self) -> dict[str, Any]:
-        (row,) = json.loads(self.call("status", "--json", "the run"))["runs"]
-        assert isinstance(row, dict)
-        return row
-
-    def wait(self, *states: str, limit_s: float = 90.0) -> dict[str, Any]:
-        """Until the run is in one of the states."""
-        deadline = time.monotonic() + limit_s
-        while (row := self.status())["state"] not in states:
-            hopeless = row["state"] in ENDED or time.monotonic() > deadline
-            assert not hopeless, f"{row}\n{self.call('logs', 'the run')}\n{self.cluster.log()}"
-            time.sleep(0.3)
-        return row
-
-
-def steps(run_dir: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
-    return [record for record in records if record["kind"] == "step"]
-
-
-def wait_for_step(run_dir: Path, step: int) -> None:
-    deadline = time.monotonic() + 150
-    while not (run_dir / "records.jsonl").exists() or not any(s["step"] >= step for s in steps(run_dir)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def user(cluster: SlurmCluster, tmp_path: Path) -> User:
-    return User(cluster, tmp_path)
 
 
 def test_a_run_is_submitted_watched_and_ends(user: User) -> None:
@@ -274,82 +187,6 @@ def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
     user.submit()
     user.wait("COMPLETED")
     assert user.call("logs", "the run").count("sees 0,1\n") == 4
-
-
-def test_a_run_trains_on_text(user: User) -> None:
-    """Four nodes of two ranks, three-level sharding."""
-    pytest.importorskip("torch")
-    user.write_run(nodes=4)
-    (user.folder / "texts").mkdir()
-    for name in ("README.md", "CONTRIBUTING.md"):
-        (user.folder / "texts" / name).write_text((ROOT / name).read_text())
-    prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
-    user.call(*prepare)
-    data = yaml.safe_load((user.folder / "run.yaml").read_text())
-    data["data"] = {"train": "corpus/train"}
-    data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
-    data["layout"]["sharding"] = "three_level"
-    data["training"] |= {"steps": 30, "validation_samples": 8}
-    data["slurm"] |= {"executable": None, "environment": HERE}
-    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
-    _, run_dir = user.submit()
-    row = user.wait("COMPLETED", limit_s=200)
-    taken = steps(run_dir)
-    assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
-    assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
-
-
-def write_training(user: User, steps: int, chain: str = "dependency") -> None:
-    """A run of two nodes of two ranks that trains, with a checkpoint now and then."""
-    user.write_run(nodes=2, chain=chain)
-    data = yaml.safe_load((user.folder / "run.yaml").read_text())
-    data["slurm"] |= {"executable": None, "environment": HERE}
-    data["model"] |= {"attention_dropout": 0.1, "hidden_dropout": 0.1}
-    data["layout"]["sharding"] = {"preset": "three_level", "wire": {"block": 32, "error_feedback": True}}
-    data["training"] |= {"steps": steps, "precision": "bfloat16"}
-    data["checkpoint"] |= {"every_steps": 50}
-    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
-
-
-def curve(run_dir: Path) -> dict[int, float]:
-    """Loss by step, by the last record of each."""
-    return {record["step"]: record["loss"] for record in steps(run_dir)}
-
-
-def test_three_segments_of_training_are_one_run(user: User) -> None:
-    """Its curve equals that of the run that nobody interrupts, bit for bit."""
-    pytest.importorskip("torch")
-    write_training(user, steps=400)
-    user.call("train", "run.yaml", "--run-dir", "whole")
-    job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
-    for _ in range(2):
-        wait_for_step(run_dir, (max(curve(run_dir)) if (run_dir / "records.jsonl").exists() else 0) + 10)
-        user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
-        user.cluster.wait(job, "COMPLETED", limit_s=90)  # and the next one is in the queue
-        job = user.status()["job_id"]
-    row = user.wait("COMPLETED", limit_s=150)
-    assert (row["segment"], row["segments"], row["step"]) == (3, 3, 400)
-    records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
-    assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
-    assert curve(run_dir) == curve(user.folder / "whole")
-
-
-def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
-    pytest.importorskip("torch")
-    write_training(user, steps=600)
-    job, run_dir = user.submit()
-    wait_for_step(run_dir, 60)
-    used = user.cluster.job(job)["BatchHost"]
-    user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
-    user.cluster.start_again(job)
-    row = user.wait("COMPLETED", limit_s=150)
-    assert (row["step"], user.cluster.job(job)["Restarts"]) == (600, "1")
-    assert user.cluster.job(job)["BatchHost"] != used
-    headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
-    first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]
-    assert first == 0 < second
-    user.call("train", "run.yaml", "--run-dir", "whole")
-    assert curve(run_dir) == curve(user.folder / "whole")
 
 
 def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:

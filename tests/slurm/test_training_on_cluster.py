@@ -1,0 +1,90 @@
+"""Training on a real Slurm of four nodes: on text, through segments, over the failure of a node."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.slurm_user import HERE, User, steps, wait_for_step
+from support.tree import ROOT
+
+pytestmark = pytest.mark.timeout(280)
+
+
+def test_a_run_trains_on_text(user: User) -> None:
+    """Four nodes of two ranks, three-level sharding."""
+    pytest.importorskip("torch")
+    user.write_run(nodes=4)
+    (user.folder / "texts").mkdir()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        (user.folder / "texts" / name).write_text((ROOT / name).read_text())
+    prepare = ["data", "prepare", "--input", "texts", "--output", "corpus/train", "--tokenizer", "byte"]
+    user.call(*prepare)
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["data"] = {"train": "corpus/train"}
+    data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
+    data["layout"]["sharding"] = "three_level"
+    data["training"] |= {"steps": 30, "validation_samples": 8}
+    data["slurm"] |= {"executable": None, "environment": HERE}
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    _, run_dir = user.submit()
+    row = user.wait("COMPLETED", limit_s=200)
+    taken = steps(run_dir)
+    assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
+    assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
+
+
+def write_training(user: User, steps: int, chain: str = "dependency") -> None:
+    """A run of two nodes of two ranks that trains, with a checkpoint now and then."""
+    user.write_run(nodes=2, chain=chain)
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"] |= {"executable": None, "environment": HERE}
+    data["model"] |= {"attention_dropout": 0.1, "hidden_dropout": 0.1}
+    data["layout"]["sharding"] = {"preset": "three_level", "wire": {"block": 32, "error_feedback": True}}
+    data["training"] |= {"steps": steps, "precision": "bfloat16"}
+    data["checkpoint"] |= {"every_steps": 50}
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+
+
+def curve(run_dir: Path) -> dict[int, float]:
+    """Loss by step, by the last record of each."""
+    return {record["step"]: record["loss"] for record in steps(run_dir)}
+
+
+def test_three_segments_of_training_are_one_run(user: User) -> None:
+    """Its curve equals that of the run that nobody interrupts, bit for bit."""
+    pytest.importorskip("torch")
+    write_training(user, steps=400)
+    user.call("train", "run.yaml", "--run-dir", "whole")
+    job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
+    for _ in range(2):
+        wait_for_step(run_dir, (max(curve(run_dir)) if (run_dir / "records.jsonl").exists() else 0) + 10)
+        user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
+        user.cluster.wait(job, "COMPLETED", limit_s=90)  # and the next one is in the queue
+        job = user.status()["job_id"]
+    row = user.wait("COMPLETED", limit_s=150)
+    assert (row["segment"], row["segments"], row["step"]) == (3, 3, 400)
+    records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
+    assert curve(run_dir) == curve(user.folder / "whole")
+
+
+def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
+    pytest.importorskip("torch")
+    write_training(user, steps=600)
+    job, run_dir = user.submit()
+    wait_for_step(run_dir, 60)
+    used = user.cluster.job(job)["BatchHost"]
+    user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
+    user.cluster.start_again(job)
+    row = user.wait("COMPLETED", limit_s=150)
+    assert (row["step"], user.cluster.job(job)["Restarts"]) == (600, "1")
+    assert user.cluster.job(job)["BatchHost"] != used
+    headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
+    first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]
+    assert first == 0 < second
+    user.call("train", "run.yaml", "--run-dir", "whole")
+    assert curve(run_dir) == curve(user.folder / "whole")
