@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,11 @@ class Analysis:
     steps: pl.DataFrame
 
 
-def analyze(collection: Collection, machine: str | None = None) -> Analysis:
+def analyze(collection: Collection, machine: str | None = None, sweeps: Sequence[Figures] = ()) -> Analysis:
     """Figures of every run, scaling among them, and what the planner makes of them.
 
-    ``machine``: a preset or file for logs that do not name theirs. Raises SpecError where it is none.
+    ``machine``: a preset or file for logs that do not name theirs; ``sweeps``: see ``read_sweeps``. Raises
+    SpecError where there is no such machine.
     """
     marked = steady.mark(collection.steps, collection.runs)
     rows = steady.summarise(marked).to_dicts()
@@ -52,6 +53,7 @@ def analyze(collection: Collection, machine: str | None = None) -> Analysis:
     answer = {
         "runs": runs,
         "scaling": scaling.groups(samples),
+        "sweeps": list(sweeps),
         "steps": int(marked.height),
         "lost_lines": sum(run.lost_lines for run in collection.runs),
         "unread": [{"path": path, "reason": reason} for path, reason in collection.unread],

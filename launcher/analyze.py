@@ -30,6 +30,10 @@ def analyze(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Write all steps for TensorBoard: a folder, with one a run.")
     ] = None,
+    sweep: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `sweep report --json` wrote, for the page (repeat for more)."),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with all figures: FILE.html.")] = None,
     figures: Annotated[
         Path | None, typer.Option(help="Write the figures as PNG and SVG into a folder.")
@@ -40,10 +44,11 @@ def analyze(
     from frontrunner.analysis.analyze import analyze as analyze_runs
     from frontrunner.analysis.export import check_ending
     from frontrunner.analysis.read import read
+    from frontrunner.analysis.sweeps import read_sweeps
 
     if steps is not None:
         check_ending(steps)
-    found = analyze_runs(read(paths), machine)
+    found = analyze_runs(read(paths), machine, read_sweeps(sweep or ()))
     for each in found.answer["unread"]:
         typer.echo(f"left out {each['path']}: {each['reason']}", err=True)
     outputs = [*_tables(found, csv, steps, tensorboard), *_pages(found, report, figures)]

@@ -15,7 +15,8 @@ from typing import Any
 
 from frontrunner.analysis.analyze import Analysis
 from frontrunner.analysis.report.chart import Chart, Series
-from frontrunner.analysis.report.sections import UNKNOWN, Section, Table, sections
+from frontrunner.analysis.report.sections import sections
+from frontrunner.analysis.report.table import UNKNOWN, Section, Table
 
 #: Runs beyond which the object of --json is not put into the page.
 MOST_EMBEDDED = 500

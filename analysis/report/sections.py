@@ -6,58 +6,14 @@ Another kind of study adds its own: a function over its JSON, and a line in :dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from frontrunner.analysis.analyze import Analysis, titles
-from frontrunner.analysis.report import charts, charts_planner
-from frontrunner.analysis.report.chart import Chart
+from frontrunner.analysis.report import charts, charts_planner, sweeps
+from frontrunner.analysis.report.table import MOST_ROWS, Column, Section, table, value_at
 
 Figures = dict[str, Any]
-UNKNOWN = "–"
-
-#: More rows than these make no table that anybody reads; --csv has all.
-MOST_ROWS = 500
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure of a table: what is shown, and its place in the object of ``--json`` (dotted)."""
-
-    text: str
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """``key`` below a row's place, ``scale`` what it is divided by, ``form`` how it is written ("": text)."""
-
-    title: str
-    key: str
-    form: str = ""
-    scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells, the first of which names the row."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page."""
-
-    id: str
-    title: str
-    notes: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    charts: Sequence[Chart] = ()
-
 
 RUN_COLUMNS = (
     Column("run", "id"),
@@ -128,34 +84,6 @@ PART_COLUMNS = (
     Column("planned (s)", "predicted_s", ",.4g"),
     Column("measured (s)", "measured_s", ",.4g"),
 )
-
-
-def value_at(answer: Any, key: str) -> Any:
-    """What stands at a dotted place of the object; None where there is nothing."""
-    for part in key.split("."):
-        if isinstance(answer, list):
-            answer = answer[int(part)] if int(part) < len(answer) else None
-        else:
-            answer = answer.get(part) if isinstance(answer, dict) else None
-    return answer
-
-
-def table(answer: Figures, caption: str, columns: Sequence[Column], places: Sequence[str]) -> Table:
-    """A row for each place of the object."""
-    rows = []
-    for place in places[:MOST_ROWS]:
-        row = value_at(answer, place)
-        rows.append([Cell(shown(value_at(row, c.key), c), f"{place}.{c.key}") for c in columns])
-    return Table(caption, [column.title for column in columns], rows)
-
-
-def shown(value: Any, column: Column) -> str:
-    """A figure as the page writes it."""
-    if value is None:
-        return UNKNOWN
-    if not column.form:
-        return str(value)
-    return format(value if column.scale == 1 else value / column.scale, column.form)
 
 
 def _places(answer: Figures, wanted: Callable[[Figures], Any] = lambda run: True) -> list[str]:
@@ -258,6 +186,10 @@ def _predicted(found: Analysis) -> Section | None:
     return Section("predicted", "Planned against measured", notes, tables, charts_planner.predicted(answer))
 
 
+def _sweeps(found: Analysis) -> Section | None:
+    return sweeps.section(found.answer)
+
+
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     _runs,
     _speed,
@@ -267,6 +199,7 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     _losses,
     _roofline,
     _predicted,
+    _sweeps,
 )
 
 

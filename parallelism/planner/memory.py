@@ -174,4 +174,6 @@ def _buffers(work: Work, c: Candidates, stage: Stage) -> Array:
     gathered = np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
     # The gradient, its messages to and from the block, and the float32 sums of its shard, of two units.
     reduced = unit * (2 * width + 2 * c.gradient_wire + 2 * 4 / c.gradients)
-    return gathered + np.where(c.gradients > 1, reduced, unit * width)
+    # Whole gradients are added as they come; their messages to and from the other ranks, of two units.
+    whole = unit * (width + np.where(c.data > 1, 2 * 2 * c.network_wire, 0.0))
+    return gathered + np.where(c.gradients > 1, reduced, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from support import logs
@@ -28,3 +29,39 @@ def study(folder: Path) -> Path:
         file.write("garbage\n")
     (folder / f"{MARKUP}.log").write_text("nothing")
     return folder
+
+
+def sweep_file(folder: Path) -> Path:
+    """A sweep's report as ``frontrunner sweep report --json`` writes it, with markup in its name and a
+    value."""
+    trials = [
+        {
+            "number": number,
+            "point": number,
+            "values": {"layout.tensor": 2**number, "layout.sharding.preset": MARKUP}
+            | ({"layout.pipeline": 2} if number else {}),
+            "state": "failed" if number == 3 else "complete",
+            "objective": None if number == 3 else 1000.0 - 100.5 * number,
+            "failure": "out_of_memory" if number == 3 else None,
+            "attempt": 1,
+            "predicted": 950.25,
+            "node_hours": 0.125,
+            "avoid": "",
+            "error_pct": None if number == 3 else -5.125 + number,
+        }
+        for number in range(4)
+    ]
+    found = {
+        "name": SCRIPT,
+        "objective": "tokens_per_s_per_device",
+        "budget": {"trials": 4},
+        "trials": trials,
+        "best": trials[0] | {"run": "model: gpt-tiny"},
+        "node_hours": 0.5,
+        "prediction_error_pct": 4.125,
+        "sensitivity": {"layout.tensor": 0.75, "layout.pipeline": 0.25},
+        "shap": {"layout.tensor": 0.625, "layout.pipeline": 0.375},
+    }
+    path = folder / "sweep.json"
+    path.write_text(json.dumps(found))
+    return path

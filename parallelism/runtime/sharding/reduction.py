@@ -38,9 +38,9 @@ class Reducer:
         self.dtype = dtype
         self.block_wire = block_wire
         self.network_wire = network_wire
-        # A job holds a whole unit's gradients.
+        # A job holds a whole unit's gradients here, and there what the block leaves of them.
         self.block_lane = Lane(transport, device, depth=2)
-        self.network_lane = Lane(transport, device)
+        self.network_lane = Lane(transport, device, depth=2 * groups.layout.gradients)
         self._whole: dict[Unit, torch.Tensor] = {}
 
     def collect(self, unit: Unit, key: str, gradient: torch.Tensor) -> None:

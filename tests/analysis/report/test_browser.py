@@ -14,7 +14,8 @@ from PIL import Image
 from frontrunner.analysis.analyze import analyze
 from frontrunner.analysis.read import read
 from frontrunner.analysis.report.page import write
-from support.reports import study
+from frontrunner.analysis.sweeps import read_sweeps
+from support.reports import study, sweep_file
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -44,7 +45,8 @@ def browser() -> Iterator[Any]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     path = folder / "report.html"
-    write(analyze(read([study(folder)]), "lumi-g"), path)
+    swept = read_sweeps([sweep_file(tmp_path_factory.mktemp("sweep"))])
+    write(analyze(read([study(folder)]), "lumi-g", swept), path)
     return path
 
 

@@ -17,9 +17,11 @@ from frontrunner.analysis.read import read
 from frontrunner.analysis.report import sections
 from frontrunner.analysis.report.page import page, script_json
 from frontrunner.analysis.report.papers import STYLE, _draw, draw
-from frontrunner.analysis.report.sections import shown, value_at
+from frontrunner.analysis.report.sweeps import SHARE_COLUMNS, ranking_columns
+from frontrunner.analysis.report.table import shown, value_at
+from frontrunner.analysis.sweeps import read_sweeps
 from support import logs
-from support.reports import MARKUP, study
+from support.reports import MARKUP, study, sweep_file
 from support.tree import ROOT
 
 COLUMNS = [
@@ -56,7 +58,8 @@ class Cells(HTMLParser):
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
-    return analyze(read([study(tmp_path_factory.mktemp("study"))]), "lumi-g")
+    swept = read_sweeps([sweep_file(tmp_path_factory.mktemp("sweep"))])
+    return analyze(read([study(tmp_path_factory.mktemp("study"))]), "lumi-g", swept)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +76,9 @@ def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> 
     answer = json.loads(json.dumps(found.answer))
     cells = Cells(text).cells
     assert len(cells) > 150
+    swept = [*SHARE_COLUMNS, *ranking_columns(answer["sweeps"][0])]
     for key, written in cells.items():
-        columns = [column for column in COLUMNS if key.endswith(f".{column.key}")]
+        columns = [column for column in [*COLUMNS, *swept] if key.endswith(f".{column.key}")]
         assert written in {shown(value_at(answer, key), column) for column in columns}, key
 
 

@@ -1,0 +1,98 @@
+"""A sweep on the page: its ranking, which keys matter, and trials as predicted against those measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frontrunner.analysis.report.chart import Chart, Series
+from frontrunner.analysis.report.table import Column, Section, table
+
+Figures = dict[str, Any]
+SHARE_COLUMNS = (
+    Column("key", "key"),
+    Column("fANOVA", "fanova", ".1%"),
+    Column("SHAP", "shap", ".1%"),
+)
+
+
+def section(answer: Figures) -> Section | None:
+    """All sweeps of an analysis; None where it has none."""
+    if not answer["sweeps"]:
+        return None
+    tables, charts, notes = [], [], []
+    for index, sweep in enumerate(answer["sweeps"]):
+        trials = [f"sweeps.{index}.trials.{n}" for n in range(len(sweep["trials"]))]
+        tables.append(table(answer, f"Ranking: {sweep['name']}", ranking_columns(sweep), trials))
+        if sweep["shares"]:
+            shares = [f"sweeps.{index}.shares.{n}" for n in range(len(sweep["shares"]))]
+            tables.append(table(answer, f"Which keys matter: {sweep['name']}", SHARE_COLUMNS, shares))
+        charts += [*_sensitivity(sweep, index), *_predicted(sweep, index)]
+        notes.append(f"{sweep['name']}: {len(trials)} trials, {sweep['node_hours']:.3g} node-hours.")
+    return Section("sweeps", "Sweeps", notes, tables, charts)
+
+
+def ranking_columns(sweep: Figures) -> tuple[Column, ...]:
+    """Those of every trial, with one for each key of the space."""
+    keys = (Column(key.rpartition(".")[2], f"settings.{n}") for n, key in enumerate(sweep["keys"]))
+    return (
+        Column("rank", "rank", "d"),
+        Column("trial", "number", "d"),
+        Column("state", "state"),
+        Column("failure", "failure"),
+        *keys,
+        Column(sweep["objective"], "objective", ",.5g"),
+        Column("predicted", "predicted", ",.5g"),
+        Column("off by (%)", "error_pct", "+.1f"),
+        Column("node-hours", "node_hours", ",.3g"),
+    )
+
+
+def _sensitivity(sweep: Figures, index: int) -> list[Chart]:
+    shares = sweep["shares"]
+    if not shares:
+        return []
+    keys = [share["key"] for share in shares]
+    said = ", ".join(f"{share['key']} {share['fanova']:.0%}" for share in shares)
+    return [
+        Chart(
+            f"sensitivity-{index + 1}",
+            f"Which keys matter: {sweep['name']}",
+            "key",
+            "share of the objective's variation",
+            [
+                Series("fANOVA", keys, [share["fanova"] for share in shares], "bar"),
+                Series("SHAP", keys, [share["shap"] for share in shares], "bar"),
+            ],
+            f"How much of the objective's variation each key explains, by fANOVA: {said}.",
+            y_from_zero=True,
+        )
+    ]
+
+
+def _predicted(sweep: Figures, index: int) -> list[Chart]:
+    done = [t for t in sweep["trials"] if t["objective"] is not None and t["predicted"] is not None]
+    if not done:
+        return []
+    measured = [trial["objective"] for trial in done]
+    ends = [min(measured), max(measured)]
+    best = done[0]
+    return [
+        Chart(
+            f"trials-{index + 1}",
+            f"Trials, predicted against measured: {sweep['name']}",
+            f"{sweep['objective']} measured",
+            f"{sweep['objective']} predicted",
+            [
+                Series(
+                    "trials",
+                    measured,
+                    [trial["predicted"] for trial in done],
+                    "markers",
+                    labels=[f"trial {trial['number']}" for trial in done],
+                ),
+                Series("equal", ends, ends, "lines", dashed=True),
+            ],
+            f"{len(done)} trials as predicted when they began against what they measured; the best, trial "
+            f"{best['number']}, measured {best['objective']:.5g}.",
+        )
+    ]
