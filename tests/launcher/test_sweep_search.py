@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("optuna")
+pytest.importorskip("shap")
 
 from simulated_cluster import Physics, SimulatedCluster
 from sweeps import SEARCHES, trials_until
