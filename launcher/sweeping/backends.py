@@ -65,6 +65,7 @@ class Backend(Protocol):
 _ON_NODES = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
 # The lock goes with the program however that ends; the exit code appears whole.
 _PROGRAM = """\
+echo $$ > "$0.pid"
 : > "$0.started"
 "$@" > "$0.log" 2>&1 < /dev/null
 code=$?
@@ -105,7 +106,6 @@ class Local:
                 start_new_session=True,
                 pass_fds=[lock.fileno()],
             )
-            lock.write(str(child.pid))
         self._children.append(child)
         return True
 
@@ -124,12 +124,12 @@ class Local:
 
     def stop(self, attempt: Attempt) -> None:
         """Its whole session gets SIGKILL; the ranks end with the launcher that started them."""
-        lock = _beside(attempt, "lock")
+        lock, pid = _beside(attempt, "lock"), _beside(attempt, "pid")
         deadline = time.monotonic() + 20
         while _held(lock) and time.monotonic() < deadline:
-            text = lock.read_text()
-            with suppress(ProcessLookupError):
-                if text:
+            text = pid.read_text().strip() if pid.exists() else ""
+            if text:
+                with suppress(ProcessLookupError):
                     os.killpg(int(text), signal.SIGKILL)
             time.sleep(0.05)
 

@@ -89,14 +89,13 @@ class Controller:
     def _look_at(self, trial: Trial) -> None:
         attempt = self.attempt(trial)
         stopped = attempt.run_dir.with_name(f"{attempt.run_dir.name}.{_STOPPED}")
-        if stopped.exists() or self._is_hopeless(attempt):
+        ended = self.backend.ended(attempt)
+        if ended is not None and not stopped.exists():
+            self._end(trial, attempt, ended)
+        elif stopped.exists() or self._is_hopeless(attempt):
             stopped.touch()  # before the end, so that the next controller knows who has ended it
             self.backend.stop(attempt)
             self._close(trial, EARLY_STOP, outcome.so_far(attempt.run_dir, self.sweep.spec.objective))
-            return
-        ended = self.backend.ended(attempt)
-        if ended is not None:
-            self._end(trial, attempt, ended)
 
     def _end(self, trial: Trial, attempt: Attempt, ended: Ended) -> None:
         failure = outcome.failure(attempt.run_dir, ended)

@@ -44,7 +44,7 @@ class Seen:
 
 
 class Guided:
-    """Chooses among ``points`` those that ``allowed`` marks; every choice follows from ``seen`` alone."""
+    """Chooses among ``points`` those that ``allowed`` marks; all that it learns is in ``seen``."""
 
     def __init__(self, points: Sequence[Point], allowed: np.ndarray, objective: str) -> None:
         self._points, self._allowed, self._objective = points, allowed, objective

@@ -17,7 +17,7 @@ pytest.importorskip("shap")
 from frontrunner.configs.load import load_run
 from frontrunner.launcher.cli import build as build_cli
 from frontrunner.launcher.sweeping.report import build
-from frontrunner.launcher.sweeping.sensitivity import fanova, shap_shares
+from frontrunner.launcher.sweeping.sensitivity import explained, fanova, shap_shares
 from frontrunner.launcher.sweeping.space import Point, points, predict
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Store
 from support.sweeps import SMALL, small_sweep
@@ -107,7 +107,9 @@ def test_too_few_trials_say_nothing(tmp_path: Path) -> None:
 def test_shares_do_not_depend_on_the_unit(tmp_path: Path, scale: float) -> None:
     sweep = small_sweep(tmp_path)
     filled(tmp_path, lambda point: scale * by_tensor(point))
-    found = shap_shares(sweep, Store(tmp_path, sweep, create=False).trials())
+    trials = Store(tmp_path, sweep, create=False).trials()
+    assert explained(sweep, trials)[1].max() == 1
+    found = shap_shares(sweep, trials)
     assert sum(found.values()) == pytest.approx(1)
     assert found["layout.pipeline"] < 0.02
 

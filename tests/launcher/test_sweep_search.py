@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("optuna")
+pytest.importorskip("shap")
 
 from simulated_cluster import Physics, SimulatedCluster
 from sweeps import SEARCHES, trials_until
@@ -150,6 +151,27 @@ def test_the_error_of_the_prediction_is_learnt(tmp_path: Path) -> None:
             found.append(reached)
         counts[search] = sum(found)
     assert counts["ours"] <= 0.6 * counts["random"]
+
+
+def test_what_is_learnt_of_some_points_holds_for_those_like_them(tmp_path: Path) -> None:
+    """Where one tensor rank turns out three times as fast as predicted, it is tried again."""
+    sweep = small_sweep(tmp_path)
+    known = points(sweep)
+    predicted = predict(known, sweep.spec.objective)
+    by_tensor = {
+        tensor: [p.number for p in known if p.spec.layout.tensor == tensor and predicted.load[p.number] < 0]
+        for tensor in (1, 2)
+    }
+    slowest_first = {t: sorted(n, key=lambda k: predicted.objective[k]) for t, n in by_tensor.items()}
+    measured = {n: float(predicted.objective[n]) for n in slowest_first[2][:3]}
+    measured |= {n: 3 * float(predicted.objective[n]) for n in slowest_first[1][:3]}
+    guided = Guided(known, predicted.load < 0, sweep.spec.objective)
+    guided._recalibrated_at = 100  # of the errors alone
+    point = guided.choose(Seen(measured))
+    assert point is not None
+    assert point.spec.layout.tensor == 1
+    free = [n for n in by_tensor[1] + by_tensor[2] if n not in measured]
+    assert known[max(free, key=lambda n: predicted.objective[n])].spec.layout.tensor == 2
 
 
 def test_failures_of_memory_come_from_the_cluster(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_a_record_cut_short_and_a_lock_that_was_left(tmp_path: Path) -> None:
         journal.write('{"op_code": 4, "stu')
     (tmp_path / f"{FILE}.lock").symlink_to(tmp_path / FILE)
     mend(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(FILE)] == [FILE]
     again = Store(tmp_path, sweep, create=True)
     again.begin(points(sweep)[5], None)
     assert [trial.point for trial in Store(tmp_path, sweep, create=False).trials()] == [3, 5]
