@@ -29,6 +29,7 @@ from frontrunner.slurm.errors import SlurmFailed
 
 TRIALS = "trials"
 _STOPPED = "stopped"
+_LONGEST_SILENCE_S = 600.0
 
 
 @dataclass
@@ -43,14 +44,30 @@ class Controller:
     store: Store
     say: Callable[[str], None]
     tick_s: float = 1.0
+    silence_s: float = 10.0
+    """Until a scheduler that does not answer is asked again; twice as long each time, ten minutes at most."""
 
     def run(self) -> None:
-        """Until the budget is used up or no point is left; every trial is closed then."""
+        """Until the budget is used up or no point is left; every trial is closed then.
+
+        Raises SlurmFailed where Slurm does not answer at the start. Later it is asked again and again,
+        because nobody may be there to do so by hand.
+        """
         for trial in self._open():
             self.say(f"trial {trial.number}: taken up again")
+        answered, pause_s = False, self.silence_s
         while True:
-            self._look()
-            more = self._begin()
+            try:
+                self._look()
+                more = self._begin()
+            except SlurmFailed as error:
+                if not answered:
+                    raise
+                self.say(f"{error}; asked again in {pause_s:.0f} s")
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_SILENCE_S)
+                continue
+            answered, pause_s = True, self.silence_s
             if not more and not self._open():
                 return
             time.sleep(self.tick_s)
@@ -77,14 +94,10 @@ class Controller:
 
     def _look(self) -> None:
         """Start what was not started yet, close what has ended."""
-        under_way = self._open()
-        try:
-            started = [trial for trial in under_way if self.backend.start(self.attempt(trial))]
-            self.backend.refresh([self.attempt(trial) for trial in started])
-            for trial in started:
-                self._look_at(trial)
-        except SlurmFailed as error:  # nobody is there to try again by hand
-            self.say(str(error))
+        started = [trial for trial in self._open() if self.backend.start(self.attempt(trial))]
+        self.backend.refresh([self.attempt(trial) for trial in started])
+        for trial in started:
+            self._look_at(trial)
 
     def _look_at(self, trial: Trial) -> None:
         attempt = self.attempt(trial)
@@ -133,11 +146,7 @@ class Controller:
                 return False
             expected = float(self.strategy.predicted.objective[point.number])
             trial = self.store.begin(point, expected if expected == expected else None)
-            try:
-                self.backend.start(self.attempt(trial))
-            except SlurmFailed as error:
-                self.say(str(error))
-                return True
+            self.backend.start(self.attempt(trial))
             self.say(f"trial {trial.number}: begun  {trial.values}")
         return False
 

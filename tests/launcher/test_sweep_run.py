@@ -23,6 +23,7 @@ from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, TIME_OUT,
 from frontrunner.launcher.sweeping.samplers import Strategy, strategy
 from frontrunner.launcher.sweeping.space import Point, points
 from frontrunner.launcher.sweeping.store import EARLY_STOP, OUT_OF_MEMORY, Store, Trial, best
+from frontrunner.slurm.errors import SlurmFailed
 from support import stand_in_train
 from support.sweeps import SMALL, small_sweep
 
@@ -191,3 +192,38 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     ):
         pass
     assert isinstance(store, Store)
+
+
+class Silent(Nodes):
+    """A scheduler that does not answer in some calls, counted from 0."""
+
+    def __init__(self, *silent: int) -> None:
+        super().__init__()
+        self.silent, self.calls = silent, -1
+
+    def start(self, attempt: Attempt) -> bool:
+        self.calls += 1
+        if self.calls in self.silent:
+            raise SlurmFailed("slurm does not answer")
+        return super().start(attempt)
+
+
+def silent_sweep(folder: Path, backend: Silent) -> list[str]:
+    """What is said of one trial on such a scheduler."""
+    sweep = changed(budget(small_sweep(folder), trials=1), early_stop=0.0, retries=0)
+    known, said = points(sweep), list[str]()
+    with opened(folder / "folder", sweep) as store:
+        plan = everything(known, sweep)
+        Controller(sweep, folder, known, plan, backend, store, said.append, 0.01, 0.01).run()
+    return said
+
+
+def test_a_scheduler_that_does_not_answer_at_the_start_ends_the_sweep(tmp_path: Path) -> None:
+    with pytest.raises(SlurmFailed, match="does not answer"):
+        silent_sweep(tmp_path, Silent(0))
+
+
+def test_later_it_is_asked_again(tmp_path: Path) -> None:
+    said = silent_sweep(tmp_path, Silent(1, 2))
+    again = [line for line in said if "asked again" in line]
+    assert again == ["slurm does not answer; asked again in 0 s"] * 2
