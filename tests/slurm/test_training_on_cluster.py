@@ -30,9 +30,9 @@ def test_a_run_trains_on_text(user: User) -> None:
     data["training"] |= {"steps": 30, "validation_samples": 8}
     data["slurm"] |= {"executable": None, "environment": HERE}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
-    _, run_dir = user.submit()
-    row = user.wait("COMPLETED", limit_s=200)
-    taken = steps(run_dir)
+    job, run_dir = user.submit()
+    user.cluster.wait(job, "COMPLETED", limit_s=200)
+    row, taken = user.status(), steps(run_dir)
     assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
     assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
 
@@ -57,7 +57,7 @@ def curve(run_dir: Path) -> dict[int, float]:
 def test_three_segments_of_training_are_one_run(user: User) -> None:
     """Its curve equals that of the run that nobody interrupts, bit for bit."""
     pytest.importorskip("torch")
-    write_training(user, steps=400)
+    write_training(user, steps=250)
     user.call("train", "run.yaml", "--run-dir", "whole")
     job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
     for _ in range(2):
@@ -65,8 +65,9 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
         user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
         user.cluster.wait(job, "COMPLETED", limit_s=90)  # and the next one is in the queue
         job = user.status()["job_id"]
-    row = user.wait("COMPLETED", limit_s=150)
-    assert (row["segment"], row["segments"], row["step"]) == (3, 3, 400)
+    user.cluster.wait(job, "COMPLETED", limit_s=150)
+    row = user.status()
+    assert (row["state"], row["segment"], row["segments"], row["step"]) == ("COMPLETED", 3, 3, 250)
     records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
     assert curve(run_dir) == curve(user.folder / "whole")
@@ -74,14 +75,14 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
 
 def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
     pytest.importorskip("torch")
-    write_training(user, steps=600)
+    write_training(user, steps=300)
     job, run_dir = user.submit()
-    wait_for_step(run_dir, 60)
+    wait_for_step(run_dir, 20)
     used = user.cluster.job(job)["BatchHost"]
     user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
     user.cluster.start_again(job)
-    row = user.wait("COMPLETED", limit_s=150)
-    assert (row["step"], user.cluster.job(job)["Restarts"]) == (600, "1")
+    user.cluster.wait(job, "COMPLETED", limit_s=150)
+    assert (user.status()["step"], user.cluster.job(job)["Restarts"]) == (300, "1")
     assert user.cluster.job(job)["BatchHost"] != used
     headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]
