@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from emulated_runs import Engine, run_spec, track_memory
+from emulated_runs import Engine, run_spec
 from predictions import predicted_peak_bytes
 
 from frontrunner.configs.sharding import SHARDING_PRESETS
+from support.peaks import largest_peak_bytes
 from support.ranks import run_ranks
 
 
@@ -15,5 +16,5 @@ def test_the_peak_is_within_five_percent(preset: str) -> None:
     """Eight devices of one node."""
     engine = Engine(preset, {"preset": preset})
     spec = run_spec(1, 1, 64, engine)
-    peak = max(run_ranks(8, track_memory, engine, spec))
+    peak = max(run_ranks(8, largest_peak_bytes, engine, spec))
     assert predicted_peak_bytes(spec) == pytest.approx(peak, rel=0.05)
