@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,7 +41,11 @@ def convert(
         fix = "name a run's folder, a checkpoint, or a Hugging Face folder"
         raise SpecError([Violation("", str(source), "is not a folder", fix)])
     require_torch()
-    outputs = _to_huggingface(source, output, dtype, tokenizer) if to == FORMS[0] else _from(source, output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # megatron-core tells at length what it was not installed with
+        outputs = (
+            _to_huggingface(source, output, dtype, tokenizer) if to == FORMS[0] else _from(source, output)
+        )
     if as_json:
         typer.echo(json.dumps({"outputs": [str(path) for path in outputs]}))
         return
