@@ -33,6 +33,8 @@ class Lane:
     """A queue of jobs, first in first out, of which ``depth`` at most are on their way (None: any number).
 
     Whoever submits one more waits for the first (on a GPU, its stream does), which bounds what jobs hold.
+    Jobs that submit others do so to a lane without depth: when a job goes on depends on timing, and ranks may
+    wait for one another only at the same places of the program.
     """
 
     def __init__(self, transport: Transport, device: torch.device, depth: int | None = None) -> None:

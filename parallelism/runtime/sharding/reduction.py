@@ -8,11 +8,12 @@ whatever the wire), so that the network carries each node's sum and not its adde
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
 
-from frontrunner.parallelism.runtime.lanes import Job, Lane
+from frontrunner.parallelism.runtime.lanes import Job, Lane, Ticket
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.transport import Transport
@@ -40,7 +41,10 @@ class Reducer:
         self.network_wire = network_wire
         # A job holds a whole unit's gradients here, and there what the block leaves of them.
         self.block_lane = Lane(transport, device, depth=2)
-        self.network_lane = Lane(transport, device, depth=2 * groups.layout.gradients)
+        self.network_lane = Lane(transport, device)
+        self._most_leaving = 2 * groups.layout.gradients
+        self._leaving: deque[tuple[Unit, Ticket]] = deque()  # units on their last way, with the block's job
+        self._across: dict[Unit, Ticket] = {}
         self._whole: dict[Unit, torch.Tensor] = {}
 
     def collect(self, unit: Unit, key: str, gradient: torch.Tensor) -> None:
@@ -59,7 +63,11 @@ class Reducer:
 
         After the ``last`` micro-batch of a step the shard goes on across the network.
         """
-        self.block_lane.submit(self._block_job(unit, last))
+        if last:
+            self._make_room()
+        ticket = self.block_lane.submit(self._block_job(unit, last))
+        if last:
+            self._leaving.append((unit, ticket))
 
     def across_tensor_ranks(self, units: list[Unit]) -> None:
         """Sum what tensor ranks or tied stages hold parts of: a few parameters, in one message each."""
@@ -88,6 +96,20 @@ class Reducer:
         """Wait for everything that was started."""
         self.block_lane.join()
         self.network_lane.join()
+        self._leaving.clear()
+        self._across.clear()
+
+    def _make_room(self) -> None:
+        """Bound what is on its way: wait until one of the units that leave has arrived.
+
+        All ranks wait for the same unit at the same place of the program. Where a job ends is no such place:
+        it depends on timing, and ranks that waited there, each for a peer's next hop, while that peer waited
+        for weights that came from behind another such rank, would wait in a circle for ever.
+        """
+        if len(self._leaving) == self._most_leaving:
+            unit, ticket = self._leaving.popleft()
+            self.block_lane.wait(ticket)
+            self.network_lane.wait(self._across.pop(unit))
 
     def _block_job(self, unit: Unit, last: bool) -> Job:
         if self.groups.layout.gradients > 1:
@@ -96,7 +118,7 @@ class Reducer:
             del rows  # the job drops it once it has been sent
             yield from job
         if last:
-            self.network_lane.submit(self._network_job(unit))
+            self._across[unit] = self.network_lane.submit(self._network_job(unit))
 
     def _encode_whole(self, unit: Unit) -> tuple[torch.Tensor, int]:
         """A unit's gradients of this micro-batch in chunks for the block's ranks, and a chunk's length."""
