@@ -135,6 +135,9 @@ class DeviceSpec(Frozen):
     kind: Literal["cuda", "cpu", "auto"] = "auto"
     """ROCm is "cuda" in torch; auto: cuda if there is one."""
     memory_bytes: PositiveInt
+    limit_memory: bool = False
+    """Hold each rank to memory_bytes where it could have more: a larger device, or the memory that the CPU
+    processes of one machine share."""
     peak_flops_per_s: dict[Precision, PositiveFloat] = Field(default_factory=dict)
     """Dense matrix peak by precision; empty where unknown: then no MFU is printed."""
     memory_bandwidth_bytes_per_s: PositiveFloat | None = None

@@ -47,7 +47,7 @@ def calibrate(
     left_out = {name: error for (name, _), error in zip(measured, after, strict=True)}
     output.write_text(_machine_file(machine, output, year, constants, list(own)))
     was = {key: constant(known.software[year], key) for key in keys}
-    for key in at_bounds(constants):
+    for key in at_bounds(constants, known):
         typer.echo(
             f"{key} stays at its bound {constants[key]:.4g}: the rates in {machine} do not suit these runs",
             err=True,

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from frontrunner.configs.schema import MachineSpec
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
 from frontrunner.parallelism.planner.step_time import step_time
 
-#: Constants that may be fitted, with their bounds: what physics and the measured rates allow.
+#: Constants that may be fitted, with their bounds: what physics and the measured rates allow. Those of rings
+#: are shares of what the network's link carries, which on nodes with several interfaces is one device's part.
 BOUNDS: dict[str, tuple[float, float]] = {
     "gemm_factor": (0.4, 1.25),
-    "rings.across_nodes": (1e9, 25e9),
+    "rings.across_nodes": (0.08, 2.1),
 }
 
 
@@ -65,7 +67,7 @@ def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Arra
 def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict[str, float]:
     """The constants that predict ``runs`` best, by damped Gauss-Newton steps in their logarithms."""
     start = _software(runs[0])
-    low, high = (np.log([BOUNDS[key][side] for key in keys]) for side in (0, 1))
+    low, high = np.log([_bounds(key, runs[0].work.machine) for key in keys]).T
     values = np.clip(np.log([constant(start, key) for key in keys]), low, high)
     for _ in range(rounds):
         errors = log_errors(runs, _named(keys, values))
@@ -80,9 +82,19 @@ def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict
     return _named(keys, values)
 
 
-def at_bounds(constants: Mapping[str, float]) -> list[str]:
+def at_bounds(constants: Mapping[str, float], machine: MachineSpec) -> list[str]:
     """Those that the bounds kept from what the runs say."""
-    return [key for key, value in constants.items() if np.any(np.isclose(value, BOUNDS[key], rtol=1e-6))]
+    return [
+        key
+        for key, value in constants.items()
+        if np.any(np.isclose(value, _bounds(key, machine), rtol=1e-6))
+    ]
+
+
+def _bounds(key: str, machine: MachineSpec) -> tuple[float, float]:
+    low, high = BOUNDS[key]
+    unit = machine.links.network.bandwidth_bytes_per_s if key.startswith("rings.") else 1.0
+    return low * unit, high * unit
 
 
 def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import types
+from pathlib import Path
 from typing import Any
 
 import megatron.core.pipeline_parallel.schedules as schedules
@@ -40,6 +41,23 @@ def select_device(kind: str, local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def limit_memory(device: torch.device, memory_bytes: int) -> None:
+    """From now on this rank runs out of memory beyond ``memory_bytes``.
+
+    On CPU this is what the process's data (RLIMIT_DATA) grows by from here on: what imports and connections
+    have taken does not count. Stacks and buffers of threads that start later do.
+    """
+    if device.type == "cuda":
+        has = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / has), device)
+        return
+    status = Path("/proc/self/status").read_text()
+    (held,) = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = held + memory_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
 def use_deterministic_kernels(device: torch.device) -> None:

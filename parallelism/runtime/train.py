@@ -15,7 +15,12 @@ from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
-from frontrunner.parallelism.runtime.device import gather_places, select_device, use_deterministic_kernels
+from frontrunner.parallelism.runtime.device import (
+    gather_places,
+    limit_memory,
+    select_device,
+    use_deterministic_kernels,
+)
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
@@ -41,6 +46,8 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     places = gather_places(device, layout.world_size)
     placement.check(layout, spec.machine, places)
     hosts = [place.host for place in places]
+    if spec.machine.device.limit_memory:
+        limit_memory(device, spec.machine.device.memory_bytes)
     warnings = placement.misbound(spec.machine, places) if groups.rank == 0 else []
     trainer = make_trainer(spec, groups, device)
     watchdog = Watchdog(run_dir, groups.rank, spec.watch.hang_after_s, trainer.transport)

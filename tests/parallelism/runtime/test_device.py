@@ -1,0 +1,31 @@
+"""What a rank may take of the memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+
+TAKE = """
+import torch
+from frontrunner.parallelism.runtime.device import limit_memory
+
+limit_memory(torch.device("cpu"), 200_000_000)
+held = torch.zeros(100_000_000, dtype=torch.uint8)
+try:
+    torch.zeros(150_000_000, dtype=torch.uint8)
+except RuntimeError as error:
+    print(error)
+del held
+torch.zeros(150_000_000, dtype=torch.uint8)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on a CPU process is Linux's")
+def test_a_cpu_rank_is_held_to_its_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", TAKE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "can't allocate memory: you tried to allocate 150000000 bytes" in done.stdout
