@@ -24,8 +24,11 @@ from frontrunner.parallelism.planner.calibrate import Measured, fit, tokens_per_
 
 #: Best predicted layouts that are tried before anything is learnt.
 FIRST = 3
-#: What the planner's peaks are off by (logarithm), and how sharp memory's end is.
-_BOUNDARY_SPREAD, _BOUNDARY_WIDTH = 0.05, 0.01
+#: Where memory ends (logarithm of the planner's peak over what there is): shares, means and deviations. Most
+#: likely within what its peaks are off by; on a machine of which it does not know all, further below.
+_BOUNDARY = ((0.95, 0.0, 0.05), (0.05, -0.15, 0.4))
+#: How sharp that end is.
+_BOUNDARY_WIDTH = 0.01
 _SHORTEST_FIT = 3
 
 
@@ -100,8 +103,8 @@ class Guided:
 
     def _fits(self, seen: Seen) -> np.ndarray:
         """How likely each point fits, by where memory has ended so far."""
-        ends = np.linspace(-1.0, 0.3, 261)
-        belief = norm.logpdf(ends, 0.0, _BOUNDARY_SPREAD)
+        ends = np.linspace(-1.5, 0.3, 361)
+        belief = np.log(sum(share * norm.pdf(ends, mean, spread) for share, mean, spread in _BOUNDARY))
         load = self._predicted.load
         for number in seen.measured:
             belief += norm.logcdf((ends - load[number]) / _BOUNDARY_WIDTH)

@@ -85,9 +85,7 @@ def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict
 def at_bounds(constants: Mapping[str, float], machine: MachineSpec) -> list[str]:
     """Those that the bounds kept from what the runs say."""
     return [
-        key
-        for key, value in constants.items()
-        if np.any(np.isclose(value, _bounds(key, machine), rtol=1e-6))
+        key for key, value in constants.items() if np.any(np.isclose(value, _bounds(key, machine), rtol=1e-6))
     ]
 
 

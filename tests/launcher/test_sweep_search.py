@@ -97,9 +97,10 @@ def test_optunas_gaussian_process(tmp_path: Path) -> None:
 def test_the_best_predicted_come_first(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path)
     predicted = predict(points(sweep), sweep.spec.objective)
-    order = np.argsort(-np.where(predicted.load <= -0.1, predicted.objective, 0))
     guided = Guided(points(sweep), predicted.load <= -0.1, sweep.spec.objective)
     seen = Seen({})
+    worth = predicted.objective * guided._fits(seen)
+    order = np.argsort(-np.where(predicted.load <= -0.1, worth, 0))
     for place in range(3):
         point = guided.choose(seen)
         assert point is not None
