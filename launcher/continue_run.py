@@ -41,7 +41,8 @@ def continue_run(
         raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
     spec = read_resolved(run_dir / run_folder.SPEC_FILE)
     schedule = policy.schedule(spec)
-    chain.append(run_dir, "ended", job_id=job_id, code=exit_code, step=last_step(run_dir))
+    ended = {"code": exit_code, "step": last_step(run_dir), "held_s": _age_s()}
+    chain.append(run_dir, "ended", job_id=job_id, **ended)
     so_far = chain.read(run_dir)
     decision = chain.decide(so_far, schedule.segments)
     if decision.action == "next":
@@ -50,6 +51,13 @@ def continue_run(
     chain.append(run_dir, "verdict", reason=decision.reason)
     print(f"frontrunner: nothing follows: {decision.reason}", file=sys.stderr)
     raise typer.Exit(exit_code)
+
+
+def _age_s() -> float:
+    """Seconds since this process began, as the job's script: the script has become it (exec)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from the third on (proc(5))
+    began = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - began, 1)
 
 
 def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job_id: str) -> None:

@@ -93,7 +93,7 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
         create(run_dir, spec)
     with (run_dir / ".lock").open("a") as lock:
         deadline = time.monotonic() + patience_s
-        while not _locked(lock):
+        while not locked(lock):
             if time.monotonic() >= deadline:
                 constraint, fix = "another process runs in this folder", "wait until it has ended"
                 raise SpecError([Violation("", str(run_dir), constraint, fix)])
@@ -103,12 +103,13 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
         yield
 
 
-def _locked(file: TextIO) -> bool:
+def locked(file: TextIO) -> bool:
+    """Whether the file's lock is now this process's; also where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
+    except OSError:  # as some sites mount Lustre
         pass
     return True
 

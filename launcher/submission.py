@@ -19,6 +19,7 @@ from frontrunner.launcher.run_tail import last_step
 from frontrunner.parallelism.data_files import check_data
 from frontrunner.slurm import chain, exclusions, policy
 from frontrunner.slurm.client import Slurm
+from frontrunner.slurm.errors import NoAnswer
 from frontrunner.slurm.job import SCRIPT_FILE, JobSpec, of_run
 from frontrunner.slurm.policy import Schedule
 from frontrunner.slurm.script import render
@@ -91,10 +92,19 @@ def executable() -> str:
     return str(beside) if beside.exists() else shutil.which("frontrunner") or "frontrunner"
 
 
-def send(document: Document, job: JobSpec, schedule: Schedule, folder: Path, *, new: bool) -> tuple[str, str]:
-    """Write the run folder and submit; the job's number and the script.
+def send(
+    document: Document,
+    job: JobSpec,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    new: bool,
+    holding: Sequence[int] = (),
+) -> tuple[str, str]:
+    """Write the run folder and submit; the job's number and the script. sbatch keeps ``holding`` open.
 
-    Where anything fails, no job is left, and of a new run no file.
+    Where anything fails, no job is left, and of a new run no file. Where it is not known whether there is a
+    job (NoAnswer, or an interruption), the files stay: it would need them.
     """
     slurm = Slurm(os.environ)
     _check_idle(slurm, folder)
@@ -112,7 +122,7 @@ def send(document: Document, job: JobSpec, schedule: Schedule, folder: Path, *, 
         _replace(folder / SCRIPT_FILE, script)
         chain.append(folder, "begun", segments=schedule.segments, working_folder=job.working_folder)
         try:
-            job_id = slurm.submit(SCRIPT_FILE, folder)
+            job_id = slurm.submit(SCRIPT_FILE, folder, holding=holding)
         except SpecError as error:
             raise document.annotate(error) from None
         try:
@@ -133,10 +143,12 @@ def _check_idle(slurm: Slurm, folder: Path) -> None:
 
 @contextmanager
 def _undone_unless_sent(folder: Path, new: bool) -> Iterator[None]:
-    """Remove what a new run's submission has written where it fails."""
+    """Remove what a new run's submission has written where it fails for certain."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
+    except (NoAnswer, KeyboardInterrupt):
+        raise
     except BaseException as error:
         in_use = isinstance(error, SpecError) and any(v.path == "--run-dir" for v in error.violations)
         if new and not in_use:

@@ -30,6 +30,8 @@ class Segment:
     step_before: int
     code: int | None = None
     step_after: int | None = None
+    held_s: float = 0.0
+    """For how long it had its nodes; 0 until it has ended."""
 
     @property
     def progressed(self) -> bool:
@@ -94,7 +96,8 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
                 before = last.step_after or last.step_before if last else 0
                 last = Segment(len(chain.segments) + 1, entry["job_id"], before)
                 chain = replace(chain, segments=(*chain.segments, last))
-            ended = replace(last, code=entry["code"], step_after=entry["step"])
+            told = {"code": entry["code"], "step_after": entry["step"], "held_s": entry.get("held_s", 0.0)}
+            ended = replace(last, **told)
             return replace(chain, segments=(*chain.segments[:-1], ended))
         case "cancelled":
             return replace(chain, cancelled=True)

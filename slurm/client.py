@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.slurm.errors import SlurmFailed
+from frontrunner.slurm.errors import NoAnswer, SlurmFailed
 
 _LIMIT_S = 60.0
 _SITE_AT_FAULT = re.compile(
@@ -22,8 +22,19 @@ _SITE_AT_FAULT = re.compile(
     "Munge|controller .* not respond",
     re.IGNORECASE,
 )
+# The controller had the request by then, and has often made the job.
+_ANSWER_LOST = re.compile("Socket timed out|Zero Bytes were transmitted|Connection reset", re.IGNORECASE)
+_PERHAPS = "it may have the job all the same: see `squeue --me` before you try again"
+# Too many jobs at the moment, in the line above that of all violations of a site's policy.
+_TOO_MANY = re.compile(r"\w*MaxSubmitJob\w*")
+_LATER = "wait until a job has ended, or ask the site"
 #: What sbatch says, the key of the run file that it means, and one thing to do.
 _REFUSALS = (
+    (
+        "policy",
+        "slurm.qos",
+        "ask for fewer nodes or less time; `sacctmgr show qos` and `show assoc` say what you may have",
+    ),
     (
         "account",
         "slurm.account",
@@ -34,19 +45,23 @@ _REFUSALS = (
     ("time limit", "slurm.time_limit", "ask for less time"),
     ("reservation", "slurm.reservation", "see `scontrol show reservation`"),
     ("node|cpu|gres|memory|processor", "nodes", "see `sinfo -N -l` for what nodes there are"),
-    ("limit|policy", "slurm", "wait until a job has ended, or ask the site"),
+    ("limit", "slurm", _LATER),
 )
 
 
 @dataclass(frozen=True)
 class JobState:
-    """``state`` and ``reason`` are Slurm's words (PENDING, Priority); the rest is empty where unknown."""
+    """``state`` and ``reason`` are Slurm's words (PENDING, Priority); the rest is empty where unknown.
+
+    ``held_s``: seconds for which it has had its nodes, since its last start.
+    """
 
     job_id: str
     state: str
     reason: str = ""
     nodes: str = ""
     time_left: str = ""
+    held_s: int = field(default=0, kw_only=True)
 
     @property
     def active(self) -> bool:
@@ -71,12 +86,21 @@ class Slurm:
         self._env = {k: v for k, v in env.items() if k in kept or not k.startswith(ours)}
         self._env["LC_ALL"] = "C.UTF-8"
 
-    def submit(self, script: str, folder: Path, options: Sequence[str] = ()) -> str:
+    def submit(
+        self, script: str, folder: Path, options: Sequence[str] = (), holding: Sequence[int] = ()
+    ) -> str:
         """The number of a new job that runs ``folder / script``, which is also where its output goes.
 
-        Raises SpecError where Slurm refuses the job, SlurmFailed where it does not answer.
+        Files in ``holding`` stay open as long as sbatch lives, which may be longer than this process.
+        Raises SpecError where Slurm refuses the job, SlurmFailed where it cannot be asked, NoAnswer where
+        nobody knows whether there is a job.
         """
-        answer = self._run(["sbatch", "--parsable", *options, script], folder)
+        try:
+            answer = self._run(["sbatch", "--parsable", *options, script], folder, holding)
+        except NoAnswer:
+            raise NoAnswer(f"sbatch did not answer within {_LIMIT_S:.0f} s; {_PERHAPS}") from None
+        if answer.returncode < 0:
+            raise NoAnswer(f"sbatch was ended by signal {-answer.returncode}; {_PERHAPS}")
         if answer.returncode:
             raise self._refused(answer.stderr)
         return answer.stdout.strip().splitlines()[-1].partition(";")[0]
@@ -124,17 +148,19 @@ class Slurm:
             "squeue",
             "--noheader",
             "--states=all",
-            "--format=%i|%T|%r|%N|%L",
+            "--format=%i|%T|%r|%N|%L|%M",
             f"--jobs={','.join(job_ids)}",
         ]
         answer = self._run(command)
         if answer.returncode and "Invalid job id" not in answer.stderr:
             raise _failed("squeue", answer.stderr)
         rows = (line.split("|") for line in answer.stdout.splitlines())
-        return {row[0]: JobState(*row) for row in rows if len(row) == 5}
+        whole = (row for row in rows if len(row) == 6)
+        return {row[0]: JobState(*row[:5], held_s=_elapsed(row[5])) for row in whole}
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobState]:
-        command = ["sacct", "-X", "-n", "-P", "--format=JobID,State,NodeList", f"--jobs={','.join(job_ids)}"]
+        columns = "--format=JobID,State,NodeList,ElapsedRaw"
+        command = ["sacct", "-X", "-n", "-P", columns, f"--jobs={','.join(job_ids)}"]
         try:
             answer = self._run(command)
         except (SpecError, SlurmFailed):  # not every site has it
@@ -142,13 +168,21 @@ class Slurm:
         if answer.returncode:
             return {}
         rows = (line.split("|") for line in answer.stdout.splitlines())
-        return {r[0]: JobState(r[0], r[1].split()[0], "", r[2]) for r in rows if len(r) == 3 and r[1]}
+        return {
+            row[0]: JobState(row[0], row[1].split()[0], "", row[2], held_s=int(row[3] or 0))
+            for row in rows
+            if len(row) == 4 and row[1]
+        }
 
     def _refused(self, stderr: str) -> SpecError | SlurmFailed:
         """What sbatch's complaint means for the user."""
         message = _last_line(stderr)
+        if _ANSWER_LOST.search(stderr):
+            return NoAnswer(f"Slurm does not answer: {message}; {_PERHAPS}")
         if _SITE_AT_FAULT.search(stderr):
             return SlurmFailed(f"Slurm does not answer: {message}; nothing was submitted, try again later")
+        if too_many := _TOO_MANY.search(stderr):
+            return SpecError([Violation("slurm", None, f"Slurm refuses it: {too_many[0]}", _LATER)])
         for words, key, fix in _REFUSALS:
             if re.search(words, message, re.IGNORECASE):
                 names = self.partitions() if key == "slurm.partition" else []
@@ -161,7 +195,9 @@ class Slurm:
         if answer.returncode and not (harmless and re.search(harmless, answer.stderr)):
             raise _failed(command[0], answer.stderr)
 
-    def _run(self, command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], folder: Path | None = None, holding: Sequence[int] = ()
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
                 command,
@@ -173,6 +209,7 @@ class Slurm:
                 errors="replace",
                 timeout=_LIMIT_S,
                 check=False,
+                pass_fds=holding,
             )
         except FileNotFoundError as error:
             if folder is not None and not folder.is_dir():
@@ -189,9 +226,17 @@ class Slurm:
                 ]
             ) from None
         except subprocess.TimeoutExpired:
-            raise SlurmFailed(
-                f"{command[0]} did not answer within {_LIMIT_S:.0f} s; try again later"
-            ) from None
+            raise NoAnswer(f"{command[0]} did not answer within {_LIMIT_S:.0f} s; try again later") from None
+
+
+def _elapsed(text: str) -> int:
+    """Seconds of squeue's ``1-02:03:04``, ``2:03:04`` or ``3:04``; 0 where it says that it does not know."""
+    days, _, clock = text.rpartition("-")
+    try:
+        hours, minutes, rest = [0, 0, *(int(part) for part in clock.split(":"))][-3:]
+        return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + rest
+    except ValueError:
+        return 0
 
 
 def _failed(program: str, stderr: str) -> SlurmFailed:

@@ -59,10 +59,9 @@ class Backend(Protocol):
         """End it, if it still runs."""
 
     def used_s(self, attempt: Attempt) -> float:
-        """Seconds for which its nodes were held, as far as a controller looked on."""
+        """Seconds for which its nodes were held, so far."""
 
 
-_ON_NODES = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING")
 # The lock goes with the program however that ends; the exit code appears whole.
 _PROGRAM = """\
 echo $$ > "$0.pid"
@@ -158,35 +157,52 @@ def _held(lock: Path) -> bool:
 
 
 class OnSlurm:
-    """Trials are submitted runs, several at once."""
+    """Trials are submitted runs, several at once.
+
+    The sbatch of a trial inherits the lock ``RUN_DIR.lock``. It may outlive a controller that is killed, and
+    make a job at any later moment; the next controller looks for that job once the lock is free. What sbatch
+    has sent before it died, Slurm may still be working on, and some file systems have no locks: ``settle_s``
+    is how long a job may take to appear then.
+    """
 
     most: int | None = None
 
     def __init__(self, slurm: Slurm, settle_s: float = 10.0) -> None:
         self._slurm, self._settle_s = slurm, settle_s
         self._states: dict[str, JobState] = {}
+        self._held_s: dict[Path, int] = {}
 
     def refresh(self, attempts: Sequence[Attempt]) -> None:
         lasts = [chain.read(attempt.run_dir).last for attempt in attempts]
         self._states = self._slurm.states(last.job_id for last in lasts if last)
         for attempt, last in zip(attempts, lasts, strict=True):
             state = self._states.get(last.job_id) if last else None
-            running = _beside(attempt, "running")
-            if state and state.state in _ON_NODES and not running.exists():
-                running.touch()
+            if state is None:
+                continue
+            self._held_s[attempt.run_dir] = state.held_s
+            if not state.active:  # no more will come to it, and Slurm forgets
+                _beside(attempt, "held").write_text(f"{state.held_s}\n")
 
     def start(self, attempt: Attempt) -> bool:
         so_far = chain.read(attempt.run_dir)
         if so_far.last is not None or _beside(attempt, "code").exists():
             return True
-        if so_far.working_folder is not None and self._adopt(attempt):
-            return True
-        file = _written(attempt)
-        new = not (attempt.run_dir / run_folder.SPEC_FILE).exists()
+        attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(attempt, "lock").open("w") as lock:
+            if not run_folder.locked(lock):  # the sbatch of an earlier controller has no answer yet
+                return False
+            if so_far.working_folder is not None and self._adopt(attempt):
+                return True
+            return self._submit(attempt, lock.fileno())
+
+    def _submit(self, attempt: Attempt, lock: int) -> bool:
+        for left in (run_folder.SPEC_FILE, chain.FILE):  # by a controller that was killed, and nothing came
+            (attempt.run_dir / left).unlink(missing_ok=True)
+        folder, file = attempt.run_dir.absolute(), _written(attempt)
         try:
             document = submission.resolve(str(file), None, (), os.environ)
-            job, schedule, _ = submission.prepare(document, attempt.run_dir.absolute(), force=True)
-            submission.send(document, job, schedule, attempt.run_dir.absolute(), new=new)
+            job, schedule, _ = submission.prepare(document, folder, force=True)
+            submission.send(document, job, schedule, folder, new=True, holding=[lock])
         except SpecError as error:
             if all(
                 violation.path == "slurm" for violation in error.violations
@@ -196,13 +212,10 @@ class OnSlurm:
         return True
 
     def _adopt(self, attempt: Attempt) -> bool:
-        """Whether the controller that began to submit it had come to a job, which is then this one's.
-
-        A submission that was under way when that controller was killed needs moments to appear.
-        """
-        folder, deadline = str(attempt.run_dir.absolute()), time.monotonic() + self._settle_s
+        """Whether the controller that began to submit it had come to a job, which is then this one's."""
+        deadline = time.monotonic() + self._settle_s
         while True:
-            found = [job for job, where in self._slurm.folders().items() if where == folder]
+            found = [job for job, where in self._slurm.folders().items() if _same(Path(where), attempt)]
             if chain.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
                 return True
             if found:
@@ -232,12 +245,20 @@ class OnSlurm:
             self._slurm.cancel(last.job_id)
 
     def used_s(self, attempt: Attempt) -> float:
-        running = _beside(attempt, "running")
-        if not running.exists():
-            return 0.0
-        over = self.ended(attempt) is not None
-        end = (attempt.run_dir / chain.FILE).stat().st_mtime if over else time.time()
-        return max(0.0, end - running.stat().st_mtime)
+        """By the job itself once it has said how it ended, before and otherwise by Slurm."""
+        so_far = chain.read(attempt.run_dir)
+        told = sum(segment.held_s for segment in so_far.segments)
+        if so_far.last is None or so_far.last.code is not None:
+            return told
+        held = _beside(attempt, "held")
+        if attempt.run_dir not in self._held_s and held.exists():
+            return told + float(held.read_text() or 0)
+        return told + self._held_s.get(attempt.run_dir, 0)
+
+
+def _same(folder: Path, attempt: Attempt) -> bool:
+    """Whether a job's folder is the attempt's; Slurm knows it without symbolic links."""
+    return folder.name == attempt.run_dir.name and folder.resolve() == attempt.run_dir.resolve()
 
 
 def _written(attempt: Attempt) -> Path:

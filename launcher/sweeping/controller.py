@@ -7,7 +7,6 @@ and never started is started.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.slurm import seconds
 from frontrunner.configs.sweep import OBJECTIVES
 from frontrunner.configs.yaml_tree import show_path
+from frontrunner.launcher import run_folder
 from frontrunner.launcher.sweeping import outcome
 from frontrunner.launcher.sweeping.backends import Attempt, Backend
 from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, Ended
@@ -167,11 +167,9 @@ def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
     """The sweep's folder and journal, for one controller at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not run_folder.locked(lock):
             fix = "wait for it, or see `frontrunner sweep status`"
             what = "another `frontrunner sweep run` works in this folder"
-            raise SpecError([Violation("", None, what, fix, show_path(folder))]) from None
+            raise SpecError([Violation("", None, what, fix, show_path(folder))])
         mend(folder)
         yield Store(folder, sweep, create=True)

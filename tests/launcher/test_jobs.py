@@ -57,9 +57,9 @@ def row(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("squeue", "state", "reason"),
     [
-        ("42|PENDING|Priority||2:00:00", "PENDING", "Priority"),
-        ("42|RUNNING|None|node[1-2]|1:59:00", "RUNNING", ""),
-        ("42|TIMEOUT|None|node[1-2]|0:00", "TIMEOUT", "`frontrunner submit RUN_DIR` continues it"),
+        ("42|PENDING|Priority||2:00:00|0:00", "PENDING", "Priority"),
+        ("42|RUNNING|None|node[1-2]|1:59:00|1:00", "RUNNING", ""),
+        ("42|TIMEOUT|None|node[1-2]|0:00|2:00:00", "TIMEOUT", "`frontrunner submit RUN_DIR` continues it"),
         ("", "UNKNOWN", "Slurm has forgotten its job; `frontrunner submit RUN_DIR` continues it"),
     ],
 )
@@ -72,14 +72,14 @@ def test_a_state_is_slurms(run_dir: Path, squeue: str, state: str, reason: str) 
 
 def test_a_job_that_squeue_has_forgotten_is_looked_up_where_there_is_accounting(run_dir: Path) -> None:
     add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    add("sacct", "echo '42|CANCELLED by 1000|node1'")
+    add("sacct", "echo '42|CANCELLED by 1000|node1|60'")
     assert row(run_dir)["state"] == "CANCELLED"
     add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert row(run_dir)["state"] == "UNKNOWN"
 
 
 def test_the_runs_own_word_counts_when_nothing_follows(run_dir: Path) -> None:
-    add("squeue", "echo '42|COMPLETED|None|n1|0:00'")
+    add("squeue", "echo '42|COMPLETED|None|n1|0:00|9:00'")
     chain.append(run_dir, "ended", job_id="42", code=0, step=100)
     assert row(run_dir)["state"] == "COMPLETED"
     chain.append(run_dir, "submitted", job_id="43", step=100)
@@ -167,7 +167,7 @@ def test_a_refused_segment_says_why_the_run_ended(run_dir: Path) -> None:
     add("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1")
     with pytest.raises(SpecError):
         continue_run(run_dir, exit_code=75)
-    add("squeue", "echo '42|FAILED|None|n1|0:00'")
+    add("squeue", "echo '42|FAILED|None|n1|0:00|9:00'")
     assert "segment 2 could not be submitted" in row(run_dir)["reason"]
 
 

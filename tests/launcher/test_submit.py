@@ -133,7 +133,12 @@ def test_no_slurm_here(submit: Submit, tmp_path: Path) -> None:
             1,
             "nothing was submitted, try again later",
         ),
-        ("Batch job submission failed: Socket timed out on send/recv operation", 1, "Slurm does not answer"),
+        (
+            "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user`s size "
+            "and/or time limits)",
+            2,
+            "slurm.qos",
+        ),
         ("the moon is in the wrong phase", 1, "sbatch: the moon is in the wrong phase"),
     ],
 )
@@ -146,6 +151,22 @@ def test_what_sbatch_says_is_told_in_one_line(
     assert done.returncode == code
     assert len(lines) == 1 and said in lines[0]
     assert not list((tmp_path / "work").iterdir()), "something was left behind"
+
+
+def test_too_many_jobs_by_slurms_count(submit: Submit, programs: Path) -> None:
+    policy = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit)"
+    refuse(programs, f"AssocMaxSubmitJobLimit\nsbatch: error: {policy}")
+    done = submit(*FRONTIER)
+    assert done.returncode == 2
+    assert "Slurm refuses it: AssocMaxSubmitJobLimit; wait until a job has ended" in done.stderr
+
+
+def test_an_answer_that_is_lost_may_have_been_a_job(submit: Submit, programs: Path, tmp_path: Path) -> None:
+    refuse(programs, "Batch job submission failed: Socket timed out on send/recv operation")
+    done = submit(*FRONTIER, "--run-dir", "run")
+    assert done.returncode == 1
+    assert "it may have the job all the same: see `squeue --me`" in done.stderr
+    assert (tmp_path / "work" / "run" / "run.yaml").exists(), "such a job could not run"
 
 
 def test_one_job_too_many(submit: Submit, programs: Path) -> None:

@@ -100,10 +100,13 @@ def test_the_budget_ends_a_sweep(tmp_path: Path, command: str) -> None:
     assert len(run(budget(small_sweep(tmp_path), node_hours=1e-6), tmp_path / "b", command)) == 1
 
 
-def test_a_killed_controller_loses_nothing_and_repeats_nothing(tmp_path: Path, command: str) -> None:
+def test_a_killed_controller_loses_nothing_and_repeats_nothing(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten times at random; then what is there equals an undisturbed sweep."""
     sweep = changed(budget(small_sweep(tmp_path), trials=100), early_stop=0.0)
     undisturbed = run(sweep, tmp_path / "undisturbed", command)
+    monkeypatch.setenv("PAUSE_S", "0.05")  # 15 whole trials take longer than all that controllers live
     folder, moments = tmp_path / "folder", random.Random(7)
     for _ in range(10):
         child = os.fork()

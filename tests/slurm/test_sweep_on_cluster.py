@@ -86,10 +86,12 @@ def test_a_job_that_nobody_noted_is_adopted(
         if key in cluster.env:
             monkeypatch.setenv(key, cluster.env[key])
     write_base(tmp_path, pause_s=pause_s)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")  # as the roots of parallel file systems often are
     monkeypatch.chdir(tmp_path)
     backend = OnSlurm(Slurm(cluster.env), settle_s=1.0)
     spec = points(load_sweep("sweep.yaml"))[0].spec.model_copy(update={"name": f"orphan-{pause_s}"})
-    attempt = Attempt(tmp_path / "sweeps" / "trials" / "0000-1", spec)
+    attempt = Attempt(tmp_path / "link" / "trials" / "0000-1", spec)
     assert backend.start(attempt)
     last = chain.read(attempt.run_dir).last
     assert last is not None
