@@ -2,10 +2,11 @@
 
     python benchmarks/sweeps.py [--sweep gpt-175b-dash] [--seeds 5] [--trials 80] [--jobs 8] [--error 0.08]
 
-Side by side: the guided search; Optuna's TPE and random search over all legal points, without the planner. A
-batch of jobs is out at once, and all of them are chosen before any result of the batch is known. Beside that
-the shares of the keys by SHAP: over all legal points of the first seed's cluster (what runs out of memory has
-no speed), and over those that fit. Prints one JSON object.
+Side by side: the guided search; Optuna's TPE, random search and, where it is installed, DeepHyper, each over
+all legal points, without the planner, and over those that fit by the planner. A batch of jobs is out at once,
+and all of them are chosen before any result of the batch is known. Beside that the shares of the keys by
+SHAP: over all legal points of the first seed's cluster (what runs out of memory has no speed), and over those
+that fit. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 
 import numpy as np
 from simulated_cluster import Physics, SimulatedCluster
 
 from frontrunner.configs.load_sweep import SweepDocument, load_sweep
 from frontrunner.configs.sweep import Sampler
-from frontrunner.launcher.sweeping.samplers import strategy
+from frontrunner.launcher.sweeping.samplers import MARGIN, strategy
 from frontrunner.launcher.sweeping.sensitivity import shap_shares
-from frontrunner.launcher.sweeping.space import Point, points
+from frontrunner.launcher.sweeping.space import Point, points, predict
 from frontrunner.launcher.sweeping.store import Trial
 
 SEARCHES: dict[str, tuple[Sampler, bool]] = {
@@ -33,6 +36,8 @@ SEARCHES: dict[str, tuple[Sampler, bool]] = {
     "random with the planner's limits": ("random", True),
     "random": ("random", False),
 }
+#: The same for DeepHyper: whether what cannot fit by the planner is left out.
+DEEPHYPER = {"deephyper with the planner's limits": True, "deephyper alone": False}
 WITHIN = 0.05
 
 
@@ -40,14 +45,13 @@ def trials_until(
     sweep: SweepDocument, known: Sequence[Point], cluster: SimulatedCluster, search: str, most: int, jobs: int
 ) -> tuple[int | None, list[Trial]]:
     """Trials until one is truly within 5 % of the best, None where ``most`` do not do; and all trials."""
-    sampler, planner = SEARCHES[search]
-    plan = strategy(sweep, known, sampler, planner=planner)
+    choose = _chooser(sweep, known, search, jobs)
     trials: list[Trial] = []
     reached = None
     while len(trials) < most and reached is None:
         asked: list[Trial] = []
         for _ in range(min(jobs, most - len(trials))):
-            point = plan.choose([*trials, *asked])
+            point = choose([*trials, *asked])
             if point is None:
                 break
             number = len(trials) + len(asked)
@@ -63,9 +67,23 @@ def trials_until(
     return reached, trials
 
 
+def _chooser(
+    sweep: SweepDocument, known: Sequence[Point], search: str, jobs: int
+) -> Callable[[Sequence[Trial]], Point | None]:
+    if search in SEARCHES:
+        sampler, planner = SEARCHES[search]
+        return strategy(sweep, known, sampler, planner=planner).choose
+    from deephyper_search import DeepHyper
+
+    load = predict(known, sweep.spec.objective).load
+    allowed = load <= (MARGIN if DEEPHYPER[search] else np.inf)
+    return DeepHyper(sweep, known, allowed, jobs).choose
+
+
 def measure(sweep: SweepDocument, seeds: int, most: int, jobs: int, physics: Physics) -> dict[str, object]:
     known = points(sweep)
-    found: dict[str, list[int | None]] = {search: [] for search in SEARCHES}
+    searches = [*SEARCHES, *(DEEPHYPER if find_spec("deephyper") else ())]
+    found: dict[str, list[int | None]] = {search: [] for search in searches}
     good = []
     for seed in range(seeds):
         for search, results in found.items():
@@ -112,6 +130,8 @@ def main() -> None:
     parser.add_argument("--error", type=float, default=Physics.error, help="of the planner (log)")
     given = parser.parse_args()
     physics = Physics(error=given.error)
+    if not find_spec("deephyper"):
+        print("DeepHyper is left out: pip install deephyper", file=sys.stderr)
     sweep = load_sweep(given.sweep)
     found = measure(sweep, given.seeds, given.trials, given.jobs, physics)
     print(json.dumps(found | {"shap": shares(sweep, physics)}, indent=2))

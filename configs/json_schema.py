@@ -1,16 +1,20 @@
-"""The JSON schema of a run file as people write it, for editors and other tools.
+"""The JSON schemas of run and sweep files as people write them, for editors and other tools.
 
-Derived from the types of a resolved run (``schema.py``): every key has a default or may come from a file
-that is extended, ``model`` and ``machine`` may be named, and so may the sharding.
+That of runs is derived from the types of a resolved run (``schema.py``): every key has a default or may come
+from a file that is extended, ``model`` and ``machine`` may be named, and so may the sharding. That of sweeps
+(``sweep.py``) has the keys of a run, dotted, in its space.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from frontrunner.configs import presets
 from frontrunner.configs.presets import Kind
 from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.sweep import ACCUMULATION, OWN_KEYS, SweepSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILES = {"type": "string", "pattern": r"/|\.(ya?ml|json)$", "description": "A file, relative to this one."}
@@ -47,6 +51,62 @@ def run_file_schema() -> dict[str, Any]:
         "properties": {"extends": parent, **properties},
         "anyOf": [{"required": ["extends"]}, {"required": required}],
     }
+
+
+def sweep_file_schema() -> dict[str, Any]:
+    """What a sweep file may hold, as plain data."""
+    run = run_file_schema()
+    schema = _without(SweepSpec.model_json_schema(), "title")
+    definitions, properties = run["$defs"] | schema["$defs"], schema["properties"]
+    axis = definitions["AxisSpec"]
+    axis["anyOf"] = [{"required": ["choices"]}, {"required": ["from", "to"]}]
+    keys = {key: part for key, part in _dotted_keys(run, run["$defs"]) if key not in OWN_KEYS}
+    keys[ACCUMULATION] = {"type": "integer", "minimum": 1, "description": "The global batch follows from it."}
+    free = [key for key, part in keys.items() if any("additionalProperties" in form for form in _forms(part))]
+    return {
+        "$schema": DIALECT,
+        "title": "frontrunner sweep",
+        **schema,
+        "$defs": definitions,
+        "required": ["base", "space"],
+        "properties": properties
+        | {
+            "base": {"anyOf": _names("run"), "description": "The run file or preset that trials vary."},
+            "space": {
+                "type": "object",
+                "description": "The keys that vary: a list of values each, or a range.",
+                "minProperties": 1,
+                "properties": {key: _axis(part) for key, part in keys.items()},
+                "patternProperties": {f"^{re.escape(key)}\\.": _axis({}) for key in free},
+                "additionalProperties": False,
+            },
+        },
+    }
+
+
+def _axis(value: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the values of a key, from that of one value."""
+    said = {key: value[key] for key in ("description",) if key in value}
+    values = {"type": "array", "minItems": 1, "uniqueItems": True, "items": value}
+    return {"anyOf": [values, {"$ref": "#/$defs/AxisSpec"}], **said}
+
+
+def _dotted_keys(
+    schema: dict[str, Any], definitions: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All keys below a mapping that may have one value, at any depth, with the schemas of their values."""
+    for key, part in schema.get("properties", {}).items():
+        if key == "extends":
+            continue
+        if "$ref" not in part:  # a section has keys, and no value
+            yield f"{prefix}{key}", part
+        for form in _forms(part):
+            below = definitions[form["$ref"].rpartition("/")[2]] if "$ref" in form else {}
+            yield from _dotted_keys(below, definitions, f"{prefix}{key}.")
+
+
+def _forms(part: dict[str, Any]) -> list[dict[str, Any]]:
+    return [part, *part.get("anyOf", ()), *part.get("oneOf", ())]
 
 
 def _names(kind: Kind) -> list[dict[str, Any]]:

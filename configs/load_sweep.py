@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document
 from frontrunner.configs.messages import UNKNOWN_KEY, violation
 from frontrunner.configs.presets import suggest
-from frontrunner.configs.sweep import ACCUMULATION, AxisSpec, BudgetSpec, Scalar, SweepSpec
+from frontrunner.configs.sweep import (
+    ACCUMULATION,
+    MOST_POINTS,
+    OWN_KEYS,
+    AxisSpec,
+    BudgetSpec,
+    Scalar,
+    SweepSpec,
+)
 from frontrunner.configs.types import Frozen
 from frontrunner.configs.validate import validate
 from frontrunner.configs.yaml_tree import Node, Source, read_file
 
-#: Keys that a trial sets itself.
-_OWN = {"name": "trials are numbered", "training.steps": "`steps` says how many a trial takes"}
+_AXIS_FIX = "write [1, 2, 4], or {from: 1, to: 8}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,11 @@ def load_sweep(path_or_preset: str) -> SweepDocument:
     base = None
     if "base" in tree.entries:
         file = find("run", tree.entries["base"], "base", problems)
-        base = load.load_run(str(file)) if file else None
+        if file and file.resolve() == path.resolve():
+            fix = "give the run file or preset that trials vary"
+            problems.append(tree.entries["base"].violation("base", "is this sweep file itself", fix))
+        elif file:
+            base = load.load_run(str(file))
     if spec is None or base is None:
         raise SpecError(problems)
     problems += _check_space(spec, base, tree)
@@ -65,7 +77,9 @@ def _specification(tree: Node, problems: list[Violation]) -> SweepSpec | None:
     try:
         return SweepSpec.model_validate(tree.plain())
     except ValidationError as error:
-        problems += [_placed(found, tree) for found in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        # What `base` must be is said where it is looked for.
+        problems += [_placed(e, tree) for e in found if e["loc"] != ("base",) or e["type"] == "missing"]
     return None
 
 
@@ -73,16 +87,26 @@ def _placed(error: Any, tree: Node) -> Violation:
     """One of pydantic's errors with its place in the sweep file."""
     keys = [str(key) for key in error["loc"]]
     node, _ = _nearest(tree, ".".join(keys))
+    mapping = error["type"] in ("missing", "model_type", "dict_type")
     if error["type"] == "extra_forbidden":
+        if keys[0] == "space" and isinstance(error["input"], list | dict):
+            fix = f"write the keys of a section as one: {'.'.join(keys[1:])}"
+            return node.violation(".".join(keys), "is no list or range of values", fix)
         below: dict[str, type[Frozen]] = {"budget": BudgetSpec, "space": AxisSpec}
         known = below.get(keys[0], SweepSpec) if keys[1:] else SweepSpec
         names = [field.alias or name for name, field in known.model_fields.items()]
         return node.violation(".".join(keys), UNKNOWN_KEY, suggest(keys[-1], names))
     found = violation(error)
     assert found is not None
-    fixes = {"base": "add a run file or preset", "space": "add keys with their values, as in nodes: [12, 16]"}
-    fix = fixes.get(found.path, found.fix) if error["type"] in ("missing", "model_type", "dict_type") else ""
-    return replace(found, file=node.source.shown, line=node.line, fix=fix or found.fix)
+    found = replace(found, file=node.source.shown, line=node.line)
+    if mapping and keys[0] == "space" and len(keys) == 2:
+        return replace(found, constraint="is no list or range of values", fix=_AXIS_FIX)
+    fixes = {
+        "base": "add a run file or preset",
+        "space": "add keys with their values, as in nodes: [12, 16]",
+        "budget": f"write keys below it ({', '.join(BudgetSpec.model_fields)}), or leave it out",
+    }
+    return replace(found, fix=fixes.get(found.path, found.fix)) if mapping else found
 
 
 def _nearest(tree: Node, dotted: str) -> tuple[Node, str]:
@@ -100,6 +124,11 @@ def _check_space(spec: SweepSpec, base: Document, tree: Node) -> list[Violation]
     if not spec.space:
         what = "is empty: there is nothing to choose"
         found.append(_nearest(tree, "space")[0].violation("space", what, "add a key, as in nodes: [12, 16]"))
+    combinations = math.prod(max(1, axis.count) for axis in spec.space.values())
+    if combinations > MOST_POINTS:  # before any of them is looked at
+        what = f"has {combinations:,} combinations, and at most {MOST_POINTS:,} are looked at"
+        place = _nearest(tree, "space")[0]
+        return [replace(place.violation("space", what, "leave out values"), value=None)]
     for key, axis in spec.space.items():
         node, path = _nearest(tree, f"space.{key}")
         found += _check_form(axis, node, path)
@@ -116,7 +145,7 @@ def _check_form(axis: AxisSpec, node: Node, path: str) -> list[Violation]:
         return [replace(node.violation(path, "has both choices and a range", fix), value=None)]
     values = axis.values()
     if not values:
-        return [node.violation(path, "has no values", "write [1, 2, 4], or {from: 1, to: 8}")]
+        return [node.violation(path, "has no values", _AXIS_FIX)]
     kinds = [(type(value), value) for value in values]
     if len(set(kinds)) < len(kinds):
         return [node.violation(path, "has a value twice", "remove one of the two")]
@@ -126,8 +155,8 @@ def _check_form(axis: AxisSpec, node: Node, path: str) -> list[Violation]:
 def _check_values(key: str, axis: AxisSpec, base: Document, node: Node) -> list[Violation]:
     """Each value alone on the base run: the schema must know it."""
     path = f"space.{key}"
-    if key in _OWN:
-        return [replace(node.violation(path, f"cannot vary: {_OWN[key]}", "remove it"), value=None)]
+    if key in OWN_KEYS:
+        return [replace(node.violation(path, f"cannot vary: {OWN_KEYS[key]}", "remove it"), value=None)]
     if key == ACCUMULATION:
         wrong = [v for v in axis.values() if isinstance(v, bool) or not isinstance(v, int) or v < 1]
         fix = "use a number greater than 0"
@@ -137,10 +166,14 @@ def _check_values(key: str, axis: AxisSpec, base: Document, node: Node) -> list[
         problem = _type_problem(base, key, value)
         if problem is None:
             continue
-        shown = None if problem.constraint == UNKNOWN_KEY else value
-        found.append(replace(problem, path=path, value=shown, file=node.source.shown, line=node.line))
+        problem = replace(problem, path=path, file=node.source.shown, line=node.line)
+        section = base.tree.at(key)
         if problem.constraint == UNKNOWN_KEY:
-            break
+            return [replace(problem, value=None)]
+        if section and section.entries and problem.constraint.startswith("must be a mapping"):
+            fix = f"name a key below it, as in {key}.{next(iter(section.entries))}"
+            return [replace(problem, value=None, constraint="is a section, not one value", fix=fix)]
+        found.append(replace(problem, value=value))
     return found
 
 

@@ -7,12 +7,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import ConfigDict, Field, field_validator
 
 from frontrunner.configs.slurm import Duration
-from frontrunner.configs.types import Frozen, Name, PositiveFloat, PositiveInt, Probability
+from frontrunner.configs.types import Frozen, Name, PositiveFloat, PositiveInt, Probability, say
 
 Scalar: TypeAlias = str | int | float | bool | None
+Choice = Annotated[Scalar, say("must be one value: text, a number, true, false or null", "write it alone")]
 Sampler = Literal["guided", "tpe", "gp", "random", "grid"]
 #: Beside the keys of a run file: accumulation, from which the global batch size follows.
 ACCUMULATION = "grad_accum_steps"
+#: Keys that a trial sets itself, and why they cannot vary.
+OWN_KEYS = {"name": "trials are numbered", "training.steps": "`steps` says how many a trial takes"}
+#: The most combinations that are looked at one by one.
+MOST_POINTS = 100_000
 #: Records' figures that can be sought, and whether more is better.
 OBJECTIVES: dict[str, bool] = {
     "tokens_per_s_per_device": True,
@@ -33,12 +38,21 @@ class AxisSpec(Frozen):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    choices: list[Scalar] | None = None
+    choices: list[Choice] | None = None
     first: int | None = Field(default=None, alias="from")
     to: int | None = None
     step: PositiveInt = 1
-    when: dict[str, list[Scalar]] = Field(default_factory=dict)
+    when: dict[str, list[Choice]] = Field(default_factory=dict)
     """The key varies only where other keys of the space have such values; elsewhere the base's holds."""
+
+    @property
+    def count(self) -> int:
+        """How many values there are, without listing them."""
+        if self.choices is not None:
+            return len(self.choices)
+        if self.first is None or self.to is None:
+            return 0
+        return max(0, (self.to - self.first) // self.step + 1)
 
     def values(self) -> list[Scalar]:
         """All values, in the order given; none where neither form is complete."""

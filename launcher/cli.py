@@ -21,7 +21,7 @@ from frontrunner.launcher.errors import report
 # In the order of the help: where a command is (a typer.Typer is a group of them), and what it is for.
 COMMANDS = {
     "check": ("frontrunner.launcher.check:check", "Say whether a run file is right and what it comes to."),
-    "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run files, for editors."),
+    "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run or sweep files."),
     "plan": ("frontrunner.launcher.plan:plan", "Predict memory and speed of a run."),
     "search": ("frontrunner.launcher.search:search", "Find the best layouts of a model on a machine."),
     "validate": ("frontrunner.launcher.validate:validate", "Compare the planner with published runs."),

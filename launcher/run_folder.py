@@ -28,7 +28,7 @@ _JOB_IDS = ("PMIX_NAMESPACE", "PALS_APID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"
 
 def dated(name: str) -> Path:
     """``runs/NAME-DATE-TIME`` for a run started by this process alone."""
-    base = Path("runs") / f"{_as_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base = Path("runs") / f"{as_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 100))]
     return next((path for path in candidates if not path.exists()), base)
 
@@ -40,7 +40,7 @@ def of_job(name: str, env: Mapping[str, str]) -> Path:
     if job is None:
         constraint = f"the ranks need one folder, and no job's id ({', '.join(_JOB_IDS)}) names it"
         raise SpecError([Violation("--run-dir", None, constraint, "give --run-dir DIR")])
-    return Path("runs") / f"{_as_file_name(name)}-{_as_file_name(job)}"
+    return Path("runs") / f"{as_file_name(name)}-{as_file_name(job)}"
 
 
 def check_unused(run_dir: Path) -> None:
@@ -146,7 +146,7 @@ def _last_step(run_dir: Path) -> int:
     return int(record["steps"]) if isinstance(record, dict) and record.get("kind") == "summary" else 0
 
 
-def _as_file_name(text: str) -> str:
+def as_file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
 
 

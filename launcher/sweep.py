@@ -14,8 +14,12 @@ import typer
 from frontrunner.launcher.errors import try_import
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from frontrunner.configs.load_sweep import SweepDocument
     from frontrunner.launcher.sweeping.backends import Backend
     from frontrunner.launcher.sweeping.report import Report
+    from frontrunner.launcher.sweeping.space import Point
 
 EXTRA = "sweep"
 app = typer.Typer(no_args_is_help=True, help="Find the best layout of a space.", rich_markup_mode=None)
@@ -46,21 +50,22 @@ def run(
     from frontrunner.launcher.sweeping.view import ranking
 
     document = load_sweep(sweep)
-    where = folder or Path("sweeps") / document.spec.name
+    where = folder or _usual_folder(document)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    known = points(document)
+    backend = _backend(on, document, known)
+    chosen = strategy(document, known)
     with opened(where, document) as store:
-        known = points(document)
-        chosen = strategy(document, known)
         say(
             f"{document.spec.name}: {len(known)} of {size(document)} combinations are legal, "
             f"{chosen.removed} of them cannot fit by the planner; trials in {where}"
         )
         # A site's Slurm is not asked more often than its users would.
         tick_s = 1.0 if on == "local" else 5.0
-        Controller(document, where, known, chosen, _backend(on), store, say, tick_s).run()
+        Controller(document, where, known, chosen, backend, store, say, tick_s).run()
         report = build(document, known, store.trials())
     _print(report, as_json, ranking)
 
@@ -117,16 +122,25 @@ def _report(sweep: str, folder: Path | None, *, sensitivity: bool) -> Report:
     from frontrunner.launcher.sweeping.store import Store
 
     document = load_sweep(sweep)
-    store = Store(folder or Path("sweeps") / document.spec.name, document, create=False)
+    store = Store(folder or _usual_folder(document), document, create=False)
     return build(document, points(document), store.trials(), sensitivity=sensitivity)
 
 
-def _backend(on: str) -> Backend:
-    from frontrunner.launcher.sweeping.backends import Local, OnSlurm
+def _usual_folder(document: SweepDocument) -> Path:
+    from frontrunner.launcher.run_folder import as_file_name
+
+    return Path("sweeps") / as_file_name(document.spec.name)
+
+
+def _backend(on: str, document: SweepDocument, known: Sequence[Point]) -> Backend:
+    """Where trials run; raises where none of them could."""
+    from frontrunner.launcher.sweeping.backends import Local, OnSlurm, check_submission
     from frontrunner.slurm.client import Slurm
 
     if on == "slurm":
-        return OnSlurm(Slurm(os.environ))
+        slurm = Slurm(os.environ)
+        check_submission(slurm, document, known, os.environ)
+        return OnSlurm(slurm)
     from frontrunner.launcher.local import require_torch
 
     require_torch()

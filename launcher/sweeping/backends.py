@@ -7,20 +7,22 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import dump
+from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.slurm import seconds
 from frontrunner.launcher import run_folder, submission
 from frontrunner.launcher.errors import WRONG_REQUEST
 from frontrunner.launcher.submission import executable
 from frontrunner.launcher.sweeping.outcome import Ended
+from frontrunner.launcher.sweeping.space import Point
 from frontrunner.slurm import chain
 from frontrunner.slurm.client import JobState, Slurm
 
@@ -259,6 +261,32 @@ class OnSlurm:
 def _same(folder: Path, attempt: Attempt) -> bool:
     """Whether a job's folder is the attempt's; Slurm knows it without symbolic links."""
     return folder.name == attempt.run_dir.name and folder.resolve() == attempt.run_dir.resolve()
+
+
+def check_submission(
+    slurm: Slurm, sweep: SweepDocument, points: Sequence[Point], env: Mapping[str, str]
+) -> None:
+    """Raise SpecError where there is no Slurm, or where it is known beforehand that it would take no point.
+
+    What Slurm itself refuses is known later, and ends one trial each. SlurmFailed where it does not answer.
+    """
+    try:
+        slurm.folders()
+    except SpecError as error:
+        fix = "call this on a login node of the cluster, or give --on local"
+        raise SpecError(replace(violation, fix=fix) for violation in error.violations) from None
+    refusals: list[SpecError] = []
+    for spec in {(point.spec.nodes, repr(point.spec.slurm)): point.spec for point in points}.values():
+        if spec.slurm.account is None and (usual := env.get("SBATCH_ACCOUNT")):
+            slurm_keys = spec.slurm.model_copy(update={"account": usual})
+            spec = spec.model_copy(update={"slurm": slurm_keys})
+        try:
+            submission.prepare(replace(sweep.base, spec=spec), Path("trial").absolute(), force=True)
+            return
+        except SpecError as error:
+            refusals.append(error)
+    fix = "set slurm.account in the base run, or SBATCH_ACCOUNT"
+    raise SpecError(replace(v, fix=fix) if v.path == "slurm.account" else v for v in refusals[0].violations)
 
 
 def _written(attempt: Attempt) -> Path:

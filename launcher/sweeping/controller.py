@@ -21,7 +21,7 @@ from frontrunner.configs.yaml_tree import show_path
 from frontrunner.launcher import run_folder
 from frontrunner.launcher.sweeping import outcome
 from frontrunner.launcher.sweeping.backends import Attempt, Backend
-from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, Ended
+from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, REJECTION, Ended
 from frontrunner.launcher.sweeping.samplers import Strategy
 from frontrunner.launcher.sweeping.space import Point
 from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, mend
@@ -125,6 +125,8 @@ class Controller:
         load = float(self.strategy.predicted.load[trial.point])
         self.store.finish(trial, value, failure, self.node_hours(trial), load)
         shown = f"{value:.6g}" if value is not None else "nothing measured"
+        if failure in (CRASH, REJECTION):
+            shown += f" ({outcome.last_words(self.attempt(trial).run_dir)})"
         self.say(f"trial {trial.number}: {failure or 'complete'}, {shown}  {trial.values}")
 
     def _is_hopeless(self, attempt: Attempt) -> bool:
@@ -165,11 +167,21 @@ class Controller:
 @contextmanager
 def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
     """The sweep's folder and journal, for one controller at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        what, fix = "cannot be made: a file is in its place", "give another --folder"
+        raise SpecError([Violation("--folder", show_path(folder), what, fix)]) from None
     with (folder / ".lock").open("a") as lock:
         if not run_folder.locked(lock):
             fix = "wait for it, or see `frontrunner sweep status`"
             what = "another `frontrunner sweep run` works in this folder"
             raise SpecError([Violation("", None, what, fix, show_path(folder))])
         mend(folder)
-        yield Store(folder, sweep, create=True)
+        store = Store(folder, sweep, create=True)
+        trials = folder / TRIALS
+        if not store.trials() and trials.exists() and any(trials.iterdir()):
+            # Their results would be taken for those of new trials, which have the same numbers.
+            what, fix = "are of a journal that is gone", "give another --folder, or move them away"
+            raise SpecError([Violation("", None, what, fix, show_path(trials))])
+        yield store

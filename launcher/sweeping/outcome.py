@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from frontrunner.configs.yaml_tree import show_path
 from frontrunner.launcher.errors import TO_BE_CONTINUED, WRONG_REQUEST
 from frontrunner.launcher.run_tail import last_records
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY
@@ -68,6 +69,14 @@ def failure(run_dir: Path, ended: Ended) -> str | None:
         return REJECTION
     # A process that could not even say how it ended was on a machine that went away.
     return NODE_FAILURE if ended.code is None and not ended.state else CRASH
+
+
+def last_words(run_dir: Path) -> str:
+    """The last line that its launcher has said of what went wrong, or else the folder to look into."""
+    log = run_dir.with_name(f"{run_dir.name}.log")
+    text = log.read_bytes()[-_LONGEST_LOG:].decode(errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("run folder")]
+    return lines[-1] if lines else f"see {show_path(run_dir)}"
 
 
 def _said(run_dir: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,9 +104,7 @@ class _Suggest:
             direction="maximize" if self._better else "minimize", sampler=self._sampler(len(trials))
         )
         study.add_trials([self._as_optuna(trial, trials) for trial in trials])
-        asked = study.ask(self._space).params
-        distance = np.array([_distance(asked, point) for point in self._points])
-        return self._points[int(np.argmin(np.where(free, distance, np.inf)))]
+        return nearest(study.ask(self._space).params, self._points, free)
 
     def _sampler(self, count: int) -> BaseSampler:
         with warnings.catch_warnings():
@@ -134,7 +132,13 @@ class _Suggest:
         )
 
 
-def _distance(asked: dict[str, object], point: Point) -> float:
+def nearest(asked: Mapping[str, object], points: Sequence[Point], free: np.ndarray) -> Point:
+    """Of the points that ``free`` marks the one most like ``asked``, which has a value for every key."""
+    distance = np.array([_distance(asked, point) for point in points])
+    return points[int(np.argmin(np.where(free, distance, np.inf)))]
+
+
+def _distance(asked: Mapping[str, object], point: Point) -> float:
     """Keys that differ, numbers by how much."""
     total = 0.0
     for key, value in point.values.items():

@@ -29,6 +29,7 @@ from frontrunner.launcher.sweeping.space import Point, Values
 FILE = "journal.log"
 OUT_OF_MEMORY = "out_of_memory"
 EARLY_STOP = "early_stop"
+_BEGINNING = b'{"op_code"'
 _STATES = {TrialState.RUNNING: "running", TrialState.COMPLETE: "complete", TrialState.FAIL: "failed"}
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -62,21 +63,20 @@ class Store:
         self._file = folder / FILE
         self._space = distributions(sweep)
         better = OBJECTIVES[sweep.spec.objective]
-        if not create and not self._file.exists():
+        known = _check_journal(self._file, sweep.spec.name)
+        if not create and not known:
             what = "holds no sweep yet"
             fix = "start it with `frontrunner sweep run`"
-            raise SpecError([Violation("--folder", str(folder), what, fix)])
-        _check_journal(self._file, sweep.spec.name)
+            raise SpecError([Violation("--folder", show_path(folder), what, fix)])
         storage = JournalStorage(JournalFileBackend(str(self._file)))
         self._study = (
-            optuna.create_study(
+            optuna.load_study(storage=storage, study_name=sweep.spec.name)
+            if known
+            else optuna.create_study(
                 storage=storage,
                 study_name=sweep.spec.name,
                 direction="maximize" if better else "minimize",
-                load_if_exists=True,
             )
-            if create
-            else optuna.load_study(storage=storage, study_name=sweep.spec.name)
         )
         self._check_same(sweep)
 
@@ -84,7 +84,11 @@ class Store:
         """Raise SpecError where the journal's trials are of another space, base run or objective."""
         mine = identity(sweep)
         theirs = self._study.user_attrs.get("identity")
-        if theirs is None:
+        try:
+            trials = self.trials()
+        except KeyError:
+            raise _foreign(self._file, "holds trials that no sweep has written") from None
+        if theirs is None and not trials:  # it was made just now, or its controller was killed then
             self._study.set_user_attr("identity", mine)
         elif theirs != mine:
             what = "holds the trials of a sweep with another base run, space, steps or objective"
@@ -164,20 +168,24 @@ def identity(sweep: SweepDocument) -> str:
 def mend(folder: Path) -> None:
     """Remove what a controller that was killed has left: its lock, and a record cut short.
 
-    Only for who holds the sweep's own lock.
+    Only for who holds the sweep's own lock. Raises SpecError where the file is no journal, before any of it
+    is removed.
     """
+    file = folder / FILE
+    data = file.read_bytes() if file.exists() else b""
+    if not data.startswith(_BEGINNING[: len(data)]):
+        raise _foreign(file, "is not a journal of trials")
     for left in folder.glob(f"{FILE}.lock*"):
         left.unlink(missing_ok=True)
-    file = folder / FILE
-    if file.exists() and (data := file.read_bytes()) and not data.endswith(b"\n"):
+    if data and not data.endswith(b"\n"):
         with file.open("r+b") as journal:
             journal.truncate(data.rfind(b"\n") + 1)
 
 
-def _check_journal(file: Path, name: str) -> None:
-    """Raise SpecError where the file is no journal of Optuna's, or of other studies."""
+def _check_journal(file: Path, name: str) -> bool:
+    """Whether the file holds the study; SpecError where it is no journal of Optuna's, or of other studies."""
     if not file.exists() or not file.stat().st_size:
-        return
+        return False
     try:
         with file.open(encoding="utf-8") as lines:
             if not isinstance(json.loads(next(lines))["op_code"], int):
@@ -188,11 +196,13 @@ def _check_journal(file: Path, name: str) -> None:
         raise _foreign(file, "is not a journal of trials") from None
     if names and names != [name]:
         raise _foreign(file, f"holds the trials of {', '.join(names)}, not of {name}")
+    return bool(names)
 
 
 def _foreign(file: Path, what: str) -> SpecError:
     return SpecError(
-        [Violation("", None, what, "give another --folder, or move the file away", show_path(file))]
+        # With the whole folder: trials of the old journal would be taken for those of the next.
+        [Violation("", None, what, "give another --folder, or move the whole folder away", show_path(file))]
     )
 
 

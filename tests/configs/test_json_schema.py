@@ -1,4 +1,4 @@
-"""The JSON schema of run files says what the loader says."""
+"""The JSON schemas of run and sweep files say what the loader says."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ import pytest
 import yaml
 
 from frontrunner.configs import presets
-from frontrunner.configs.json_schema import run_file_schema
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.json_schema import run_file_schema, sweep_file_schema
 from frontrunner.configs.load import dump, examine, load_run
+from frontrunner.configs.load_sweep import load_sweep
 from frontrunner.configs.schema import ModelSpec, RunSpec
+from frontrunner.configs.sweep import SweepSpec
 
 SHORTEST: dict[str, Any] = {"model": "gpt-tiny", "machine": "workstation", "data": "synthetic"}
 
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
+    return validator_of(run_file_schema())
+
+
+@pytest.fixture(scope="module")
+def of_sweeps() -> Any:
+    return validator_of(sweep_file_schema())
+
+
+def validator_of(schema: dict[str, Any]) -> Any:
     jsonschema = importlib.import_module("jsonschema")
-    jsonschema.Draft202012Validator.check_schema(run_file_schema())
-    return jsonschema.Draft202012Validator(run_file_schema())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 def complaints(validator: Any, data: object) -> list[str]:
@@ -98,3 +110,62 @@ def test_the_schema_has_every_key_of_a_run_and_extends_besides() -> None:
     schema = run_file_schema()
     assert schema["properties"].keys() == {*RunSpec.model_fields, "extends"}
     assert schema["$defs"]["ModelSpec"]["properties"].keys() == {*ModelSpec.model_fields, "extends"}
+
+
+@pytest.mark.parametrize("name", presets.names("sweep"))
+def test_preset_sweeps_are_accepted(of_sweeps: Any, name: str) -> None:
+    path = presets.path("sweep", name)
+    assert path is not None
+    assert complaints(of_sweeps, yaml.safe_load(path.read_text())) == []
+
+
+SWEEP: dict[str, Any] = {"base": "gpt-22b-frontier", "space": {"layout.tensor": [1, 2]}}
+GOOD_SPACES: list[dict[str, Any]] = [
+    {"layout.tensor": {"from": 1, "to": 4}, "layout.sharding": ["zero1", "ddp"]},
+    {"layout.tensor": [1, 2], "nodes": {"choices": [8], "when": {"layout.tensor": [2]}}},
+    {"grad_accum_steps": [2, 3], "slurm.environment.A": ["b c", None], "model": ["gpt-22b", "gpt-tiny"]},
+    {"optimizer.learning_rate": [0.1], "slurm.exclude": [None, "node1"], "training.seed": [1, 2]},
+]
+BAD_SWEEPS: list[tuple[dict[str, Any], str]] = [
+    ({"base": "gpt-22b-frontier"}, ""),
+    (SWEEP | {"base": "gpt-22"}, "base"),
+    (SWEEP | {"space": {}}, "space"),
+    (SWEEP | {"space": {"layout.tensr": [1]}}, "space"),
+    (SWEEP | {"space": {"layout.tensor": []}}, "space.layout.tensor"),
+    (SWEEP | {"space": {"layout.tensor": ["two"]}}, "space.layout.tensor"),
+    (SWEEP | {"space": {"layout.tensor": [1, 1]}}, "space.layout.tensor"),
+    (SWEEP | {"space": {"layout.tensor": {"from": 1}}}, "space.layout.tensor"),
+    (SWEEP | {"space": {"layout": {"tensor": [1, 2]}}}, "space"),
+    (SWEEP | {"space": {"training.steps": [1, 2]}}, "space"),
+    (SWEEP | {"budget": {"trials": 0}}, "budget.trials"),
+    (SWEEP | {"sampler": "tpee"}, "sampler"),
+    (SWEEP | {"samplr": "tpe"}, ""),
+]
+
+
+@pytest.mark.parametrize("space", GOOD_SPACES)
+def test_good_spaces_are_accepted_here_and_by_the_loader(
+    of_sweeps: Any, space: dict[str, Any], tmp_path: Any
+) -> None:
+    data = SWEEP | {"space": space}
+    assert complaints(of_sweeps, data) == []
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(data))
+    assert load_sweep(str(tmp_path / "sweep.yaml")).spec.space.keys() == space.keys()
+
+
+@pytest.mark.parametrize(("data", "path"), BAD_SWEEPS)
+def test_bad_sweeps_are_refused_here_as_by_the_loader(
+    of_sweeps: Any, data: dict[str, Any], path: str, tmp_path: Any
+) -> None:
+    assert complaints(of_sweeps, data) == [path]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(SpecError):
+        load_sweep(str(tmp_path / "sweep.yaml"))
+
+
+def test_the_schema_of_sweeps_says_what_keys_mean() -> None:
+    schema = sweep_file_schema()
+    assert schema["properties"].keys() == SweepSpec.model_fields.keys()
+    tensor = schema["properties"]["space"]["properties"]["layout.tensor"]
+    assert tensor["description"] == "Devices that share each layer; stays inside a node."
+    assert schema["properties"]["steps"]["description"] == "Steps of a trial."

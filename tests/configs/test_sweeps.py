@@ -70,6 +70,18 @@ def test_a_base_run_is_found_beside_the_sweep(tmp_path: Path) -> None:
         ("base: gpt-175b-frontier", "base: illegal.yaml", "illegal.yaml:2 layout.tensor = 5: must divide"),
         ("base: gpt-175b-frontier\n", "", "sweep.yaml:1 base: is missing"),
         ("budget:", "sampler: magic\nbudget:", "sweep.yaml:5 sampler"),
+        ("[8, 16]", "8", "sweep.yaml:3 space.layout.pipeline = 8: is no list or range of values"),
+        ("[8, 16]", "[[8]]", "sweep.yaml:3 space.layout.pipeline.choices.0 = [8]: must be one value"),
+        (
+            "layout.pipeline: [8, 16]",
+            "layout: {pipeline: [8]}",
+            "write the keys of a section as one: layout.p",
+        ),
+        ("layout.pipeline: [8, 16]", "layout: [8, 16]", "sweep.yaml:3 space.layout: is a section, not one"),
+        ("[8, 16]", "{from: 1, to: 99999999999}", "sweep.yaml:2 space: has 199,999,999,998 combinations"),
+        ("  trials: 4", "", "sweep.yaml:5 budget: must be a mapping, not empty; write keys below it (trials"),
+        ("base: gpt-175b-frontier", "base: 5", "sweep.yaml:1 base = 5: must be the name of a run preset"),
+        ("base: gpt-175b-frontier", "base: sweep.yaml", 'sweep.yaml:1 base = "sweep.yaml": is this sweep'),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -79,6 +91,8 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, old: str, new: str,
     with pytest.raises(SpecError) as caught:
         load_sweep("sweep.yaml")
     assert said in str(caught.value)
+    paths = [violation.path for violation in caught.value.violations]
+    assert len(set(paths)) == len(paths), "one complaint a place"
 
 
 def test_an_empty_space(tmp_path: Path) -> None:

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("optuna")
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load_sweep import SweepDocument
+from frontrunner.launcher import cli
 from frontrunner.launcher.sweeping.backends import Attempt, Local
 from frontrunner.launcher.sweeping.controller import Controller, opened
-from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, TIME_OUT, Ended, failure
+from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, TIME_OUT, Ended, failure, last_words
 from frontrunner.launcher.sweeping.samplers import Strategy, strategy
 from frontrunner.launcher.sweeping.space import Point, points
-from frontrunner.launcher.sweeping.store import EARLY_STOP, OUT_OF_MEMORY, Store, Trial, best
+from frontrunner.launcher.sweeping.store import EARLY_STOP, FILE, OUT_OF_MEMORY, Store, Trial, best
 from frontrunner.slurm.errors import SlurmFailed
 from support import stand_in_train
 from support.sweeps import SMALL, small_sweep
@@ -195,6 +197,82 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     ):
         pass
     assert isinstance(store, Store)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    sweep = small_sweep(tmp_path)
+    for folder in (tmp_path / "small.yaml", tmp_path / "small.yaml" / "deeper"):
+        with pytest.raises(SpecError, match="a file is in its place"), opened(folder, sweep):
+            pass
+
+
+def test_trials_of_a_journal_that_is_gone_are_not_adopted(tmp_path: Path, command: str) -> None:
+    sweep = budget(small_sweep(tmp_path), trials=1)
+    run(sweep, tmp_path / "folder", command)
+    (tmp_path / "folder" / FILE).unlink()
+    with pytest.raises(SpecError, match="folder/trials: are of a journal that is gone"):
+        run(sweep, tmp_path / "folder", command)
+
+
+def test_a_crash_is_told_with_its_last_words(tmp_path: Path) -> None:
+    run_dir = tmp_path / "0000-1"
+    assert last_words(run_dir) == f"see {run_dir}"
+    (tmp_path / "0000-1.log").write_text("Traceback\nValueError: no\n\nrun folder: elsewhere\n")
+    assert last_words(run_dir) == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("commands", "said"),
+    [
+        (
+            [],
+            "squeue is not on the PATH, so there is no Slurm here; call this on a login node of the clus",
+        ),
+        (
+            ["squeue"],
+            "slurm.account: frontier takes no job without an account; set slurm.account in the base",
+        ),
+    ],
+)
+def test_a_sweep_that_no_slurm_would_take_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[str], said: str
+) -> None:
+    small_sweep(tmp_path)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name in commands:
+        (bin_folder / name).write_text("#!/bin/sh\n")
+        (bin_folder / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(bin_folder))
+    monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
+    arguments = ["sweep", "run", "small.yaml", "--on", "slurm"]
+    result = CliRunner().invoke(cli.build(arguments), arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_space_without_a_legal_point_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_sweep(tmp_path, "base: gpt-22b-frontier\nspace: {layout.tensor: [3, 5]}\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["sweep", "run", "small.yaml", "--on", "local"]
+    result = CliRunner().invoke(cli.build(arguments), arguments)
+    assert result.exit_code == 2
+    assert "small.yaml:2 space: no point of it is a legal run; most often layout.tensor" in result.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_name_leads_to_no_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_sweep(tmp_path, "name: ../a/b\n" + SMALL)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["sweep", "status", "small.yaml"]
+    result = CliRunner().invoke(cli.build(arguments), arguments)
+    assert result.exit_code == 2
+    assert '"sweeps/a-b": holds no sweep yet' in result.stderr
 
 
 class Silent(Nodes):

@@ -8,6 +8,10 @@ import pytest
 
 pytest.importorskip("optuna")
 
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.sweeping.space import points
 from frontrunner.launcher.sweeping.store import FILE, OUT_OF_MEMORY, Store, best, mend
@@ -64,6 +68,36 @@ def test_a_file_that_is_no_journal(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(SpecError, match=r"journal.log.*is not a journal of trials"):
         Store(tmp_path, small_sweep(tmp_path), create=True)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"one line\nand half", bytes(range(128, 256))])
+def test_mending_leaves_what_is_no_journal_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(SpecError, match="is not a journal of trials"):
+        mend(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"op_', '{"op_code": 0, "study'])
+def test_a_controller_that_was_killed_in_its_first_record(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    mend(tmp_path)
+    with pytest.raises(SpecError, match="holds no sweep yet"):
+        Store(tmp_path, small_sweep(tmp_path), create=False)
+    assert Store(tmp_path, small_sweep(tmp_path), create=True).trials() == []
+
+
+def test_a_study_of_another_program_is_not_written_to(tmp_path: Path) -> None:
+    sweep = small_sweep(tmp_path)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / FILE)))
+    optuna.create_study(storage=storage, study_name="small", direction="maximize").add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    before = (tmp_path / FILE).read_bytes()
+    for create in (True, False):
+        with pytest.raises(SpecError, match="holds trials that no sweep has written"):
+            Store(tmp_path, sweep, create=create)
+    assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_the_journal_of_another_sweep(tmp_path: Path) -> None:
