@@ -1,6 +1,6 @@
 """What eight processes of this machine compute and send when all of them do so at once, as a machine file.
 
-    python benchmarks/machine_rates.py [--output benchmarks/small_gpt/machine.yaml]
+    python benchmarks/machine_rates.py --memory BYTES [--output benchmarks/small_gpt/machine.yaml]
 
 The processes stand for four nodes of two devices. The planner reads the rates as it reads those of a real
 machine; all of them are measured here, none is fitted.

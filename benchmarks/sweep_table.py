@@ -1,5 +1,6 @@
 """Searches on a space that was measured in full: trials until none better can be told from what was found.
 
+    python benchmarks/machine_rates.py --memory 130000000
     python benchmarks/sweep_table.py measure [--sweep SWEEP.yaml] [--table TABLE.jsonl]
     python benchmarks/sweep_table.py search [--seeds 5]
 
@@ -37,6 +38,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table as View
 
+from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load_sweep import SweepDocument, load_sweep
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sweep import OBJECTIVES, Sampler
@@ -86,8 +88,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/sweep_table"), help="of the runs")
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
-    sweep = load_sweep(args.sweep)
-    known = points(sweep)
+    try:
+        sweep = load_sweep(args.sweep)
+        known = points(sweep)
+    except SpecError as error:
+        raise SystemExit(str(error)) from None
     if args.what == "measure":
         measure(sweep, known, args.table, args.folder)
     report(sweep, known, read(args.table, known), args.seeds)

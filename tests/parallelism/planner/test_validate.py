@@ -12,7 +12,14 @@ import yaml
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import load_machine, load_run
-from frontrunner.parallelism.planner.calibrate import BOUNDS, Measured, constant, fit, with_constants
+from frontrunner.parallelism.planner.calibrate import (
+    BOUNDS,
+    Measured,
+    at_bounds,
+    constant,
+    fit,
+    with_constants,
+)
 from frontrunner.parallelism.planner.practice import PRACTICES
 from frontrunner.parallelism.planner.published import prepare, published_tokens_per_s, read
 from frontrunner.parallelism.planner.relative import PUBLISHED, ratios
@@ -205,3 +212,12 @@ def test_the_ratios_of_three_level_sharding() -> None:
     for key, published in PUBLISHED.items():
         assert getattr(convention, key) == pytest.approx(published, rel=0.1), key
     assert [row.three_level for row in larger] == sorted((row.three_level for row in larger), reverse=True)
+
+
+def test_bounds_of_rings_follow_the_machines_links() -> None:
+    """A cluster whose links carry megabytes is not fitted with Frontier's gigabytes."""
+    emulated = load_machine("emulated")
+    link = emulated.links.network.bandwidth_bytes_per_s
+    assert at_bounds({"rings.across_nodes": BOUNDS["rings.across_nodes"][0] * link}, emulated)
+    assert not at_bounds({"rings.across_nodes": link}, emulated)
+    assert not at_bounds({"rings.across_nodes": 1e9}, load_machine("frontier"))
