@@ -79,7 +79,10 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
         return
     options = [f"--dependency=afterany:{job_id}", f"--time={clock(schedule.time_s(number))}"]
     try:
-        following = _persistently(lambda: slurm.submit(SCRIPT_FILE, run_dir, options))
+        following = _persistently(
+            lambda: slurm.submit(SCRIPT_FILE, run_dir, options),
+            lambda: slurm.jobs_in(run_dir, ended=False) - {job_id},
+        )
     except Exception as error:
         chain.append(run_dir, "verdict", reason=f"segment {number} could not be submitted: {error}")
         raise
@@ -89,14 +92,22 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
     print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
 
 
-def _persistently(submit: Callable[[], str]) -> str:
-    """Try again while the controller does not answer: nobody is there to do it by hand."""
-    from frontrunner.slurm.errors import SlurmFailed
+def _persistently(submit: Callable[[], str], made: Callable[[], set[str]]) -> str:
+    """Try again while the controller does not answer: nobody is there to do it by hand.
 
-    for _ in range(_TRIES - 1):
+    Where an answer was lost, a job that was ``made`` all the same is the one.
+    """
+    from frontrunner.slurm.errors import NoAnswer, SlurmFailed
+
+    tries, lost = 0, False
+    while True:
+        tries += 1
         try:
-            return submit()
+            found = made() if lost else set()
+            return found.pop() if found else submit()
         except SlurmFailed as error:
+            if tries == _TRIES:
+                raise
+            lost = lost or isinstance(error, NoAnswer)
             print(f"frontrunner: {error}", file=sys.stderr)
             time.sleep(_PAUSE_S)
-    return submit()

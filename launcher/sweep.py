@@ -39,7 +39,10 @@ def run(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try layouts until the budget is used up; started again, it goes on where it was."""
+    """Try layouts until the budget is used up; started again, it goes on where it was.
+
+    The exit code is 1 where no trial was complete.
+    """
     try_import("optuna", EXTRA)
     try_import("sklearn", EXTRA)
     from frontrunner.configs.load_sweep import load_sweep
@@ -68,6 +71,9 @@ def run(
         Controller(document, where, known, chosen, backend, store, say, tick_s).run()
         report = build(document, known, store.trials())
     _print(report, as_json, ranking)
+    if report.best is None:
+        say("no trial is complete, so that there is no best layout")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -122,13 +122,16 @@ class Slurm:
             raise _failed("squeue", answer.stderr)
         return len(answer.stdout.split())
 
-    def folders(self) -> dict[str, str]:
-        """The folder in which each job of this user was submitted, of those that Slurm still knows."""
-        answer = self._run(["squeue", "--me", "--noheader", "--states=all", "--format=%i|%Z"])
+    def jobs_in(self, folder: Path, *, ended: bool = True) -> set[str]:
+        """Jobs of this user that were submitted in a folder, with those that ended and Slurm still knows."""
+        states = ["--states=all"] if ended else []
+        answer = self._run(["squeue", "--me", "--noheader", *states, "--format=%i|%Z"])
         if answer.returncode:
             raise _failed("squeue", answer.stderr)
         rows = (line.partition("|") for line in answer.stdout.splitlines())
-        return {job: folder for job, _, folder in rows if folder}
+        # Slurm knows folders without symbolic links; names are compared first, because links take time.
+        named = ((job, Path(where)) for job, _, where in rows if Path(where).name == folder.name)
+        return {job for job, where in named if where.resolve() == folder.resolve()}
 
     def cancel(self, job_id: str) -> None:
         """End a job; no error where it has ended."""

@@ -217,11 +217,11 @@ class OnSlurm:
         """Whether the controller that began to submit it had come to a job, which is then this one's."""
         deadline = time.monotonic() + self._settle_s
         while True:
-            found = [job for job, where in self._slurm.folders().items() if _same(Path(where), attempt)]
+            found = self._slurm.jobs_in(attempt.run_dir)
             if chain.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
                 return True
             if found:
-                chain.append(attempt.run_dir, "submitted", job_id=found[0], step=0)
+                chain.append(attempt.run_dir, "submitted", job_id=found.pop(), step=0)
                 return True
             if time.monotonic() > deadline:
                 return False
@@ -258,11 +258,6 @@ class OnSlurm:
         return told + self._held_s.get(attempt.run_dir, 0)
 
 
-def _same(folder: Path, attempt: Attempt) -> bool:
-    """Whether a job's folder is the attempt's; Slurm knows it without symbolic links."""
-    return folder.name == attempt.run_dir.name and folder.resolve() == attempt.run_dir.resolve()
-
-
 def check_submission(
     slurm: Slurm, sweep: SweepDocument, points: Sequence[Point], env: Mapping[str, str]
 ) -> None:
@@ -271,7 +266,7 @@ def check_submission(
     What Slurm itself refuses is known later, and ends one trial each. SlurmFailed where it does not answer.
     """
     try:
-        slurm.folders()
+        slurm.count_jobs()
     except SpecError as error:
         fix = "call this on a login node of the cluster, or give --on local"
         raise SpecError(replace(violation, fix=fix) for violation in error.violations) from None

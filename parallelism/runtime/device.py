@@ -18,6 +18,7 @@ import megatron.core.pipeline_parallel.schedules as schedules
 import torch
 import torch.distributed as dist
 
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.sharding import Precision
 from frontrunner.parallelism.placement import Place
 
@@ -32,13 +33,17 @@ def select_device(kind: str, local_rank: int) -> torch.device:
     """The device of this rank. ``kind`` is a machine file's: ``cuda``, ``cpu`` or ``auto``.
 
     With one visible device a rank (``--gpus-per-task=1``) the index is 0, whatever the local rank.
+    Raises SpecError where torch sees no GPU.
     """
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cpu":
         _let_megatron_use_cpu()
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    if not (visible := torch.cuda.device_count()):
+        fix = "see `frontrunner doctor`, or set it to cpu or auto"
+        raise SpecError([Violation("machine.device.kind", kind, "torch sees no GPU here", fix)])
+    device = torch.device("cuda", local_rank % visible)
     torch.cuda.set_device(device)
     return device
 

@@ -157,10 +157,24 @@ def test_a_controller_that_is_down_for_a_while_ends_no_chain(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("frontrunner.launcher.continue_run._PAUSE_S", 0.0)
-    message = "echo 'sbatch: error: Batch job submission failed: Socket timed out' >&2"
+    message = "echo 'sbatch: error: Batch job submission failed: Unable to contact slurm controller' >&2"
     add("sbatch", f"if test -e tried; then echo 43; else : > tried; {message}; exit 1; fi")
     continue_run(run_dir, exit_code=1)
     assert [s.job_id for s in chain.read(run_dir).segments] == ["42", "43"]
+
+
+@pytest.mark.parametrize(("queued", "expected"), [("", "44"), ("43|{}", "43"), ("43|/another/one", "44")])
+def test_a_lost_answer_makes_no_second_job(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, queued: str, expected: str
+) -> None:
+    """Also where the queue does not answer at first either."""
+    monkeypatch.setattr("frontrunner.launcher.continue_run._PAUSE_S", 0.0)
+    timed_out = "{ echo 'error: Socket timed out' >&2; exit 1; }"
+    add("sbatch", f"test -e tried && echo 44 || {{ : > tried; {timed_out}; }}")
+    rows = f"42|{run_dir}\n{queued.format(run_dir)}"
+    add("squeue", f"test -e asked && echo '{rows}' || {{ : > asked; {timed_out}; }}")
+    continue_run(run_dir, exit_code=1)
+    assert [s.job_id for s in chain.read(run_dir).segments] == ["42", expected]
 
 
 def test_a_refused_segment_says_why_the_run_ended(run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a rank may take of the memory."""
+"""Which device a rank has, and what it may take of its memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 import pytest
 
 pytest.importorskip("torch")
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.parallelism.runtime.device import select_device
 
 TAKE = """
 import torch
@@ -29,3 +32,9 @@ def test_a_cpu_rank_is_held_to_its_memory() -> None:
     done = subprocess.run([sys.executable, "-c", TAKE], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "can't allocate memory: you tried to allocate 150000000 bytes" in done.stdout
+
+
+def test_no_gpu_where_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(SpecError, match="torch sees no GPU here"):
+        select_device("cuda", 0)
