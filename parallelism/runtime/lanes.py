@@ -72,6 +72,7 @@ class Lane:
     def advance(self) -> None:
         """Do what can be done without waiting."""
         while self.stream is None and self.queue and self.queue[0].work.is_completed():
+            self.queue[0].work.wait()  # a collective that failed is complete too, and raises here
             self._step(self.queue[0])
 
     def wait(self, ticket: Ticket) -> None:

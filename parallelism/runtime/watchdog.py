@@ -61,8 +61,9 @@ class Watchdog:
         assert self._file
         while not self._ended.wait(min(1.0, self.limit_s / 10)):
             # This thread cannot run while code below Python holds the interpreter's lock; then that ends the
-            # rank.
-            faulthandler.dump_traceback_later(self.limit_s + _BELOW_PYTHON_S, exit=True, file=self._file)
+            # rank. It needs a thread of its own each time, for which there may be no memory.
+            with suppress(RuntimeError):
+                faulthandler.dump_traceback_later(self.limit_s + _BELOW_PYTHON_S, exit=True, file=self._file)
             silent_s = time.monotonic() - self.transport.progress_s
             if silent_s > self.limit_s:
                 self._end(silent_s)

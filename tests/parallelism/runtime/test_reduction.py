@@ -24,6 +24,9 @@ class Work:
     def is_completed(self) -> bool:
         return self.complete
 
+    def wait(self) -> None:
+        assert self.complete
+
 
 class Transport:
     """Two ranks of a package, and two replicas of it, of which only this rank exists."""

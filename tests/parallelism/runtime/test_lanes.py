@@ -1,0 +1,40 @@
+"""What becomes of collectives that fail beside the model's computing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from frontrunner.parallelism.runtime.lanes import Lane
+
+
+class Failed:
+    """A collective as gloo leaves it when there is no memory for it: complete, and raising when awaited."""
+
+    def is_completed(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+
+def test_a_failed_collective_is_not_taken_for_one_that_has_arrived() -> None:
+    went_on = False
+
+    def job() -> Generator[Any, None, None]:
+        nonlocal went_on
+        yield Failed()
+        went_on = True
+
+    transport: Any = None
+    lane = Lane(transport, torch.device("cpu"))
+    lane.submit(job())
+    with pytest.raises(RuntimeError, match="bad_alloc"):
+        lane.advance()
+    assert not went_on
