@@ -1,34 +1,24 @@
 """The search of ours: the planner's prediction is the prior, and what is learnt is its error.
 
-log(measured / predicted) is a Gaussian process over the keys of the space; the next point is the one with the
-largest expected improvement, weighted by how likely it fits into memory. Where memory really ends (as a share
-of what the planner says) has a posterior of its own, from trials that fitted and trials that did not.
+The next point is the one with the largest expected improvement, weighted by how likely it fits into memory.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.sweep import OBJECTIVES
+from frontrunner.launcher.sweeping.boundary import chances
+from frontrunner.launcher.sweeping.improvement import expected_improvement
 from frontrunner.launcher.sweeping.space import Point, Predicted, predict
 from frontrunner.parallelism.planner.calibrate import Measured, fit, tokens_per_s, usable, with_constants
 
 #: Best predicted layouts that are tried before anything is learnt.
 FIRST = 3
-#: Where memory ends (logarithm of the planner's peak over what there is): shares, means and deviations. Most
-#: likely within what its peaks are off by; on a machine of which it does not know all, further below.
-_BOUNDARY = ((0.95, 0.0, 0.05), (0.05, -0.15, 0.4))
-#: How sharp that end is.
-_BOUNDARY_WIDTH = 0.01
 _SHORTEST_FIT = 3
 
 
@@ -78,43 +68,13 @@ class Guided:
         return self._points[_best(np.log(gain) + np.log(fits), free)]
 
     def _improvement(self, seen: Seen, prior: np.ndarray) -> np.ndarray:
-        """Expected improvement of every point over the best measured one, in logarithms of the objective."""
         tried = list(seen.measured)
         values = self._sign * np.log([seen.measured[number] for number in tried])
-        errors = values - prior[tried]
-        offset = float(np.mean(errors))
-        model = _process(self._features.shape[1])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(self._features[tried], errors - offset)
-        pending = list(seen.running)
-        if pending:  # as if they came out as expected, so that no two ask the same question
-            believed = model.predict(self._features[pending])
-            model = GaussianProcessRegressor(model.kernel_, alpha=1e-8, optimizer=None)
-            known = np.concatenate([errors - offset, believed])
-            model.fit(self._features[[*tried, *pending]], known)
-        mean, spread = model.predict(self._features, return_std=True)
-        better = prior + mean + offset - values.max()
-        spread = np.maximum(spread, 1e-6)
-        ratio = better / spread
-        gain: np.ndarray = better * norm.cdf(ratio) + spread * norm.pdf(ratio)
-        floored: np.ndarray = np.maximum(gain, 1e-30)
-        return floored
+        return expected_improvement(prior, self._features, tried, values, list(seen.running))
 
     def _fits(self, seen: Seen) -> np.ndarray:
-        """How likely each point fits, by where memory has ended so far."""
-        ends = np.linspace(-1.5, 0.3, 361)
-        belief = np.log(sum(share * norm.pdf(ends, mean, spread) for share, mean, spread in _BOUNDARY))
         load = self._predicted.load
-        for number in seen.measured:
-            belief += norm.logcdf((ends - load[number]) / _BOUNDARY_WIDTH)
-        for number in seen.out_of_memory:
-            belief += norm.logsf((ends - load[number]) / _BOUNDARY_WIDTH)
-        weights = np.exp(belief - belief.max())
-        weights /= weights.sum()
-        chances: np.ndarray = norm.cdf((ends[None, :] - load[:, None]) / _BOUNDARY_WIDTH) @ weights
-        clipped: np.ndarray = np.clip(chances, 1e-12, 1.0)
-        return clipped
+        return chances(load, self._features, list(seen.measured), list(seen.out_of_memory))
 
     def _recalibrate(self, seen: Seen) -> None:
         """Fit the planner's constants again each time that half as many results have come in."""
@@ -166,13 +126,6 @@ def features(points: Sequence[Point]) -> np.ndarray:
     low, high = table.min(axis=0), table.max(axis=0)
     scaled: np.ndarray = (table - low) / np.where(high > low, high - low, 1.0)
     return scaled
-
-
-def _process(dims: int) -> GaussianProcessRegressor:
-    """Errors of some percent that change slowly with the keys, and noise of a percent or so."""
-    shape = RBF(np.full(dims, 0.7), (0.2, 10.0))
-    kernel = ConstantKernel(0.01, (1e-4, 0.25)) * shape + WhiteKernel(1e-4, (1e-6, 1e-2))
-    return GaussianProcessRegressor(kernel, alpha=1e-8)
 
 
 def _best(score: np.ndarray | float, free: np.ndarray) -> int:
