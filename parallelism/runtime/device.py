@@ -7,10 +7,12 @@ run on the second.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import socket
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**17  # mallopt(3); glibc's own threshold at the start
 
 
 def select_device(kind: str, local_rank: int) -> torch.device:
@@ -52,12 +55,15 @@ def limit_memory(device: torch.device, memory_bytes: int) -> None:
     """From now on this rank runs out of memory beyond ``memory_bytes``.
 
     On CPU this is what the process's data (RLIMIT_DATA) grows by from here on: what imports and connections
-    have taken does not count. Stacks and buffers of threads that start later do.
+    have taken does not count. Stacks and buffers of threads that start later do. What tensors give back goes
+    back to the system at once, or a heap full of holes would count; that makes ranks slower.
     """
     if device.type == "cuda":
         has = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / has), device)
         return
+    with suppress(AttributeError):  # glibc's: without, it raises the threshold whenever a block is freed
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
     status = Path("/proc/self/status").read_text()
     (held,) = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
