@@ -1,6 +1,6 @@
 """Searches on a space that was measured in full: trials until none better can be told from what was found.
 
-    python benchmarks/machine_rates.py --memory 130000000
+    python benchmarks/machine_rates.py --memory 85000000
     python benchmarks/sweep_table.py measure [--sweep SWEEP.yaml] [--table TABLE.jsonl]
     python benchmarks/sweep_table.py search [--seeds 5]
 
@@ -59,7 +59,7 @@ SEARCHES: dict[str, tuple[Sampler, bool]] = {
 }
 ROUNDS = 2
 _LIMIT_S, _GRACE_S = 600.0, 2.0
-_STACK_BYTES = 2**20
+STACK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def main() -> None:
 def measure(sweep: SweepDocument, known: Sequence[Point], table: Path, folder: Path) -> None:
     """Append a row for each point and round that ``table`` lacks."""
     # Stacks of threads count as a process's data, with their whole size.
-    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
