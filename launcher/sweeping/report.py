@@ -28,7 +28,7 @@ class Report:
     shap: dict[str, float] | None
     node_hours: float
     prediction_error_pct: float | None
-    """Mean absolute error of the planner, as it was when a trial began."""
+    """Mean absolute error of the planner with the constants of the machine file."""
 
     def as_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {
