@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -264,6 +265,19 @@ def test_a_space_without_a_legal_point_leaves_no_folder(
     assert result.exit_code == 2
     assert "small.yaml:2 space: no point of it is a legal run; most often layout.tensor" in result.stderr
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_sweep_that_finds_nothing_says_so(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_sweep(tmp_path, SMALL.replace("[1, 2, 4, 5]", "[5]") + "sampler: grid\n")  # where memory ends
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frontrunner.launcher.sweeping.backends.executable", lambda: command)
+    arguments = ["sweep", "run", "small.yaml", "--on", "local", "--json"]
+    result = CliRunner().invoke(cli.build(arguments), arguments)
+    assert result.exit_code == 1
+    assert "no trial is complete" in result.stderr
+    assert json.loads(result.stdout)["best"] is None
 
 
 def test_a_name_leads_to_no_other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
