@@ -106,19 +106,24 @@ def test_the_budget_ends_a_sweep(tmp_path: Path, command: str) -> None:
 def test_a_killed_controller_loses_nothing_and_repeats_nothing(
     tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten times at random; then what is there equals an undisturbed sweep."""
+    """Ten times at random, every second time once it has got as far as a trial; then what is there equals an
+    undisturbed sweep."""
     sweep = changed(budget(small_sweep(tmp_path), trials=100), early_stop=0.0)
     undisturbed = run(sweep, tmp_path / "undisturbed", command)
-    monkeypatch.setenv("PAUSE_S", "0.05")  # 15 whole trials take longer than all that controllers live
+    monkeypatch.setenv("PAUSE_S", "0.05")
     folder, moments = tmp_path / "folder", random.Random(7)
-    for _ in range(10):
+    for number in range(10):
+        before = len(starts(folder))
         child = os.fork()
         if child == 0:
             try:
                 run(sweep, folder, command)
             finally:
                 os._exit(0)
-        time.sleep(moments.uniform(0.05, 0.5))
+        deadline = time.monotonic() + 60
+        while number % 2 and len(starts(folder)) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.02, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     between = len(starts(folder))
