@@ -2,8 +2,8 @@
 
     python benchmarks/sweep_live.py [--folder runs/sweep-live]
 
-Prints the trials as `frontrunner sweep run` ranks them, then which of them was the first that the table
-cannot tell from its best point, and where jobs and table disagree about what fits into memory.
+Prints the trials in their order beside what the table has of them, then which of them was the first that the
+table cannot tell from its best point, and how many of them fit into memory in one and not in the other.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from sweep_table import HERE, STACK_BYTES, as_good_as_best, read
+from sweep_table import HERE, STACK_BYTES, Measured, as_good_as_best, read
 
 from frontrunner.configs.load_sweep import load_sweep
-from frontrunner.launcher.sweeping.space import points
+from frontrunner.launcher.sweeping.space import Point, points
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # for the Slurm that the tests run on
 from support.slurm_cluster import SlurmCluster, missing
@@ -38,6 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     if reason := missing():
         sys.exit(reason)
+    document = load_sweep(args.sweep)
+    known = points(document)
+    measured = read(args.table, known)  # before all trials: it may not be there
     # Jobs have the limits of what submits them.
     resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     daemons = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets want short paths
@@ -46,7 +50,7 @@ def main() -> None:
             found = sweep(cluster, args.sweep, args.folder)
     finally:
         shutil.rmtree(daemons, ignore_errors=True)
-    report(found, args.sweep, args.table)
+    report(found, known, measured, document.spec.objective)
 
 
 def sweep(cluster: SlurmCluster, file: str, folder: Path) -> dict[str, Any]:
@@ -58,11 +62,10 @@ def sweep(cluster: SlurmCluster, file: str, folder: Path) -> dict[str, Any]:
     return answer
 
 
-def report(found: dict[str, Any], file: str, table: Path) -> None:
-    document = load_sweep(file)
-    known = points(document)
-    measured = read(table, known)
-    good = as_good_as_best(measured, document.spec.objective)
+def report(
+    found: dict[str, Any], known: Sequence[Point], measured: Sequence[Measured], objective: str
+) -> None:
+    good = as_good_as_best(measured, objective)
     console = Console(width=110, highlight=False)
     trials = sorted(found["trials"], key=lambda trial: trial["number"])
     for trial in trials:

@@ -16,6 +16,7 @@ from frontrunner.launcher.sweeping.beliefs import Belief, average
 
 #: Most likely within what the planner's peaks are off by; on a machine of which it does not know all, further
 #: below, and perhaps not the same for all layouts.
+#: The length is what did best on random spaces with such ends.
 BELIEFS = (
     Belief(0.94, mean=0.0, constant=0.05, keys=0.0, length=1.0, noise=0.01),
     Belief(0.03, mean=-0.15, constant=0.4, keys=0.0, length=1.0, noise=0.01),

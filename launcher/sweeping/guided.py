@@ -14,7 +14,7 @@ from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.sweep import OBJECTIVES
 from frontrunner.launcher.sweeping.boundary import chances
 from frontrunner.launcher.sweeping.improvement import expected_improvement
-from frontrunner.launcher.sweeping.space import Point, Predicted, predict
+from frontrunner.launcher.sweeping.space import Point, predict
 from frontrunner.parallelism.planner.calibrate import Measured, fit, tokens_per_s, usable, with_constants
 
 #: Best predicted layouts that are tried before anything is learnt.
@@ -45,10 +45,6 @@ class Guided:
         self._predicted = predict(points, objective)
         self._features = features(points)
         self._recalibrated_at = 0
-
-    @property
-    def predicted(self) -> Predicted:
-        return self._predicted
 
     def choose(self, seen: Seen) -> Point | None:
         """The point to try next; None where all have been tried."""
