@@ -15,8 +15,8 @@ import polars as pl
 from frontrunner.analysis.importers import lines, megatron, records
 from frontrunner.analysis.run_log import STEP_SCHEMA, Collection, RunLog
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.run_folder.files import RECORDS
 
-RECORDS = "records.jsonl"
 #: Endings of text logs that are looked for in folders; a file that is named is read whatever its name.
 TEXT_ENDINGS = (".out", ".log", ".txt", ".out.gz", ".log.gz", ".txt.gz")
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from frontrunner.analysis.run_log import RunLog
+from frontrunner.run_folder.steady import LONGEST_WARM_UP, WARM_UP_SLOWER
 
-WARM_UP_SLOWER = 1.1
-LONGEST_WARM_UP = 10
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_SHARE = 0.05
 #: Standard deviations in a median absolute deviation, for a normal distribution.

@@ -18,7 +18,7 @@ from emulated_cluster.topology import Topology
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import load_machine
-from frontrunner.launcher.local import PRELOAD
+from frontrunner.launcher.ranks.local import PRELOAD
 
 _MEASURED_S = 2.0
 

@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from frontrunner.parallelism import checkpoint_files as files
+from frontrunner.run_folder import checkpoints as files
 
 RUN = """\
 name: faults

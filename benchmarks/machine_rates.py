@@ -25,12 +25,12 @@ import yaml
 
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher import run_folder
-from frontrunner.launcher.local import launch
+from frontrunner.launcher.ranks.local import launch
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.run_folder import folder as run_folder
 
 NODES, PER_NODE = 4, 2
 SIZES = (32, 64, 128, 256, 512)

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frontrunner.slurm import chain
+from frontrunner.run_folder import files, jobs
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # for the Slurm that the tests run on
 from support.slurm_cluster import SlurmCluster, missing
@@ -114,9 +114,9 @@ class Sweep:
         trials: Trials = json.loads(self.answer.read_text())["trials"]
         return sorted(trials, key=lambda trial: trial["number"])
 
-    def submissions(self) -> list[chain.Chain]:
+    def submissions(self) -> list[jobs.Chain]:
         """Of the trials whose submission has begun."""
-        return [chain.read(file.parent) for file in self.trials_folder.glob(f"*/{chain.FILE}")]
+        return [jobs.read(file.parent) for file in self.trials_folder.glob(f"*/{files.JOBS}")]
 
     def jobs(self) -> list[list[str]]:
         """Folder, name, state and elapsed time of each of its jobs: Slurm knows those of the last hour."""
@@ -240,7 +240,7 @@ def audit(trials: Path, number: int) -> list[str]:
     if folders != [trials / f"{number:04d}-1"]:
         return [f"trial {number}: has the folders {[path.name for path in folders]}"]
     (run_dir,) = folders
-    jobs, records = _lines(run_dir / chain.FILE), _lines(run_dir / "records.jsonl")
+    jobs, records = _lines(run_dir / files.JOBS), _lines(run_dir / files.RECORDS)
     kinds = Counter(line["kind"] for line in jobs)
     numbers = {line["job_id"] for line in jobs if "job_id" in line}
     codes = [line["code"] for line in jobs if line["kind"] == "ended"]

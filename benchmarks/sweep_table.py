@@ -42,14 +42,14 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load_sweep import SweepDocument, load_sweep
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sweep import OBJECTIVES, Sampler
-from frontrunner.launcher import run_folder
-from frontrunner.launcher.local import PRELOAD
-from frontrunner.launcher.rank import TRAIN, run_rank
+from frontrunner.launcher.ranks.local import PRELOAD
+from frontrunner.launcher.ranks.rank import TRAIN, run_rank
 from frontrunner.launcher.sweeping import outcome
 from frontrunner.launcher.sweeping.samplers import strategy
 from frontrunner.launcher.sweeping.space import Point, points
 from frontrunner.launcher.sweeping.store import Trial
 from frontrunner.parallelism.rendezvous import Rendezvous, free_port
+from frontrunner.run_folder import folder as run_folder
 
 HERE = Path(__file__).parent / "small_gpt"
 SEARCHES: dict[str, tuple[Sampler, bool]] = {

@@ -18,35 +18,31 @@ from typer.core import TyperGroup
 
 from frontrunner.launcher.errors import report
 
-# In the order of the help: where a command is (a typer.Typer is a group of them), and what it is for.
+# In the order of the help: the module of ``commands`` and what the command is for. The module has a function
+# of its own name, or ``app``, a typer.Typer that is a group of commands.
 COMMANDS = {
-    "check": ("frontrunner.launcher.check:check", "Say whether a run file is right and what it comes to."),
-    "schema": ("frontrunner.launcher.schema:schema", "Print the JSON schema of run or sweep files."),
-    "plan": ("frontrunner.launcher.plan:plan", "Predict memory and speed of a run."),
-    "search": ("frontrunner.launcher.search:search", "Find the best layouts of a model on a machine."),
-    "validate": ("frontrunner.launcher.validate:validate", "Compare the planner with published runs."),
-    "calibrate": (
-        "frontrunner.launcher.calibrate:calibrate",
-        "Fit a machine's constants to measured runs.",
-    ),
-    "export": ("frontrunner.launcher.export:export", "Write a run for another trainer."),
-    "data": ("frontrunner.launcher.data:app", "Prepare corpora for training."),
-    "train": ("frontrunner.launcher.train:train", "Train a model."),
-    "convert": (
-        "frontrunner.launcher.convert:convert",
-        "Write weights for transformers, or take weights from it.",
-    ),
-    "analyze": ("frontrunner.launcher.analyze:analyze", "Compare runs from their records or logs."),
-    "top": ("frontrunner.launcher.top:top", "Watch running jobs from their records."),
-    "compare": ("frontrunner.launcher.compare:compare", "Train with several engines and compare them."),
-    "submit": ("frontrunner.launcher.submit:submit", "Submit a run to Slurm."),
-    "sweep": ("frontrunner.launcher.sweep:app", "Find the best layout of a space with few trials."),
-    "status": ("frontrunner.launcher.status:status", "Show how submitted runs are doing."),
-    "logs": ("frontrunner.launcher.logs:logs", "Print the output of a submitted run."),
-    "cancel": ("frontrunner.launcher.cancel:cancel", "End a submitted run."),
-    "doctor": ("frontrunner.launcher.doctor:doctor", "Look for what would spoil a run on a cluster."),
-    "continue": ("frontrunner.launcher.continue_run:continue_run", "Close a job of a run (for job scripts)."),
+    "check": ("check", "Say whether a run file is right and what it comes to."),
+    "schema": ("schema", "Print the JSON schema of run or sweep files."),
+    "plan": ("plan", "Predict memory and speed of a run."),
+    "search": ("search", "Find the best layouts of a model on a machine."),
+    "validate": ("validate", "Compare the planner with published runs."),
+    "calibrate": ("calibrate", "Fit a machine's constants to measured runs."),
+    "export": ("export", "Write a run for another trainer."),
+    "data": ("data", "Prepare corpora for training."),
+    "train": ("train", "Train a model."),
+    "convert": ("convert", "Write weights for transformers, or take weights from it."),
+    "analyze": ("analyze", "Compare runs from their records or logs."),
+    "top": ("top", "Watch running jobs from their records."),
+    "compare": ("compare", "Train with several engines and compare them."),
+    "submit": ("submit", "Submit a run to Slurm."),
+    "sweep": ("sweep", "Find the best layout of a space with few trials."),
+    "status": ("status", "Show how submitted runs are doing."),
+    "logs": ("logs", "Print the output of a submitted run."),
+    "cancel": ("cancel", "End a submitted run."),
+    "doctor": ("doctor", "Look for what would spoil a run on a cluster."),
+    "continue": ("continue_run", "Close a job of a run (for job scripts)."),
 }
+_PACKAGE = "frontrunner.launcher.commands"
 
 
 class _Group(TyperGroup):
@@ -76,16 +72,15 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_frontrunner)
     asked = next((argument for argument in arguments if not argument.startswith("-")), "")
-    for name, (target, purpose) in COMMANDS.items():
+    for name, (place, purpose) in COMMANDS.items():
         if name != asked:
             app.command(name, help=purpose)(lambda: None)
             continue
-        module, _, attribute = target.partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+        module = importlib.import_module(f"{_PACKAGE}.{place}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
         else:
-            app.command(name)(command)
+            app.command(name)(getattr(module, place))
     return app
 
 

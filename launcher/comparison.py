@@ -11,13 +11,13 @@ from typing import Any
 from rich.table import Table
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.launcher import run_folder
+from frontrunner.launcher.display.totals import Totals
+from frontrunner.launcher.display.units import bytes_text, number_text, seconds_text
 from frontrunner.launcher.errors import RunFailed
-from frontrunner.launcher.local import launch
-from frontrunner.launcher.quantities import bytes_text, number_text, seconds_text
-from frontrunner.launcher.request import Request
-from frontrunner.launcher.totals import Totals
-from frontrunner.launcher.watch import RecordFollower
+from frontrunner.launcher.ranks.local import launch
+from frontrunner.launcher.ranks.request import Request
+from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder.record_reader import Follower
 
 # Of the engines only ours writes any, and what is compared is training.
 _NO_CHECKPOINTS = [f"checkpoint.{key}=null" for key in ("every_steps", "every_minutes", "keep_every")]
@@ -62,7 +62,7 @@ def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) ->
         spec = Request(run, [*overrides, f"engine={engine}", *_NO_CHECKPOINTS]).resolve()
         run_folder.create(folder, spec)
         totals = Totals(folder, spec.training.steps)
-        follower = RecordFollower(folder)
+        follower = Follower(folder, from_end=True)
         launch(folder, spec.world_size)
         for record in follower.new_records():
             totals.add(record)

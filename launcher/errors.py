@@ -11,9 +11,14 @@ from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.run_folder.endings import (
+    FAILED,
+    INTERRUPTED,
+    TO_BE_CONTINUED,
+    WRONG_REQUEST,
+    TrainingFailed,
+)
 from frontrunner.slurm.errors import SlurmFailed
-
-FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
 
 
 class RunFailed(Exception):
@@ -36,7 +41,7 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = INTERRUPTED, "interrupted"
         case RunStopped():
             code, message = TO_BE_CONTINUED, str(error)
-        case RunFailed() | SlurmFailed():
+        case RunFailed() | TrainingFailed() | SlurmFailed():
             code, message = FAILED, str(error)
         case OSError(strerror=str(reason)):
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason

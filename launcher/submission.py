@@ -13,14 +13,19 @@ from pathlib import Path
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, dump
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher import run_folder
-from frontrunner.launcher.check import verified
-from frontrunner.launcher.run_tail import last_step
-from frontrunner.parallelism.data_files import check_data
-from frontrunner.slurm import chain, exclusions, policy
+from frontrunner.launcher.display.units import bytes_text, duration_text
+from frontrunner.launcher.verify import verified
+from frontrunner.parallelism.corpus import check_data
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.plan import judge
+from frontrunner.run_folder import files, jobs
+from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder.record_reader import last_step
+from frontrunner.slurm import exclusions, policy
 from frontrunner.slurm.client import Slurm
 from frontrunner.slurm.errors import NoAnswer
-from frontrunner.slurm.job import SCRIPT_FILE, JobSpec, of_run
+from frontrunner.slurm.job import JobSpec, of_run
 from frontrunner.slurm.policy import Schedule
 from frontrunner.slurm.script import render
 
@@ -28,12 +33,12 @@ from frontrunner.slurm.script import render
 def run_folder_of(run: str) -> Path | None:
     """The folder of an earlier run that ``run`` names; None where it is a run file or preset."""
     path = Path(run)
-    return path.absolute() if (path / run_folder.SPEC_FILE).is_file() else None
+    return path.absolute() if (path / files.SPEC).is_file() else None
 
 
 def go_where_it_ran(continued: Path) -> None:
     """Make the working folder of an earlier run's submission this process's, for its relative paths."""
-    folder = chain.read(continued).working_folder
+    folder = jobs.read(continued).working_folder
     if folder is not None and Path(folder).is_dir():
         os.chdir(folder)
 
@@ -48,7 +53,7 @@ def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Map
     if other:
         constraint = "a run that is continued keeps what it is; only slurm.* may change"
         raise SpecError([Violation("", other[0], constraint, "submit it as a new run", "command line")])
-    path = str(continued / run_folder.SPEC_FILE) if continued else run
+    path = str(continued / files.SPEC) if continued else run
     document, _ = verified(path, overrides)
     usual = env.get("SBATCH_ACCOUNT")  # sites tell users to keep their account there
     if document.spec.slurm.account is None and usual:
@@ -58,15 +63,13 @@ def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Map
 
 def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, Schedule, list[str]]:
     """The job, its schedule and what to tell the user; SpecError with all that stands against it."""
-    from frontrunner.launcher.submit import fit_notes
-
     spec = document.spec
     violations: list[Violation] = []
     schedule = None
     notes: list[str] = []
     try:
         schedule = policy.schedule(spec)
-        notes = fit_notes(document, schedule, force=force)
+        notes = _fit_notes(document, schedule, force=force)
     except SpecError as error:
         violations += document.annotate(error).violations
     try:
@@ -84,6 +87,28 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
         return of_run(spec, schedule, folder, Path.cwd(), executable()), schedule, notes
     except SpecError as error:
         raise document.annotate(error) from None
+
+
+def _fit_notes(document: Document, schedule: Schedule, *, force: bool) -> list[str]:
+    """What the planner has to say; SpecError where the run cannot fit and ``force`` does not insist."""
+    spec = document.spec
+    judged = judge(Work.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
+    notes = []
+    if not judged.fits[0]:
+        peak, capacity = float(judged.memory.peak[0]), float(spec.machine.device.memory_bytes)
+        what = f"needs {bytes_text(peak)} of a device's {bytes_text(capacity)}"
+        if not force:
+            fix = "see `frontrunner plan` for what would help, or give --force"
+            raise document.annotate(SpecError([Violation("layout", None, f"cannot fit: {what}", fix)]))
+        notes.append(f"warning: the planner says that the run {what}")
+    if judged.time is not None:
+        needed = float(judged.time.total[0]) * spec.training.steps
+        if needed > schedule.total_s:
+            notes.append(
+                f"note: {spec.training.steps} steps take {duration_text(needed)} by the planner, and "
+                f"slurm.time_limit is {duration_text(schedule.total_s)}"
+            )
+    return notes
 
 
 def executable() -> str:
@@ -108,8 +133,8 @@ def send(
     """
     slurm = Slurm(os.environ)
     _check_idle(slurm, folder)
-    jobs = slurm.count_jobs(schedule.partition, schedule.qos) if schedule.queue else 0
-    refusal = policy.too_many_jobs(document.spec, schedule.queue, jobs)
+    queued = slurm.count_jobs(schedule.partition, schedule.qos) if schedule.queue else 0
+    refusal = policy.too_many_jobs(document.spec, schedule.queue, queued)
     if refusal:
         raise refusal
     script = render(job)
@@ -117,16 +142,16 @@ def send(
         if new:
             run_folder.create(folder, document.spec)
         else:
-            _replace(folder / run_folder.SPEC_FILE, dump(document.spec))
-        (folder / "logs").mkdir(exist_ok=True)
-        _replace(folder / SCRIPT_FILE, script)
-        chain.append(folder, "begun", segments=schedule.segments, working_folder=job.working_folder)
+            _replace(folder / files.SPEC, dump(document.spec))
+        (folder / files.LOGS).mkdir(exist_ok=True)
+        _replace(folder / files.SCRIPT, script)
+        jobs.append(folder, "begun", segments=schedule.segments, working_folder=job.working_folder)
         try:
-            job_id = slurm.submit(SCRIPT_FILE, folder, holding=holding)
+            job_id = slurm.submit(files.SCRIPT, folder, holding=holding)
         except SpecError as error:
             raise document.annotate(error) from None
         try:
-            chain.append(folder, "submitted", job_id=job_id, step=last_step(folder))
+            jobs.append(folder, "submitted", job_id=job_id, step=last_step(folder))
         except BaseException:
             slurm.cancel(job_id)
             raise
@@ -134,7 +159,7 @@ def send(
 
 
 def _check_idle(slurm: Slurm, folder: Path) -> None:
-    last = chain.read(folder).last
+    last = jobs.read(folder).last
     state = slurm.states([last.job_id]).get(last.job_id) if last else None
     if state and state.active:
         constraint = f"job {state.job_id} of this run is {state.state.lower()}"
@@ -152,9 +177,9 @@ def _undone_unless_sent(folder: Path, new: bool) -> Iterator[None]:
     except BaseException as error:
         in_use = isinstance(error, SpecError) and any(v.path == "--run-dir" for v in error.violations)
         if new and not in_use:
-            for name in (run_folder.SPEC_FILE, SCRIPT_FILE, chain.FILE):
+            for name in (files.SPEC, files.SCRIPT, files.JOBS):
                 (folder / name).unlink(missing_ok=True)
-            for path in (folder / "logs", *made):
+            for path in (folder / files.LOGS, *made):
                 if path.is_dir() and not any(path.iterdir()):
                     path.rmdir()
         raise

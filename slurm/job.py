@@ -11,10 +11,6 @@ from frontrunner.slurm import binding, environment
 from frontrunner.slurm.environment import Environment
 from frontrunner.slurm.policy import Schedule
 
-#: In the run folder; sbatch is called there, so that no path stands in a directive.
-SCRIPT_FILE = "job.sh"
-LOG_FILE = "logs/job-%j.log"
-
 
 @dataclass(frozen=True)
 class Container:

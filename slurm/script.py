@@ -9,9 +9,11 @@ command, where sbatch reads no more directives.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from frontrunner.configs.slurm import clock
-from frontrunner.slurm.job import LOG_FILE, JobSpec
+from frontrunner.run_folder.files import job_log
+from frontrunner.slurm.job import JobSpec
 from frontrunner.slurm.quoting import directive, shell, shell_with_variables
 
 _NODE_ENVIRONMENT = "frontrunner-${SLURM_JOB_ID}"
@@ -55,7 +57,7 @@ def _directives(job: JobSpec) -> Iterator[str]:
         "time": clock(job.time_s),
         # To the ranks, not to this script: they write a checkpoint and end with 75.
         "signal": f"USR1@{job.signal_s}",
-        "output": LOG_FILE,
+        "output": str(job_log(Path(), "%j")),
         "open-mode": "append",
         **dict(job.environment.sbatch),
     }

@@ -13,11 +13,13 @@ from pydantic_core import to_json
 from frontrunner.analysis.run_log import LARGEST_COUNT, RunLog, current_segment
 from frontrunner.configs.schema import ModelSpec
 
-Record = dict[str, Any]
-
 
 def run_log(
-    path: str, run_id: str, headers: Sequence[Record], events: Sequence[Record], lost_lines: int
+    path: str,
+    run_id: str,
+    headers: Sequence[dict[str, Any]],
+    events: Sequence[dict[str, Any]],
+    lost_lines: int,
 ) -> RunLog:
     """A run's facts, as its last header says them. ``events`` are its records that are no steps."""
     header = headers[-1] if headers else {}
@@ -59,11 +61,11 @@ def run_log(
     )
 
 
-def _layout(layout: Record, training: Record, cut: Record) -> Record:
+def _layout(layout: dict[str, Any], training: dict[str, Any], cut: dict[str, Any]) -> dict[str, Any]:
     """As written (``layout``), and as it came out on the devices (``cut``)."""
     sharding = _mapping(layout.get("sharding"))
     degrees = ("weights", "gradients", "optimizer")
-    described: Record = {
+    described: dict[str, Any] = {
         key: cut.get(key) for key in ("tensor", "pipeline", "data", "virtual_stages", *degrees)
     }
     described |= {key: layout.get(key) for key in ("micro_batch_size", "recompute", "sequence_parallel")}
@@ -72,7 +74,7 @@ def _layout(layout: Record, training: Record, cut: Record) -> Record:
     return {key: value for key, value in described.items() if isinstance(value, int | str)}
 
 
-def _cut(header: Record) -> object:
+def _cut(header: dict[str, Any]) -> object:
     """What must be the same for steps to be comparable: where a run is continued, it may change."""
     spec = _mapping(header.get("spec"))
     return [spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], _mapping(
@@ -80,13 +82,13 @@ def _cut(header: Record) -> object:
     ).get("global_batch_size")
 
 
-def _accumulation(training: Record, layout: Record, cut: Record) -> int | None:
+def _accumulation(training: dict[str, Any], layout: dict[str, Any], cut: dict[str, Any]) -> int | None:
     batch, micro = _count(training.get("global_batch_size")), _count(layout.get("micro_batch_size"))
     data = _count(cut.get("data"))
     return batch // (micro * data) if batch and micro and data else None
 
 
-def _mapping(value: object) -> Record:
+def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -101,14 +103,14 @@ def _count(value: object) -> int | None:
 @dataclass(frozen=True)
 class _Spec:
     key: bytes
-    given: Record
+    given: dict[str, Any]
     model: ModelSpec | None
 
 
 _specs: dict[bytes, _Spec] = {}
 
 
-def _shared(given: Record) -> _Spec:
+def _shared(given: dict[str, Any]) -> _Spec:
     """The specification, one object for all runs of a study: thousands of copies would fill the memory."""
     key = to_json(given)
     if key not in _specs:

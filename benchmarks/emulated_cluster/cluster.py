@@ -15,8 +15,8 @@ from typing import Any
 
 from emulated_cluster.server import Call, End, Execute
 from emulated_cluster.topology import Topology
-from frontrunner.launcher.local import PRELOAD
-from frontrunner.parallelism.failures import ending
+from frontrunner.launcher.ranks.local import PRELOAD
+from frontrunner.run_folder.failures import ending
 
 _SERVER = """\
 import sys

@@ -18,12 +18,13 @@ from frontrunner.configs.load import dump
 from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.slurm import seconds
-from frontrunner.launcher import run_folder, submission
-from frontrunner.launcher.errors import WRONG_REQUEST
+from frontrunner.launcher import submission
 from frontrunner.launcher.submission import executable
 from frontrunner.launcher.sweeping.outcome import Ended
 from frontrunner.launcher.sweeping.space import Point
-from frontrunner.slurm import chain
+from frontrunner.run_folder import files, jobs
+from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder.endings import WRONG_REQUEST
 from frontrunner.slurm.client import JobState, Slurm
 
 
@@ -175,7 +176,7 @@ class OnSlurm:
         self._held_s: dict[Path, int] = {}
 
     def refresh(self, attempts: Sequence[Attempt]) -> None:
-        lasts = [chain.read(attempt.run_dir).last for attempt in attempts]
+        lasts = [jobs.read(attempt.run_dir).last for attempt in attempts]
         self._states = self._slurm.states(last.job_id for last in lasts if last)
         for attempt, last in zip(attempts, lasts, strict=True):
             state = self._states.get(last.job_id) if last else None
@@ -186,7 +187,7 @@ class OnSlurm:
                 _beside(attempt, "held").write_text(f"{state.held_s}\n")
 
     def start(self, attempt: Attempt) -> bool:
-        so_far = chain.read(attempt.run_dir)
+        so_far = jobs.read(attempt.run_dir)
         if so_far.last is not None or _beside(attempt, "code").exists():
             return True
         attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +199,7 @@ class OnSlurm:
             return self._submit(attempt, lock.fileno())
 
     def _submit(self, attempt: Attempt, lock: int) -> bool:
-        for left in (run_folder.SPEC_FILE, chain.FILE):  # by a controller that was killed, and nothing came
+        for left in (files.SPEC, files.JOBS):  # by a controller that was killed, and nothing came
             (attempt.run_dir / left).unlink(missing_ok=True)
         folder, file = attempt.run_dir.absolute(), _written(attempt)
         try:
@@ -218,10 +219,10 @@ class OnSlurm:
         deadline = time.monotonic() + self._settle_s
         while True:
             found = self._slurm.jobs_in(attempt.run_dir)
-            if chain.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
+            if jobs.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
                 return True
             if found:
-                chain.append(attempt.run_dir, "submitted", job_id=found.pop(), step=0)
+                jobs.append(attempt.run_dir, "submitted", job_id=found.pop(), step=0)
                 return True
             if time.monotonic() > deadline:
                 return False
@@ -230,7 +231,7 @@ class OnSlurm:
     def ended(self, attempt: Attempt) -> Ended | None:
         if _beside(attempt, "code").exists():
             return Ended(int(_beside(attempt, "code").read_text()))
-        last = chain.read(attempt.run_dir).last
+        last = jobs.read(attempt.run_dir).last
         if last is None:
             return None
         if last.code is not None:
@@ -241,14 +242,14 @@ class OnSlurm:
         return None if job.active else Ended(None, job.state, job.nodes)
 
     def stop(self, attempt: Attempt) -> None:
-        last = chain.read(attempt.run_dir).last
+        last = jobs.read(attempt.run_dir).last
         if last is not None:
-            chain.append(attempt.run_dir, "cancelled")
+            jobs.append(attempt.run_dir, "cancelled")
             self._slurm.cancel(last.job_id)
 
     def used_s(self, attempt: Attempt) -> float:
         """By the job itself once it has said how it ended, before and otherwise by Slurm."""
-        so_far = chain.read(attempt.run_dir)
+        so_far = jobs.read(attempt.run_dir)
         told = sum(segment.held_s for segment in so_far.segments)
         if so_far.last is None or so_far.last.code is not None:
             return told

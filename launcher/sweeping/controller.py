@@ -18,13 +18,13 @@ from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.slurm import seconds
 from frontrunner.configs.sweep import OBJECTIVES
 from frontrunner.configs.yaml_tree import show_path
-from frontrunner.launcher import run_folder
 from frontrunner.launcher.sweeping import outcome
 from frontrunner.launcher.sweeping.backends import Attempt, Backend
 from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, REJECTION, Ended
 from frontrunner.launcher.sweeping.samplers import Strategy
 from frontrunner.launcher.sweeping.space import Point
 from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, mend
+from frontrunner.run_folder import folder as run_folder
 from frontrunner.slurm.errors import SlurmFailed
 
 TRIALS = "trials"

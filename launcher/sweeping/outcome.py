@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from frontrunner.configs.yaml_tree import show_path
-from frontrunner.launcher.errors import TO_BE_CONTINUED, WRONG_REQUEST
-from frontrunner.launcher.run_tail import last_records
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY
+from frontrunner.run_folder.endings import TO_BE_CONTINUED, WRONG_REQUEST
+from frontrunner.run_folder.record_reader import last_records, last_step, steps_of
+from frontrunner.run_folder.steady import steady_median
 
-#: Steps at the start that are not like the rest.
-WARM_UP_STEPS = 3
+#: A trial that runs is not judged before it has taken so many steps.
+FEWEST_STEPS = 4
 CRASH, TIME_OUT, NODE_FAILURE, REJECTION = "crash", "time_out", "node_failure", "rejection"
 _NO_MEMORY = re.compile(
     r"out of memory|OutOfMemory|MemoryError|DefaultCPUAllocator|[Cc]annot allocate|can't allocate memory"
@@ -44,15 +44,12 @@ class Ended:
 
 def objective(run_dir: Path, key: str) -> float | None:
     """The median of a record's figure over the steady steps; None where there are none."""
-    steps = [record for record in last_records(run_dir) if record["kind"] == "step"]
-    steady = [r[key] for r in steps if r["step"] > min(WARM_UP_STEPS, len(steps) // 2) and r.get(key)]
-    return float(statistics.median(steady)) if steady else None
+    return steady_median(steps_of(last_records(run_dir)), key)
 
 
 def so_far(run_dir: Path, key: str) -> float | None:
-    """The objective of a trial that runs; None before its first steady step."""
-    steps = [r for r in last_records(run_dir) if r["kind"] == "step" and r["step"] > WARM_UP_STEPS]
-    return objective(run_dir, key) if steps else None
+    """The objective of a trial that runs; None in its first steps."""
+    return objective(run_dir, key) if last_step(run_dir) >= FEWEST_STEPS else None
 
 
 def failure(run_dir: Path, ended: Ended) -> str | None:

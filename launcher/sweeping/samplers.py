@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.sweep import OBJECTIVES, Sampler
-from frontrunner.launcher.local import require_torch
+from frontrunner.launcher.ranks.local import require_torch
 from frontrunner.launcher.sweeping.guided import Guided, Seen, features
 from frontrunner.launcher.sweeping.space import Point, Predicted, predict
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions, first_choice

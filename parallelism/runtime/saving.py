@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism import checkpoint_files as files
-from frontrunner.parallelism.endings import TrainingFailed
 from frontrunner.parallelism.runtime.checkpoint.checkpointer import Checkpointer, Written
 from frontrunner.parallelism.runtime.checkpoint.progress import Progress
 from frontrunner.parallelism.runtime.checkpoint.restore import resume, start_from
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
 from frontrunner.parallelism.runtime.step import Notes, Write
 from frontrunner.parallelism.runtime.trainer import Trainer
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.endings import TrainingFailed
 
 
 class Saving:

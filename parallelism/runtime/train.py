@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism import placement
-from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
@@ -24,11 +22,14 @@ from frontrunner.parallelism.runtime.device import (
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
-from frontrunner.parallelism.runtime.records import OnRecord, RecordWriter, header
 from frontrunner.parallelism.runtime.saving import Saving
 from frontrunner.parallelism.runtime.step import StepReport, Write, take_step
 from frontrunner.parallelism.runtime.validation import validation
 from frontrunner.parallelism.runtime.watchdog import Watchdog
+from frontrunner.run_folder.endings import Stopped, TrainingFailed
+from frontrunner.run_folder.record_writer import RecordWriter, header
+from frontrunner.run_folder.records import OnRecord, Step
+from frontrunner.run_folder.steady import steady_median
 
 
 def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> None:
@@ -89,11 +90,11 @@ def _run(
     training = spec.training
     report = StepReport(spec, trainer, write, progress)
     sent: dict[str, float] | None = dict.fromkeys(LEVELS, 0.0)
-    speeds: list[float] = []
+    taken: list[Step] = []
     for number in range(progress.step, training.steps):
         watchdog.beat()
         record, notes = take_step(spec, trainer, number, dataset, report, saving.due_by_time)
-        speeds.append(record["tokens_per_s_per_device"])
+        taken.append(cast(Step, record))
         sent = record["bytes_sent"]
         done = number + 1
         due = training.validate_every_steps and done % training.validate_every_steps == 0
@@ -113,8 +114,7 @@ def _run(
         steps=training.steps,
         first_validation_loss=first,
         last_validation_loss=last,
-        # The first step warms caches and connections up.
-        tokens_per_s_per_device=statistics.median(speeds[1:] or speeds) if speeds else None,
+        tokens_per_s_per_device=steady_median(taken, "tokens_per_s_per_device"),
         bytes_per_step=sent,
         elapsed_s=time.perf_counter() - begin,
     )

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from frontrunner.parallelism import failures
-from frontrunner.parallelism.endings import TrainingFailed
 from frontrunner.parallelism.runtime.transport import Transport
+from frontrunner.run_folder import failures, files
+from frontrunner.run_folder.endings import TrainingFailed
 
 _OTHERS_S = 5.0  # for the other ranks to write theirs, before this one's end makes them fail otherwise
 _BELOW_PYTHON_S = 10.0
@@ -35,7 +35,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        path = failures.stacks_file(self.run_dir, self.rank)
+        path = files.stacks_file(self.run_dir, self.rank)
         path.parent.mkdir(exist_ok=True)
         self._file = path.open("w")
         self.beat()
@@ -52,7 +52,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
         if self._file is not None:
             self._file.close()
-            path = failures.stacks_file(self.run_dir, self.rank)
+            path = files.stacks_file(self.run_dir, self.rank)
             path.unlink(missing_ok=True)
             with suppress(OSError):  # the last rank's was not the last file
                 path.parent.rmdir()

@@ -12,7 +12,7 @@ from frontrunner.analysis.read import read
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import MachineSpec
-from frontrunner.launcher.plan import plan
+from frontrunner.launcher.commands.plan import plan
 from support import logs
 from support.specs import run_spec
 

@@ -12,7 +12,7 @@ import pytest
 from emulated_cluster.cluster import EmulatedCluster
 
 from frontrunner.configs.load import load_run
-from frontrunner.launcher import run_folder
+from frontrunner.run_folder import folder as run_folder
 from support.emulation import emulates, topology
 
 pytestmark = [emulates, pytest.mark.timeout(280)]

@@ -9,7 +9,7 @@ import pytest
 from emulated_cluster.cluster import EmulatedCluster
 from emulated_runs import UNITS, Engine, peak_tensor_bytes, run, run_spec
 
-from frontrunner.launcher.local import PRELOAD
+from frontrunner.launcher.ranks.local import PRELOAD
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.planner.traffic import traffic
 from support.emulation import emulates, topology

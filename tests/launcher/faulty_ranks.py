@@ -19,16 +19,16 @@ from typing import Any
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.errors import report
-from frontrunner.launcher.launched import train_as_rank
-from frontrunner.launcher.local import launch
-from frontrunner.launcher.request import Request
-from frontrunner.parallelism import endings
+from frontrunner.launcher.ranks.launched import train_as_rank
+from frontrunner.launcher.ranks.local import launch
+from frontrunner.launcher.ranks.request import Request
 from frontrunner.parallelism.rendezvous import Rendezvous, from_environment
-from frontrunner.parallelism.runtime.records import RecordWriter
+from frontrunner.run_folder import endings
+from frontrunner.run_folder.record_writer import RecordWriter
+from frontrunner.run_folder.records import OnRecord
 
 RANKS = 3
 PRELOAD = ("frontrunner.configs.load", "faulty_ranks")
-OnRecord = Callable[[dict[str, Any]], None]
 
 
 def finish(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:

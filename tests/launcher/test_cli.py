@@ -38,7 +38,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     def command(run: str, as_json: bool = typer.Option(False, "--json")) -> None:
         raise errors[0]
 
-    monkeypatch.setattr("frontrunner.launcher.train.train", command)
+    monkeypatch.setattr("frontrunner.launcher.commands.train.train", command)
     return errors
 
 
@@ -65,7 +65,7 @@ def test_commands_do_not_need_torch() -> None:
         "import sys; sys.modules['torch'] = sys.modules['megatron'] = None\n"
         "import importlib; from frontrunner.launcher.cli import COMMANDS\n"
         "for target, _ in COMMANDS.values(): importlib.import_module(target.partition(':')[0])\n"
-        "import frontrunner.launcher.local, frontrunner.launcher.launched"
+        "import frontrunner.launcher.ranks.local, frontrunner.launcher.ranks.launched"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -13,10 +13,11 @@ from support.tree import FOLDERS, ROOT, modules
 
 KNOWS: dict[str, set[str]] = {
     "configs": set(),
-    "slurm": {"configs"},
-    "parallelism": {"configs"},
-    "analysis": {"configs", "slurm", "parallelism"},
-    "launcher": {"configs", "slurm", "parallelism", "analysis"},
+    "run_folder": {"configs"},
+    "slurm": {"configs", "run_folder"},
+    "parallelism": {"configs", "run_folder"},
+    "analysis": {"configs", "run_folder", "slurm", "parallelism"},
+    "launcher": {"configs", "run_folder", "slurm", "parallelism", "analysis"},
 }
 HEAVY = {"deepspeed", "megatron", "safetensors", "torch", "triton"}
 RUNTIME = Path("parallelism/runtime")
@@ -45,7 +46,7 @@ def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
 
 
 def all_imports() -> Iterator[tuple[Path, str, str]]:
-    """Module, place and imported name of each import under the five folders."""
+    """Module, place and imported name of each import under the six folders."""
     for path in modules(*FOLDERS):
         package = ".".join(["frontrunner", *path.parent.parts])
         for line, name in imports((ROOT / path).read_text(), package):

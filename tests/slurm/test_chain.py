@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from frontrunner.run_folder import files, jobs
+from frontrunner.run_folder.jobs import Chain
 from frontrunner.slurm import chain
-from frontrunner.slurm.chain import Chain
 
 
 def after(folder: Path, *ends: tuple[int, int], begin: bool = True) -> Chain:
     """The chain after jobs that ended with (exit code, last step)."""
     if begin:
-        chain.append(folder, "begun", segments=9, working_folder="/w")
+        jobs.append(folder, "begun", segments=9, working_folder="/w")
     step = 0
     for number, (code, last) in enumerate(ends, 1):
-        chain.append(folder, "submitted", job_id=str(number), step=step)
-        chain.append(folder, "ended", job_id=str(number), code=code, step=last)
+        jobs.append(folder, "submitted", job_id=str(number), step=step)
+        jobs.append(folder, "ended", job_id=str(number), code=code, step=last)
         step = max(step, last)
-    return chain.read(folder)
+    return jobs.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +67,13 @@ def test_every_chain_ends(tmp_path: Path) -> None:
 
 def test_cancelled(tmp_path: Path) -> None:
     after(tmp_path, (75, 10))
-    chain.append(tmp_path, "cancelled")
-    assert chain.decide(chain.read(tmp_path), 9).reason == "it was cancelled"
+    jobs.append(tmp_path, "cancelled")
+    assert chain.decide(jobs.read(tmp_path), 9).reason == "it was cancelled"
 
 
 def test_submitting_again_begins_anew(tmp_path: Path) -> None:
     after(tmp_path, (1, 0), (1, 0))
-    chain.append(tmp_path, "cancelled")
+    jobs.append(tmp_path, "cancelled")
     found = after(tmp_path, (1, 0))
     assert len(found.segments) == 1 and not found.cancelled
     assert chain.decide(found, 9).action == "next"
@@ -80,15 +81,15 @@ def test_submitting_again_begins_anew(tmp_path: Path) -> None:
 
 def test_a_job_that_could_not_be_written_down_counts(tmp_path: Path) -> None:
     after(tmp_path, (75, 10))
-    chain.append(tmp_path, "ended", job_id="77", code=1, step=10)
-    found = chain.read(tmp_path)
+    jobs.append(tmp_path, "ended", job_id="77", code=1, step=10)
+    found = jobs.read(tmp_path)
     assert [segment.job_id for segment in found.segments] == ["1", "77"]
     assert not found.segments[1].progressed
 
 
 def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     whole = after(tmp_path, (75, 10))
-    with (tmp_path / chain.FILE).open("a") as file:
+    with (tmp_path / files.JOBS).open("a") as file:
         file.write('{"kind": "subm')
-    assert chain.read(tmp_path) == whole
-    assert chain.read(tmp_path / "nowhere") == Chain()
+    assert jobs.read(tmp_path) == whole
+    assert jobs.read(tmp_path / "nowhere") == Chain()

@@ -17,7 +17,7 @@ from frontrunner.configs.load import dump
 from frontrunner.configs.load_sweep import load_sweep
 from frontrunner.launcher.sweeping.backends import Attempt, OnSlurm
 from frontrunner.launcher.sweeping.space import points
-from frontrunner.slurm import chain
+from frontrunner.run_folder import files, jobs
 from frontrunner.slurm.client import Slurm
 from support.slurm_cluster import SlurmCluster
 from support.specs import run_spec
@@ -93,18 +93,18 @@ def test_a_job_that_nobody_noted_is_adopted(
     spec = points(load_sweep("sweep.yaml"))[0].spec.model_copy(update={"name": f"orphan-{pause_s}"})
     attempt = Attempt(tmp_path / "link" / "trials" / "0000-1", spec)
     assert backend.start(attempt)
-    last = chain.read(attempt.run_dir).last
+    last = jobs.read(attempt.run_dir).last
     assert last is not None
     if pause_s == 0:
         cluster.wait(last.job_id, "COMPLETED")
     noted = [
         line
-        for line in (attempt.run_dir / chain.FILE).read_text().splitlines(keepends=True)
+        for line in (attempt.run_dir / files.JOBS).read_text().splitlines(keepends=True)
         if '"submitted"' not in line
     ]
-    (attempt.run_dir / chain.FILE).write_text("".join(noted))
+    (attempt.run_dir / files.JOBS).write_text("".join(noted))
     assert OnSlurm(Slurm(cluster.env), settle_s=1.0).start(attempt)
-    adopted = chain.read(attempt.run_dir).last
+    adopted = jobs.read(attempt.run_dir).last
     assert adopted is not None
     assert adopted.job_id == last.job_id
     assert cluster.run("squeue", "--states=all", "-h", "-o", "%j").split().count(f"orphan-{pause_s}") == 1

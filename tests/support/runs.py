@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism import endings
-from frontrunner.parallelism.checkpoint_files import FOLDER
-from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime import step
 from frontrunner.parallelism.runtime.sharding.unit import Unit
 from frontrunner.parallelism.runtime.train import train
 from frontrunner.parallelism.runtime.trainer import Trainer
+from frontrunner.run_folder import endings
+from frontrunner.run_folder.endings import Stopped, TrainingFailed
+from frontrunner.run_folder.files import CHECKPOINTS
 
 Record = dict[str, Any]
 
@@ -87,7 +87,7 @@ def vanishing_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, after: i
     def removing(self: step.StepReport, record: Record) -> None:
         add(self, record)
         if rendezvous.rank == 0 and record["step"] == after:
-            shutil.rmtree(run_dir / FOLDER)
+            shutil.rmtree(run_dir / CHECKPOINTS)
 
     step.StepReport.add = removing  # type: ignore[method-assign]
     return train_run(rendezvous, spec, run_dir)

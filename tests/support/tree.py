@@ -13,7 +13,14 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("configs", "slurm", "parallelism", "analysis", "launcher")  # installed as frontrunner.<folder>
+FOLDERS = (
+    "configs",
+    "run_folder",
+    "slurm",
+    "parallelism",
+    "analysis",
+    "launcher",
+)  # installed as frontrunner.<folder>
 
 
 def files(*folders: str) -> Iterator[Path]:

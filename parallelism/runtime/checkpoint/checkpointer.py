@@ -15,8 +15,6 @@ from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism import checkpoint_files as files
-from frontrunner.parallelism.checkpoint_files import File, Manifest
 from frontrunner.parallelism.planner.checkpoints import interval_s, write_s
 from frontrunner.parallelism.runtime.checkpoint.pieces import Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceSavePlanner
@@ -24,6 +22,8 @@ from frontrunner.parallelism.runtime.checkpoint.progress import Progress
 from frontrunner.parallelism.runtime.checkpoint.rank_state import rank_pieces, same_ranks
 from frontrunner.parallelism.runtime.checkpoint.storage import RankFileWriter
 from frontrunner.parallelism.runtime.trainer import Trainer
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.checkpoints import File, Manifest
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from frontrunner.parallelism.checkpoint_files import Chunk, DamagedCheckpoint, Tensor
 from frontrunner.parallelism.runtime.checkpoint.pieces import Piece
+from frontrunner.run_folder.checkpoints import Chunk, DamagedCheckpoint, Tensor
 
 PIECES = "pieces"
 

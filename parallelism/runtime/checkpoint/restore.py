@@ -11,14 +11,14 @@ from torch.distributed.checkpoint import state_dict_loader
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import ModelSpec
-from frontrunner.parallelism import checkpoint_files as files
-from frontrunner.parallelism.checkpoint_files import DamagedCheckpoint, Manifest
 from frontrunner.parallelism.runtime.checkpoint import rank_state
 from frontrunner.parallelism.runtime.checkpoint.pieces import FIRST_MOMENT, Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceLoadPlanner
 from frontrunner.parallelism.runtime.checkpoint.progress import Progress
 from frontrunner.parallelism.runtime.checkpoint.storage import RankFileReader
 from frontrunner.parallelism.runtime.trainer import Trainer
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.checkpoints import DamagedCheckpoint, Manifest
 
 Warn = Callable[[str], None]
 #: What may differ between the model of a run and that of a checkpoint: names, and what only training uses.

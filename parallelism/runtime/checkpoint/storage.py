@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
-from frontrunner.parallelism import checkpoint_files as files
-from frontrunner.parallelism.checkpoint_files import Chunk, File, Manifest, Tensor
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.checkpoints import Chunk, File, Manifest, Tensor
 
 
 class RankFileWriter(StorageWriter):

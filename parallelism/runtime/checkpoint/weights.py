@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from frontrunner.configs.schema import ModelSpec
-from frontrunner.parallelism import checkpoint_files as files
-from frontrunner.parallelism.checkpoint_files import Chunk, File, Manifest, Tensor
 from frontrunner.parallelism.runtime.checkpoint.pieces import WEIGHTS
 from frontrunner.parallelism.runtime.checkpoint.storage import whole_tensor
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.checkpoints import Chunk, File, Manifest, Tensor
 
 
 def read_weights(path: Path) -> tuple[ModelSpec, Callable[[str], torch.Tensor]]:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.parallelism.data_files import CorpusInfo, read_info, write_index
+from frontrunner.parallelism.corpus import CorpusInfo, read_info, write_index
 from frontrunner.parallelism.runtime.data.sources import SUFFIXES, Documents, find_files
 from frontrunner.parallelism.runtime.data.tokenizer import (
     Encoder,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism.data_files import CorpusIndex, Split, read_index
+from frontrunner.parallelism.corpus import CorpusIndex, Split, read_index
 
 if TYPE_CHECKING:
     from megatron.core.datasets.gpt_dataset import GPTDataset

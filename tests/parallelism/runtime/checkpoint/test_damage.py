@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from frontrunner.parallelism import checkpoint_files as files
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 from support.ranks import run_ranks
 from support.runs import losses, records, train_run, vanishing_run
 from support.specs import run_spec, saving
@@ -32,7 +33,7 @@ def flip(path: Path) -> None:
 
 
 def flip_in_manifest(path: Path) -> None:
-    file = path / files.MANIFEST
+    file = path / MANIFEST
     file.write_text(file.read_text().replace('"updates": 10', '"updates": 11'))
 
 
@@ -41,9 +42,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped": (flip, "rank-0.bin: the checksum is wrong"),
     "deleted": (lambda path: (path / "rank-1.bin").unlink(), "rank-1.bin: No such file"),
     "manifest flipped": (flip_in_manifest, "manifest.json: the checksum is wrong"),
-    "manifest deleted": (lambda path: (path / files.MANIFEST).unlink(), "manifest.json: No such file"),
+    "manifest deleted": (lambda path: (path / MANIFEST).unlink(), "manifest.json: No such file"),
     "manifest of another kind": (
-        lambda path: (path / files.MANIFEST).write_text('{"crc32": 1}'),
+        lambda path: (path / MANIFEST).write_text('{"crc32": 1}'),
         "manifest.json: is not a manifest",
     ),
 }
@@ -69,7 +70,7 @@ def test_the_newest_one_that_is_whole_is_taken(tmp_path: Path, whole: Path, kind
     assert str(files.path_of(run_dir, 10)) in warning["message"]
     assert records(run_dir, "header")[1]["continued_from"] == 9
     assert losses(run_dir) == losses(whole)
-    assert (run_dir / files.FOLDER / "damaged-step-00000010").exists()
+    assert (run_dir / CHECKPOINTS / "damaged-step-00000010").exists()
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_starts_again(tmp_path: Path, whole: Path) -> None:
@@ -88,17 +89,17 @@ def test_what_an_interrupted_write_left_is_no_checkpoint(tmp_path: Path, whole: 
     shutil.copytree(whole, run_dir)
     files.path_of(run_dir, 10).rename(files.unfinished(files.path_of(run_dir, 10)))
     # The second of two renames did not happen: the older one of that name comes back.
-    files.path_of(run_dir, 9).rename(run_dir / files.FOLDER / ".step-00000009.replaced")
+    files.path_of(run_dir, 9).rename(run_dir / CHECKPOINTS / ".step-00000009.replaced")
     assert files.found(run_dir) == []
     files.clean_up(run_dir)
     assert files.found(run_dir) == [files.path_of(run_dir, 9)]
-    assert not list((run_dir / files.FOLDER).glob(".*"))
+    assert not list((run_dir / CHECKPOINTS).glob(".*"))
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A run folder whose checkpoints have a file system of their own, with room for two and a half."""
-    folder = tmp_path / "run" / files.FOLDER
+    folder = tmp_path / "run" / CHECKPOINTS
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
@@ -110,7 +111,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_costs_no_checkpoint(small_disk: Path, whole: Path) -> None:
-    filler = small_disk / files.FOLDER / "others"
+    filler = small_disk / CHECKPOINTS / "others"
     size = sum(file.stat().st_size for file in files.path_of(whole, 10).iterdir())
     filler.write_bytes(bytes(DISK - 2 * size - size // 2))
     spec = saving(SPEC, keep=3)  # a third does not fit
@@ -127,7 +128,7 @@ def test_a_full_disk_costs_no_checkpoint(small_disk: Path, whole: Path) -> None:
 def test_a_disk_that_cannot_be_written_costs_no_checkpoint(small_disk: Path, whole: Path) -> None:
     short = saving(run_spec(devices=2, sharding="zero3", training={"steps": 3}), every_steps=3)
     run_ranks(2, train_run, short, small_disk)
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk / files.FOLDER)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk / CHECKPOINTS)], check=True)
     assert run_ranks(2, train_run, SPEC, small_disk) == ["done", "done"]
     warnings = records(small_disk, "warning")
     assert [warning["step"] for warning in warnings] == [6, 9, 10]

@@ -10,7 +10,8 @@ import pytest
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.reliability import ReliabilitySpec
-from frontrunner.parallelism import checkpoint_files as files
+from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.files import CHECKPOINTS
 from support.ranks import run_ranks
 from support.runs import losses, records, spoilt_run, stopped_run, train_run
 from support.specs import GPT, LLAMA, run_spec, saving
@@ -134,7 +135,7 @@ def test_what_is_kept(tmp_path: Path, keep: int, keep_every: int | None, left: l
     spec = saving(run_spec(), every_steps=1, keep=keep, keep_every=keep_every)
     run_ranks(1, train_run, spec, tmp_path)
     assert [files.step_of(path) for path in files.found(tmp_path)] == left
-    assert not list((tmp_path / files.FOLDER).glob(".*"))
+    assert not list((tmp_path / CHECKPOINTS).glob(".*"))
 
 
 def test_by_the_clock(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism.data_files import write_index
+from frontrunner.parallelism.corpus import write_index
 
 MakeCorpus = Callable[..., str]
 MakeSpec = Callable[..., RunSpec]

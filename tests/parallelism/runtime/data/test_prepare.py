@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.parallelism.data_files import read_index, read_info
+from frontrunner.parallelism.corpus import read_index, read_info
 from frontrunner.parallelism.runtime.data import prepare as preparing
 from frontrunner.parallelism.runtime.data import tokenizer as tokenizer_module
 from frontrunner.parallelism.runtime.data.prepare import prepare

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.parallelism.data_files import write_index
+from frontrunner.parallelism.corpus import write_index
 from frontrunner.parallelism.runtime.data import open_dataset, unigram_loss
 
 from .conftest import MakeCorpus, MakeSpec

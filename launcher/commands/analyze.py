@@ -1,0 +1,108 @@
+"""``frontrunner analyze``: figures of many runs, how they scale, and what cannot be true of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frontrunner.launcher.errors import try_import
+
+if TYPE_CHECKING:
+    from frontrunner.analysis.analyze import Analysis
+
+EXTRA = "analysis"
+
+
+def analyze(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATHS...", help="Run folders, logs, or folders of them.")
+    ],
+    machine: Annotated[
+        str | None, typer.Option(help="Machine of logs that do not name theirs: a preset or a file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures, a row a run.")] = None,
+    steps: Annotated[Path | None, typer.Option(help="Write all steps: FILE.csv or FILE.parquet.")] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write all steps for TensorBoard: a folder, with one a run.")
+    ] = None,
+    sweep: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `sweep report --json` wrote, for the page (repeat for more)."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with all figures: FILE.html.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the figures as PNG and SVG into a folder.")
+    ] = None,
+) -> None:
+    """Compare runs from their records or logs: speed, memory, scaling, and what cannot be true."""
+    try_import("polars", EXTRA)
+    from frontrunner.analysis.analyze import analyze as analyze_runs
+    from frontrunner.analysis.export import check_ending
+    from frontrunner.analysis.read import read
+    from frontrunner.analysis.sweeps import read_sweeps
+
+    if steps is not None:
+        check_ending(steps)
+    found = analyze_runs(read(paths), machine, read_sweeps(sweep or ()))
+    for each in found.answer["unread"]:
+        typer.echo(f"left out {each['path']}: {each['reason']}", err=True)
+    outputs = [*_tables(found, csv, steps, tensorboard), *_pages(found, report, figures)]
+    if as_json:
+        json.dump(found.answer | {"outputs": [str(path) for path in outputs]}, sys.stdout, allow_nan=False)
+        typer.echo()
+        return
+    _show(found.answer)
+    for path in outputs:
+        typer.echo(f"wrote {path}")
+
+
+def _tables(found: Analysis, csv: Path | None, steps: Path | None, tensorboard: Path | None) -> list[Path]:
+    """Runs and steps as files."""
+    from frontrunner.analysis import export
+
+    outputs = []
+    if csv is not None:
+        export.write_runs(found.answer, csv)
+        outputs.append(csv)
+    if steps is not None:
+        export.write_steps(found, steps)
+        outputs.append(steps)
+    if tensorboard is not None:
+        try_import("tensorboard.summary", "tensorboard")
+        outputs += export.write_tensorboard(found, tensorboard)
+    return outputs
+
+
+def _pages(found: Analysis, report: Path | None, folder: Path | None) -> list[Path]:
+    """The HTML page, and figures for papers."""
+    outputs = []
+    if report is not None:
+        try_import("plotly", EXTRA)
+        from frontrunner.analysis.report.page import write
+
+        write(found, report)
+        outputs.append(report)
+    if folder is not None:
+        try_import("matplotlib", EXTRA)
+        from frontrunner.analysis.report.papers import draw
+
+        outputs += draw(found, folder)
+    return outputs
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from frontrunner.launcher.display.analysis_tables import parts
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file has no width: whole rows are what greps want
+        console.width = 160
+    for part in parts(answer):
+        console.print(part, soft_wrap=not isinstance(part, Table), markup=False)

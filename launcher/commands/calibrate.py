@@ -1,0 +1,159 @@
+"""``frontrunner calibrate``: a machine's constants from the user's own runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.commands.plan import era
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import MachineSpec
+    from frontrunner.parallelism.planner.calibrate import Measured
+
+
+def calibrate(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or files of runs.")],
+    machine: Annotated[str, typer.Option(help="The machine whose constants to fit: a preset or a file.")],
+    software: Annotated[str | None, typer.Option(help="Year of the software (default: the newest).")] = None,
+    output: Annotated[Path, typer.Option(help="The machine file to write.")] = Path("machine.yaml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit a machine's constants to measured runs and write a machine file."""
+    from frontrunner.parallelism.planner.calibrate import at_bounds, constant, fit, log_errors, usable
+
+    known, year = _start(machine, software, output)
+    measured = _read(runs, known, year)
+    if not measured:
+        raise SpecError(
+            [Violation("RUNS", None, "hold no measured step", "give folders of runs that trained")]
+        )
+    keys = usable([run for _, run in measured])
+    constants = fit([run for _, run in measured], keys)
+    before = [float(error) for error in log_errors([run for _, run in measured], {})]
+    after = [_left_out(measured, index, keys) for index in range(len(measured))]
+    own = {name: float(error) for (name, _), error in zip(measured, before, strict=True)}
+    left_out = {name: error for (name, _), error in zip(measured, after, strict=True)}
+    output.write_text(_machine_file(machine, output, year, constants, list(own)))
+    was = {key: constant(known.software[year], key) for key in keys}
+    for key in at_bounds(constants, known):
+        typer.echo(
+            f"{key} stays at its bound {constants[key]:.4g}: the rates in {machine} do not suit these runs",
+            err=True,
+        )
+    if as_json:
+        found = {"outputs": [str(output)], "constants": constants, "before": was}
+        typer.echo(json.dumps(found | {"log_error_before": own, "log_error_left_out": left_out}))
+        return
+    for key in keys:
+        typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
+    _show(own, left_out)
+    typer.echo(f"wrote {output}: use it with machine: {output}")
+
+
+def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpec, str]:
+    """The machine file to start from and the year of its software to fit; SpecError where there is none."""
+    from frontrunner.configs.load import load_machine, load_run
+
+    spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
+    year = era(spec, software) or max(spec.machine.software, default="")
+    if not year:
+        constraint = f"nothing is known of what {spec.machine.name} achieves, so that there is nothing to fit"
+        fix = "add rates to its machine file, as frontier's has"
+        raise SpecError([Violation("machine.software", None, constraint, fix)])
+    known = load_machine(machine)
+    if output.resolve() == Path(machine).resolve():
+        fix = "write another file, which extends it"
+        raise SpecError([Violation("--output", str(output), "is the machine file that it starts from", fix)])
+    return known, year
+
+
+def _show(own: dict[str, float], left_out: dict[str, float | None]) -> None:
+    """Errors of each run as shares of its speed."""
+    for name, before in own.items():
+        error, then = left_out[name], "-"
+        if error is not None:
+            then = f"{math.expm1(error):+.1%}"
+        now = f"{math.expm1(before):+.1%}"
+        typer.echo(f"{name}: speed off by {now} before, {then} with this run left out of the fit")
+
+
+def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:
+    """Error of one run with the constants of the others; None where there are no others."""
+    from frontrunner.parallelism.planner.calibrate import fit, log_errors
+
+    others = [run for place, (_, run) in enumerate(measured) if place != index]
+    if not others:
+        return None
+    return float(log_errors([measured[index][1]], fit(others, keys))[0])
+
+
+def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
+    """Every run with its speed; SpecError for what is neither a run folder nor a file of runs."""
+    found: list[tuple[str, Measured]] = []
+    for path in paths:
+        if path.is_dir():
+            found.append((str(path), _own(path, machine, year)))
+        else:
+            found += _published(path, machine, year)
+    return found
+
+
+def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
+    """A run of ours: the median of its steady steps."""
+    from frontrunner.configs.load import read_resolved
+    from frontrunner.parallelism.layout import Layout
+    from frontrunner.parallelism.planner.calibrate import Measured
+    from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.run_folder import files
+    from frontrunner.run_folder.record_reader import read_records, steps_of
+    from frontrunner.run_folder.steady import steady_median
+
+    spec = read_resolved(folder / files.SPEC).model_copy(update={"machine": machine})
+    try:
+        records = read_records(folder)
+    except OSError as error:
+        constraint = f"{files.RECORDS} cannot be read: {error.strerror}"
+        raise SpecError([Violation("RUNS", str(folder), constraint, "give folders of runs")]) from None
+    step_time_s = steady_median(steps_of(records), "step_time_s")
+    if not step_time_s:
+        raise SpecError([Violation("RUNS", str(folder), "has no measured step", "give runs that trained")])
+    tokens = spec.training.global_batch_size * spec.training.seq_len / spec.world_size
+    work = replace(Work.of(spec), software=machine.software[year])
+    return Measured(work, Candidates.of(spec, Layout.from_spec(spec)), tokens / step_time_s)
+
+
+def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
+    """The rows of a file that can be predicted."""
+    from frontrunner.parallelism.planner.calibrate import Measured
+    from frontrunner.parallelism.planner.published import Unusable, prepare, published_tokens_per_s, read
+
+    found = []
+    for row in read(path):
+        try:
+            work, candidates = prepare(row, machine)
+            work = replace(work, software=machine.software[year])
+            found.append((row.id, Measured(work, candidates, published_tokens_per_s(row, work.model))))
+        except Unusable as reason:
+            typer.echo(f"left out {row.id}: {reason}", err=True)
+    return found
+
+
+def _machine_file(machine: str, output: Path, year: str, constants: dict[str, float], runs: list[str]) -> str:
+    """The machine with other constants: it extends the one that it was made from."""
+    own: dict[str, Any] = {key: value for key, value in constants.items() if "." not in key}
+    rings = {key.removeprefix("rings."): value for key, value in constants.items() if "." in key}
+    fitted = dict.fromkeys(constants, runs)
+    section = own | ({"rings": rings} if rings else {}) | {"fitted": fitted}
+    path = Path(machine)
+    base = str(path.resolve()) if path.exists() else machine
+    return "# Constants fitted by frontrunner calibrate.\n" + yaml.safe_dump(
+        {"extends": base, "software": {year: section}}, sort_keys=False, width=108
+    )

@@ -1,0 +1,53 @@
+"""``frontrunner check``: is a run file right, and what does it come to?"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from frontrunner.configs.load import Document
+from frontrunner.launcher.display.units import levels_text
+from frontrunner.launcher.verify import verified
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.parameters import stage_units
+from frontrunner.parallelism.planner.traffic import traffic
+
+
+def check(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a run file is right and what it comes to, or name everything that is wrong."""
+    document, layout = verified(run, override or [])
+    if as_json:
+        typer.echo(json.dumps({"valid": True, "violations": []}))
+    else:
+        typer.echo(_summary(run, document, layout))
+
+
+def _summary(run: str, document: Document, layout: Layout) -> str:
+    spec = document.spec
+    training, sharding = spec.training, spec.layout.sharding
+    micro_batch = f"micro-batch {spec.layout.micro_batch_size}"
+    virtual = f" ({layout.virtual_stages} virtual stages)" if layout.virtual_stages > 1 else ""
+    lines = {
+        "run": f"{spec.model.name} on {spec.nodes} of {spec.machine.num_nodes} nodes of {spec.machine.name}",
+        "devices": f"{layout.world_size} = tensor {layout.tensor} x pipeline {layout.pipeline}{virtual} "
+        f"x data {layout.data}",
+        "sharding": f"{sharding.preset or 'degrees'}: weights over {layout.weights}, gradients over "
+        f"{layout.gradients}, optimizer over {layout.optimizer} data-parallel ranks"
+        + ("" if spec.engine == "native" else f", by {spec.engine}"),
+        "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
+        f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
+    }
+    if spec.engine == "native":
+        units = stage_units(spec.model, layout.tensor, layout.pipeline)
+        sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
+        lines["sends"] = f"{levels_text(sent)} a rank and step for sharding (first stage, by formula)"
+    return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])

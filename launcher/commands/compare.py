@@ -1,0 +1,76 @@
+"""``frontrunner compare``: the same run under several engines, one after the other on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from frontrunner.configs.engines import ENGINES
+from frontrunner.configs.errors import SpecError, Violation
+
+
+def compare(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, or the name of a preset.")],
+    engines: Annotated[
+        str, typer.Option(metavar="NAMES", help="Engines by comma; ratios are to the first.")
+    ] = ",".join(ENGINES),
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each run, the first of which is left out.")] = 6,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Holds a folder for each engine [default: runs/NAME-DATE-TIME]."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+    ] = False,
+) -> None:
+    """Train one run with several engines in turn and compare step time, memory and loss.
+
+    An engine that cannot do what the run file asks for is listed with the reason.
+    """
+    from rich.console import Console
+
+    from frontrunner.launcher import comparison
+    from frontrunner.launcher.ranks.local import require_torch
+    from frontrunner.launcher.verify import verified
+    from frontrunner.run_folder import folder as run_folder
+
+    names = _names(engines)
+    overrides = list(override or [])
+    document, _ = verified(run, [*overrides, "engine=native"])  # what is wrong for every engine
+    warm_up = min(document.spec.optimizer.warmup_steps, steps)
+    overrides += [
+        f"training.steps={steps}",
+        "training.validation_samples=0",
+        f"optimizer.warmup_steps={warm_up}",
+    ]
+    require_torch()
+    folder = run_dir or run_folder.dated(f"{document.spec.name}-compare")
+    console = Console(file=sys.stderr if as_json else sys.stdout)
+    results: list[comparison.Result] = []
+    for name in names:
+        console.print(f"{name}: {folder / name}")
+        results.append(comparison.run_engine(name, run, overrides, folder / name))
+    if as_json:
+        outputs: dict[str, Any] = {"outputs": [result.as_json(results[0]) for result in results]}
+        print(json.dumps(outputs))
+    else:
+        console.print(comparison.table(results))
+    if not any(result.summary for result in results):
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ENGINES]
+    if unknown or not names or len(set(names)) < len(names):
+        fix = f"write some of {','.join(ENGINES)}"
+        raise SpecError([Violation("--engines", text, "must be names of engines, each once", fix)])
+    return names

@@ -1,0 +1,112 @@
+"""``frontrunner continue``: what a job's last line calls. It closes a segment and lets the next follow."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.run_folder.jobs import Chain
+    from frontrunner.slurm.policy import Schedule
+
+_TRIES = 5
+_PAUSE_S = 10.0
+
+
+def continue_run(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder.")],
+    exit_code: Annotated[int, typer.Option(help="How the ranks ended.")],
+) -> None:
+    """Decide what follows a job of a run that has ended: another, or nothing.
+
+    Job scripts call this; `frontrunner submit RUN_DIR` continues a run by hand.
+    """
+    from frontrunner.configs.load import read_resolved
+    from frontrunner.run_folder import files, jobs
+    from frontrunner.run_folder.record_reader import last_step
+    from frontrunner.slurm import chain, policy
+
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if job_id is None:
+        from frontrunner.configs.errors import SpecError, Violation
+
+        constraint = "is not set: this is for the scripts of jobs"
+        raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
+    spec = read_resolved(run_dir / files.SPEC)
+    schedule = policy.schedule(spec)
+    ended = {"code": exit_code, "step": last_step(run_dir), "held_s": _age_s()}
+    jobs.append(run_dir, "ended", job_id=job_id, **ended)
+    so_far = jobs.read(run_dir)
+    decision = chain.decide(so_far, schedule.segments)
+    if decision.action == "next":
+        _follow(run_dir, spec, schedule, so_far, job_id)
+        return
+    jobs.append(run_dir, "verdict", reason=decision.reason)
+    print(f"frontrunner: nothing follows: {decision.reason}", file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def _age_s() -> float:
+    """Seconds since this process began, as the job's script: the script has become it (exec)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from the third on (proc(5))
+    began = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - began, 1)
+
+
+def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job_id: str) -> None:
+    """Put the next segment in the queue, as the site has it."""
+    from frontrunner.configs.slurm import clock
+    from frontrunner.run_folder import files, jobs
+    from frontrunner.run_folder.record_reader import last_step
+    from frontrunner.slurm.client import Slurm
+
+    slurm = Slurm(os.environ)
+    number = len(so_far.segments) + 1
+    step = last_step(run_dir)
+    if spec.machine.site.chain == "requeue":
+        jobs.append(run_dir, "submitted", job_id=job_id, step=step)
+        print(f"frontrunner: segment {number} of {schedule.segments} is this job again", file=sys.stderr)
+        sys.stderr.flush()
+        slurm.requeue(job_id)
+        return
+    options = [f"--dependency=afterany:{job_id}", f"--time={clock(schedule.time_s(number))}"]
+    try:
+        following = _persistently(
+            lambda: slurm.submit(files.SCRIPT, run_dir, options),
+            lambda: slurm.jobs_in(run_dir, ended=False) - {job_id},
+        )
+    except Exception as error:
+        jobs.append(run_dir, "verdict", reason=f"segment {number} could not be submitted: {error}")
+        raise
+    jobs.append(run_dir, "submitted", job_id=following, step=step)
+    if jobs.read(run_dir).cancelled:  # meanwhile, by someone who did not know of this job
+        slurm.cancel(following)
+    print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
+
+
+def _persistently(submit: Callable[[], str], made: Callable[[], set[str]]) -> str:
+    """Try again while the controller does not answer: nobody is there to do it by hand.
+
+    Where an answer was lost, a job that was ``made`` all the same is the one.
+    """
+    from frontrunner.slurm.errors import NoAnswer, SlurmFailed
+
+    tries, lost = 0, False
+    while True:
+        tries += 1
+        try:
+            found = made() if lost else set()
+            return found.pop() if found else submit()
+        except SlurmFailed as error:
+            if tries == _TRIES:
+                raise
+            lost = lost or isinstance(error, NoAnswer)
+            print(f"frontrunner: {error}", file=sys.stderr)
+            time.sleep(_PAUSE_S)

@@ -1,0 +1,88 @@
+"""``frontrunner convert``: weights of a run as a Hugging Face model, and back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+FORMS = ("huggingface", "checkpoint")
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run's folder, a checkpoint, or a Hugging Face folder.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    to: Annotated[str, typer.Option(metavar="FORM", help=f"One of: {', '.join(FORMS)}.")],
+    dtype: Annotated[
+        str, typer.Option(help="Of a Hugging Face model's weights: float32, bfloat16 or float16.")
+    ] = "bfloat16",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json to put in [default: the one that the run used].")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a run's weights as a Hugging Face model, or such a model as a checkpoint to start from.
+
+    Of a run's folder the newest whole checkpoint is taken.
+    """
+    from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.launcher.ranks.local import require_torch
+
+    if to not in FORMS:
+        raise SpecError(
+            [Violation("--to", to, "is not a form of weights", f"use one of: {', '.join(FORMS)}")]
+        )
+    if not source.is_dir():
+        fix = "name a run's folder, a checkpoint, or a Hugging Face folder"
+        raise SpecError([Violation("", str(source), "is not a folder", fix)])
+    require_torch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # megatron-core tells at length what it was not installed with
+        outputs = (
+            _to_huggingface(source, output, dtype, tokenizer) if to == FORMS[0] else _from(source, output)
+        )
+    if as_json:
+        typer.echo(json.dumps({"outputs": [str(path) for path in outputs]}))
+        return
+    for path in outputs:
+        typer.echo(f"wrote {path}")
+    if to == "checkpoint":
+        typer.echo(f"to train from it: -o model={source / 'config.json'} -o checkpoint.start_from={output}")
+
+
+def _to_huggingface(source: Path, output: Path, dtype: str, tokenizer: Path | None) -> list[Path]:
+    from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.parallelism.runtime.checkpoint.weights import read_weights
+    from frontrunner.parallelism.runtime.device import DTYPES
+    from frontrunner.parallelism.runtime.huggingface.write import write_folder
+    from frontrunner.run_folder import checkpoints as files
+
+    names: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
+    chosen = next((name for name in names if name == dtype), None)
+    if chosen is None:
+        raise SpecError(
+            [Violation("--dtype", dtype, "is not a type of weights", f"use one of: {', '.join(names)}")]
+        )
+    path = files.locate(source, "")
+    model, get = read_weights(path)
+    data = files.read_manifest(path).spec.get("data")
+    if tokenizer is None and isinstance(data, dict) and data.get("tokenizer"):
+        known = Path(data["tokenizer"])
+        tokenizer = known if known.exists() else None
+    return write_folder(model, get, output, DTYPES[chosen], tokenizer=tokenizer)
+
+
+def _from(source: Path, output: Path) -> list[Path]:
+    from frontrunner.parallelism.runtime.checkpoint.weights import write_weights
+    from frontrunner.parallelism.runtime.huggingface.mapping import from_huggingface
+    from frontrunner.parallelism.runtime.huggingface.read import read_folder
+    from frontrunner.run_folder.folder import check_unused
+
+    check_unused(output)
+    model, get = read_folder(source)
+    return [write_weights(output, model, from_huggingface(model, get))]

@@ -1,0 +1,44 @@
+"""``frontrunner export``: the same run in the words of another trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.exporters import deepspeed, gpt_neox, megatron, torchtitan
+from frontrunner.launcher.verify import verified
+
+TARGETS = {
+    target.name: target for target in (megatron.TARGET, deepspeed.TARGET, gpt_neox.TARGET, torchtitan.TARGET)
+}
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    to: Annotated[str, typer.Option(metavar="TRAINER", help=f"One of: {', '.join(TARGETS)}.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write it there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write a run as another trainer's arguments or configuration, or say what it cannot express."""
+    if to not in TARGETS:
+        raise SpecError([Violation("--to", to, "is not a trainer", f"use one of: {', '.join(TARGETS)}")])
+    document, layout = verified(run, override or [])
+    target = TARGETS[to]
+    exported = target.export(document.spec, layout)
+    if output:
+        output.write_text(exported.text + "\n")
+    if as_json:
+        found = {"outputs": [str(output)] if output else [], "text": exported.text}
+        typer.echo(json.dumps(found | {"checked": target.checked, "notes": list(exported.notes)}))
+        return
+    for note in exported.notes:
+        typer.echo(f"# {note}", err=True)
+    typer.echo(f"wrote {output}" if output else exported.text)

@@ -1,0 +1,174 @@
+"""``frontrunner plan``: will a run fit, how fast will it be, and what would help?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
+from frontrunner.launcher.verify import verified
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
+    from frontrunner.parallelism.planner.plan import Advice, Judgement
+
+BAR = 50
+
+
+def plan(
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
+    machine: Annotated[str | None, typer.Option(help="Instead of the file's machine.")] = None,
+    software: Annotated[
+        str | None, typer.Option(help="Year of the software, as in the machine file.")
+    ] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a run fits, how fast it will be, where its time goes and what would help."""
+    overrides = [*(override or [])]
+    overrides += [f"nodes={nodes}"] if nodes is not None else []
+    overrides += [f"machine={machine}"] if machine is not None else []
+    document, layout = verified(run, overrides)
+    from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
+    from frontrunner.parallelism.planner.plan import advise, assumptions, judge
+
+    check_tokens(tokens)
+    spec = document.spec
+    work = Work.of(spec, era(spec, software))
+    judged = judge(work, Candidates.of(spec, layout))
+    advice = advise(judged)
+    checkpoints = plan_checkpoints(spec)
+    budget = float(tokens or spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
+    if as_json:
+        duration = _duration(judged, budget, layout.world_size)
+        answer = judged.as_dict(0) | {
+            "tokens": budget,
+            "duration_s": duration,
+            "node_hours": duration / 3600 * spec.nodes if duration is not None else None,
+            "assumptions": assumptions(work),
+            "checkpoints": checkpoints._asdict() if checkpoints else None,
+            "advice": [{"change": a.change, "gain": a.gain, "fits": a.fits} for a in advice],
+        }
+        typer.echo(json.dumps(answer))
+        return
+    duration = _duration(judged, budget, layout.world_size)
+    lines = [
+        f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}",
+        *memory_lines(judged),
+        *time_lines(judged, duration, budget, spec.nodes),
+        *checkpoint_lines(checkpoints),
+        *advice_lines(judged, advice),
+        "assumptions",
+        *(f"  - {text}" for text in assumptions(work)),
+    ]
+    typer.echo("\n".join(lines))
+
+
+def era(spec: RunSpec, software: str | None) -> str | None:
+    """``--software``, if the machine file knows it."""
+    from frontrunner.configs.errors import SpecError, Violation
+
+    known = sorted(spec.machine.software)
+    if software is not None and software not in known:
+        raise SpecError(
+            [
+                Violation(
+                    "--software",
+                    software,
+                    f"{spec.machine.name} knows {', '.join(known) or 'none'}",
+                    "use one of these" if known else "add a software section to the machine file",
+                )
+            ]
+        )
+    return software
+
+
+def check_tokens(tokens: float | None) -> None:
+    """SpecError unless ``--tokens`` is left out or a number of tokens."""
+    from frontrunner.configs.errors import SpecError, Violation
+
+    if tokens is not None and not 1 <= tokens < float("inf"):
+        raise SpecError([Violation("--tokens", tokens, "must be a number from 1 on", "write it as in 300e9")])
+
+
+def _duration(judged: Judgement, tokens: float, devices: int) -> float | None:
+    """Seconds to train on that many tokens."""
+    return None if judged.time is None else float(tokens / (judged.tokens_per_s[0] * devices))
+
+
+def memory_lines(judged: Judgement) -> list[str]:
+    """A bar of the device's memory and its parts."""
+    capacity = judged.work.machine.device.memory_bytes
+    peak = float(judged.memory.peak[0])
+    parts = {f.name: float(getattr(judged.memory, f.name)[0]) for f in fields(judged.memory)}
+    scale = BAR / max(capacity, peak)
+    bar, total = "", 0.0
+    for value, letter in zip(parts.values(), "WGOABR", strict=True):
+        total += value
+        bar += letter * (round(total * scale) - len(bar))
+    state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} too much"
+    shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
+    return [
+        f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
+        f"        {shown}",
+    ]
+
+
+def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: int) -> list[str]:
+    """The step's time by part, what it comes to, and the whole training."""
+    if judged.time is None or duration is None:
+        machine = judged.work.machine.name
+        return [f"step    unknown: {machine}'s machine file has no rates, which a `software` section holds"]
+    total = float(judged.time.total[0])
+    lines = [f"step    {seconds_text(total)}"]
+    for f in fields(judged.time):
+        value = float(getattr(judged.time, f.name)[0])
+        if value > 0.0005 * total:
+            bar = "#" * round(40 * value / total)
+            lines.append(f"        {f.name:<10}{bar:<41}{value / total:6.1%}  {seconds_text(value)}")
+    found = judged.as_dict(0)
+    mfu, hfu = found["mfu"], found["hfu"]
+    shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""
+    model, hardware = (float(f[0]) for f in (judged.model_flops_per_s(), judged.hardware_flops_per_s()))
+    return [
+        *lines,
+        f"speed   {judged.tokens_per_s[0]:,.1f} tokens/s a device, {flops_text(model)} model, "
+        f"{flops_text(hardware)} hardware{shares}",
+        f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
+        f"{duration / 3600 * nodes:,.1f} node-hours",
+    ]
+
+
+def checkpoint_lines(plan: CheckpointPlan | None) -> list[str]:
+    """How often to write checkpoints, and on what grounds."""
+    if plan is None:
+        return []
+    return [
+        f"saves   {bytes_text(plan.bytes)} in {seconds_text(plan.write_s)}, every "
+        f"{plan.interval_s / 60:,.0f} minutes at best: the job fails every {plan.mtbf_s / 3600:,.0f} hours"
+    ]
+
+
+def advice_lines(judged: Judgement, advice: list[Advice]) -> list[str]:
+    """What would help most, after what costs most."""
+    if not judged.fits[0]:
+        shown = [f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if judged.time else "") for a in advice]
+        enough = "  no change of one key is enough: more stages, tensor ranks or nodes"
+        return ["to make it fit", *(shown or [enough])]
+    if judged.time is None:
+        return []
+    total = float(judged.time.total[0])
+    losses = {f.name: float(getattr(judged.time, f.name)[0]) / total for f in fields(judged.time)}
+    worst = max((name for name in losses if name != "compute"), key=lambda name: losses[name])
+    head = f"what costs most beside computing: {worst}, {losses[worst]:.1%} of the step"
+    return [head, *(f"  {a.change}: {a.gain:+.1%} tokens/s" for a in advice)] if advice else [head]

@@ -1,0 +1,92 @@
+"""``frontrunner submit``: from a run file to a job in the queue, refused first where the site would."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from frontrunner.slurm.job import JobSpec
+    from frontrunner.slurm.policy import Schedule
+
+
+def submit(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run file, a preset, or the folder of a run to continue.")
+    ],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Wall time of the whole run, as in 2:00:00.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder [default: runs/NAME-DATE-TIME].")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and submit nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Submit what the planner says cannot fit.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+    ] = False,
+) -> None:
+    """Submit a run to Slurm, or show the script that would be submitted."""
+    from frontrunner.launcher import submission
+    from frontrunner.slurm.script import render
+
+    called_in = Path.cwd()
+    continued = submission.run_folder_of(run)
+    if continued:
+        submission.go_where_it_ran(continued)
+    overrides = _overrides(override or (), nodes, time, account)
+    document = submission.resolve(run, continued, overrides, os.environ)
+    folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
+    job, schedule, notes = submission.prepare(document, folder, force=force)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if dry_run:
+        script = render(job)
+        answer = {"job_id": None, "run_dir": str(folder), "script": script}
+        typer.echo(json.dumps(answer) if as_json else script, nl=as_json)
+        return
+    job_id, script = submission.send(document, job, schedule, folder, new=continued is None)
+    if as_json:
+        typer.echo(json.dumps({"job_id": job_id, "run_dir": str(folder), "script": script}))
+    else:
+        typer.echo(_next_steps(job_id, job, schedule, os.path.relpath(folder, called_in)))
+
+
+def _overrides(given: Sequence[str], nodes: int | None, time: str | None, account: str | None) -> list[str]:
+    """The options as overrides; texts in quotes, so that an account of digits stays text."""
+    own = [f"nodes={nodes}"] if nodes is not None else []
+    own += [f"slurm.time_limit={json.dumps(time)}"] if time is not None else []
+    own += [f"slurm.account={json.dumps(account)}"] if account is not None else []
+    return [*given, *own]
+
+
+def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: str) -> str:
+    import shlex
+
+    from frontrunner.configs.slurm import clock
+
+    where = f" in {job.partition}" if job.partition else ""
+    chain = ""
+    if schedule.segments > 1:
+        chain = f", the first of at most {schedule.segments} segments ({clock(schedule.total_s)} in all)"
+    shown = shlex.quote(folder)
+    return "\n".join(
+        [
+            f"job {job_id}: {job.nodes} nodes{where} for {clock(job.time_s)}{chain}",
+            f"  frontrunner status {shown}",
+            f"  frontrunner logs --follow {shown}",
+            f"  frontrunner cancel {shown}",
+        ]
+    )

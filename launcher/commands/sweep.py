@@ -1,0 +1,164 @@
+"""``frontrunner sweep``: the best layout of a space with few trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from frontrunner.launcher.errors import try_import
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from frontrunner.configs.load_sweep import SweepDocument
+    from frontrunner.launcher.sweeping.backends import Backend
+    from frontrunner.launcher.sweeping.report import Report
+    from frontrunner.launcher.sweeping.space import Point
+
+EXTRA = "sweep"
+app = typer.Typer(no_args_is_help=True, help="Find the best layout of a space.", rich_markup_mode=None)
+SweepFile = Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file or the name of a preset.")]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where the sweep's trials are [default: sweeps/NAME].")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")]
+
+
+@app.command()
+def run(
+    sweep: SweepFile,
+    on: Annotated[
+        Literal["slurm", "local"], typer.Option(help="Submit trials to Slurm, or train on this machine.")
+    ] = "slurm",
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try layouts until the budget is used up; started again, it goes on where it was.
+
+    The exit code is 1 where no trial was complete.
+    """
+    try_import("optuna", EXTRA)
+    try_import("sklearn", EXTRA)
+    from frontrunner.configs.load_sweep import load_sweep
+    from frontrunner.launcher.sweeping.controller import Controller, opened
+    from frontrunner.launcher.sweeping.report import build
+    from frontrunner.launcher.sweeping.samplers import strategy
+    from frontrunner.launcher.sweeping.space import points, size
+    from frontrunner.launcher.sweeping.view import ranking
+
+    document = load_sweep(sweep)
+    where = folder or _usual_folder(document)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    known = points(document)
+    backend = _backend(on, document, known)
+    chosen = strategy(document, known)
+    with opened(where, document) as store:
+        say(
+            f"{document.spec.name}: {len(known)} of {size(document)} combinations are legal, "
+            f"{chosen.removed} of them cannot fit by the planner; trials in {where}"
+        )
+        # A site's Slurm is not asked more often than its users would.
+        tick_s = 1.0 if on == "local" else 5.0
+        Controller(document, where, known, chosen, backend, store, say, tick_s).run()
+        report = build(document, known, store.trials())
+    _print(report, as_json, ranking)
+    if report.best is None:
+        say("no trial is complete, so that there is no best layout")
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    sweep: SweepFile,
+    folder: Folder = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 10 seconds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the trials of a sweep, also while it runs."""
+    from frontrunner.launcher.sweeping.view import progress
+
+    while True:
+        _print(_report(sweep, folder, sensitivity=False), as_json, progress)
+        if not watch:
+            return
+        time.sleep(10)
+
+
+@app.command()
+def report(
+    sweep: SweepFile,
+    folder: Folder = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ranking there.")] = None,
+    best: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the best layout there, as a run file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the trials, and say which keys matter."""
+    from frontrunner.launcher.sweeping.view import ranking, write_csv
+
+    try_import("shap", EXTRA)
+    found = _report(sweep, folder, sensitivity=True)
+    if csv is not None:
+        write_csv(found, csv)
+    if best is not None:
+        if found.best_run is None:
+            from frontrunner.launcher.errors import RunFailed
+
+            raise RunFailed("no trial is complete yet, so that there is no best layout to write")
+        best.write_text(found.best_run, encoding="utf-8")
+    _print(found, as_json, ranking)
+
+
+def _report(sweep: str, folder: Path | None, *, sensitivity: bool) -> Report:
+    try_import("optuna", EXTRA)
+    try_import("sklearn", EXTRA)
+    from frontrunner.configs.load_sweep import load_sweep
+    from frontrunner.launcher.sweeping.report import build
+    from frontrunner.launcher.sweeping.space import points
+    from frontrunner.launcher.sweeping.store import Store
+
+    document = load_sweep(sweep)
+    store = Store(folder or _usual_folder(document), document, create=False)
+    return build(document, points(document), store.trials(), sensitivity=sensitivity)
+
+
+def _usual_folder(document: SweepDocument) -> Path:
+    from frontrunner.run_folder.folder import as_file_name
+
+    return Path("sweeps") / as_file_name(document.spec.name)
+
+
+def _backend(on: str, document: SweepDocument, known: Sequence[Point]) -> Backend:
+    """Where trials run; raises where none of them could."""
+    from frontrunner.launcher.sweeping.backends import Local, OnSlurm, check_submission
+    from frontrunner.slurm.client import Slurm
+
+    if on == "slurm":
+        slurm = Slurm(os.environ)
+        check_submission(slurm, document, known, os.environ)
+        return OnSlurm(slurm)
+    from frontrunner.launcher.ranks.local import require_torch
+
+    require_torch()
+    return Local()
+
+
+def _print(found: Report, as_json: bool, show: object) -> None:
+    if as_json:
+        typer.echo(json.dumps(found.as_dict()))
+        return
+    from rich.console import Console
+
+    assert callable(show)
+    for part in show(found):
+        Console(highlight=False).print(part)

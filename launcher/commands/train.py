@@ -1,0 +1,83 @@
+"""``frontrunner train``: alone it starts the ranks on this machine, under a launcher it is one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frontrunner.launcher.display.trackers import TrackerName
+
+if TYPE_CHECKING:  # imported when the command runs, so that `--help` stays fast
+    from frontrunner.launcher.ranks.request import Request
+
+
+def train(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN.yaml|RUN_DIR",
+            help="A run file or the name of a preset; or a run's folder, to go on.",
+        ),
+    ],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder [default: runs/NAME-DATE-TIME or runs/NAME-JOB]."),
+    ] = None,
+    tracker: Annotated[
+        list[TrackerName] | None, typer.Option(help="Send the records there too (repeat for more).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
+    ] = False,
+) -> None:
+    """Train a model, or go on with a run from its newest whole checkpoint.
+
+    Alone, this starts all ranks on this machine. Under srun, mpirun or torchrun this process is one rank.
+    """
+    from frontrunner.launcher.ranks.launched import train_as_rank
+    from frontrunner.launcher.ranks.request import Request
+    from frontrunner.parallelism.rendezvous import from_environment
+    from frontrunner.run_folder import endings
+
+    request = Request(run, override or (), run_dir, tracker or (), as_json)
+    place = from_environment(os.environ)
+    if place is not None:
+        endings.listen()
+    result = _train_here(request) if place is None else train_as_rank(place, request)
+    if as_json and result is not None:
+        print(json.dumps(result))
+
+
+def _train_here(request: Request) -> dict[str, Any]:
+    """Start all ranks on this machine and show what they record; what ``--json`` prints."""
+    from frontrunner.launcher.display.watch import Watch
+    from frontrunner.launcher.ranks.local import launch, require_torch
+    from frontrunner.run_folder import folder as run_folder
+    from frontrunner.run_folder.record_reader import Follower
+
+    spec = request.resolve()
+    require_torch()
+    folder = request.folder or run_folder.dated(spec.name)
+    output = sys.stderr if request.as_json else sys.stdout
+    with (
+        run_folder.opened(folder, spec, continues=request.continues),
+        Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch,
+    ):
+        watch.say(f"{spec.name}: starting {spec.world_size} ranks on this machine; run folder {folder}")
+        follower = Follower(folder, from_end=True)
+
+        def on_tick() -> None:
+            for record in follower.new_records():
+                watch.record(record)
+
+        launch(folder, spec.world_size, on_tick=on_tick)
+    return watch.finish()

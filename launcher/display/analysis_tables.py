@@ -1,0 +1,143 @@
+"""An analysis as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from frontrunner.analysis.analyze import titles
+from frontrunner.launcher.display.units import UNKNOWN, bytes_text, flops_text, number_text, seconds_text
+
+Figures = dict[str, Any]
+#: More runs than these are left to --csv and --report.
+MOST_RUNS = 40
+
+
+def parts(answer: Figures) -> Iterator[Table | Text | str]:
+    """What to print, in order."""
+    shown = answer["runs"][:MOST_RUNS]
+    yield _runs(shown)
+    yield _speed(shown)
+    if (more := len(answer["runs"]) - MOST_RUNS) > 0:
+        yield f"and {more} more runs: --csv FILE and --report FILE.html have all"
+    yield f"steady steps: {answer['runs'][0]['steady']['rule']}"
+    for title, group in zip(titles(answer), answer["scaling"], strict=True):
+        yield ""
+        yield _scaling(title, group)
+        yield from _fit(group)
+    if any(run["predicted"] for run in shown):
+        yield ""
+        yield _predicted(shown)
+    for run in shown:
+        for warning in run["warnings"]:
+            yield Text(f"{run['id']}: {warning}", style="yellow")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(columns[0], overflow="fold")
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _runs(runs: list[Figures]) -> Table:
+    table = _table("runs", "run", "format", "devices", "layout", "precision", "batch", "steps", "lost lines")
+    for run in runs:
+        table.add_row(
+            Text(run["id"]),
+            run["format"],
+            number_text(run["devices"], "d"),
+            Text(layout_text(run["layout"])),
+            run["precision"] or UNKNOWN,
+            number_text(run["global_batch_size"], "d"),
+            f"{run['steady']['steady']} of {run['steps']}",
+            str(run["lost_lines"]),
+        )
+    return table
+
+
+def _speed(runs: list[Figures]) -> Table:
+    columns = ("step", "p5", "p95", "tokens/s", "model FLOP/s", "MFU", "hardware FLOP/s", "waits", "memory")
+    table = _table("medians of the steady steps; tokens, FLOPs and memory of a device", "run", *columns)
+    for run in runs:
+        table.add_row(
+            Text(run["id"]),
+            *(seconds_text(run[f"step_time_{which}s"]) for which in ("", "p5_", "p95_")),
+            number_text(run["tokens_per_s_per_device"], ",.1f"),
+            flops_text(run["model_flops_per_s_per_device"]),
+            share_text(run["mfu"]),
+            flops_text(run["hardware_flops_per_s_per_device"]),
+            share_text(run["communication"]["share"]),
+            bytes_text(run["memory_bytes"]),
+        )
+    return table
+
+
+def layout_text(layout: Figures) -> str:
+    """``tensor 8, pipeline 8, data 2, zero1``; a dash where nothing is known."""
+    known = [f"{key} {layout[key]}" for key in ("tensor", "pipeline", "data") if layout.get(key)]
+    return ", ".join([*known, *([str(layout["sharding"])] if layout.get("sharding") else [])]) or UNKNOWN
+
+
+def share_text(value: float | None) -> str:
+    return number_text(value, ".1%")
+
+
+def interval_text(bounds: list[float] | None, form: str) -> str:
+    return UNKNOWN if bounds is None else f"{format(bounds[0], form)} to {format(bounds[1], form)}"
+
+
+def _scaling(title: str, group: Figures) -> Table:
+    columns = ("devices", "step", "tokens/s a device", "speed-up", "efficiency", "95 %", "serial fraction")
+    table = _table(title, *columns)
+    for point in group["points"]:
+        table.add_row(
+            str(point["devices"]),
+            seconds_text(point["step_time_s"]),
+            number_text(point["tokens_per_s_per_device"], ",.1f"),
+            f"{point['speedup']:.2f}",
+            f"{point['efficiency']:.1%}",
+            interval_text(point["efficiency_interval"], ".1%"),
+            share_text(point["serial_fraction"]),
+        )
+    return table
+
+
+def _fit(group: Figures) -> Iterator[str]:
+    fit = group["fit"]
+    off = fit["largest_error_pct"]
+    checked = "exact, for there are two points" if off is None else f"within {off:.1f} % of the points"
+    yield f"fit: {fit['formula']} with a = {fit['a_s']:.4g} s, b = {fit['b_s']:.4g} s, {checked}"
+    for each in group["predictions"]:
+        yield (
+            f"  {each['devices']} devices by that fit: {seconds_text(each['step_time_s'])} a step, "
+            f"efficiency {each['efficiency']:.1%}"
+        )
+
+
+def _predicted(runs: list[Figures]) -> Table:
+    columns = ("step planned", "measured", "off by", "memory planned", "measured", "off by")
+    table = _table("the planner against these runs", "run", *columns)
+    for run in runs:
+        if (plan := run["predicted"]) is None:
+            continue
+        off = run["comparison"]
+        table.add_row(
+            Text(run["id"]),
+            seconds_text(plan["step_time_s"]),
+            seconds_text(run["step_time_s"]),
+            percent_text(off["step_time_error_pct"]),
+            bytes_text(plan["peak_memory_bytes_per_device"]),
+            bytes_text(run["memory_bytes"]),
+            percent_text(off["memory_error_pct"]),
+        )
+    return table
+
+
+def percent_text(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:+.1f} %"

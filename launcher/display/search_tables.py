@@ -1,0 +1,141 @@
+"""What ``frontrunner search`` answers: as one JSON object, and as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.search import Ranking
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A search and all that was asked of it; ``scaling`` is empty where it was not asked for."""
+
+    ranking: Ranking
+    spec: RunSpec
+    global_batch_size: int
+    elapsed_s: float
+    tokens: float | None
+    famous: list[dict[str, Any]]
+    scaling: list[dict[str, Any]]
+
+    def training_s(self, index: int) -> float | None:
+        """Seconds to train on the tokens with that layout."""
+        if not self.tokens:
+            return None
+        return self.tokens / (float(self.ranking.judged.tokens_per_s[index]) * self.spec.world_size)
+
+    def node_hours(self, index: int) -> float | None:
+        seconds = self.training_s(index)
+        return None if seconds is None else seconds / 3600 * self.spec.nodes
+
+    def entry(self, index: int) -> dict[str, Any]:
+        """The figures of one layout."""
+        figures = self.ranking.judged.as_dict(index) | {"layout": self.ranking.space.layout(index)}
+        return figures | {"duration_s": self.training_s(index), "node_hours": self.node_hours(index)}
+
+    def as_dict(self, top: int) -> dict[str, Any]:
+        """The contract of ``--json``."""
+        ranking = self.ranking
+        return {
+            "candidates": ranking.space.considered,
+            "legal": len(ranking.space.candidates),
+            "fitting": len(ranking.order),
+            "elapsed_s": self.elapsed_s,
+            "global_batch_size": self.global_batch_size,
+            "top": [self.entry(int(index)) for index in ranking.order[:top]],
+            "pareto": [self.entry(index) for index in ranking.pareto()],
+            "famous": self.famous,
+            "scaling": self.scaling,
+        }
+
+
+def show(answer: Answer, top: int) -> None:
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    spec, ranking = answer.spec, answer.ranking
+    console.print(
+        f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
+        f"{answer.global_batch_size} sequences of {spec.training.seq_len} tokens a step"
+    )
+    console.print(
+        f"{len(ranking.space.candidates):,} legal layouts judged in {seconds_text(answer.elapsed_s)}, "
+        f"{len(ranking.order):,} fit"
+    )
+    console.print(_table(answer, [int(index) for index in ranking.order[:top]]))
+    console.print("as fast as any with no more memory")
+    console.print(_table(answer, ranking.pareto()[:top]))
+    lines = [_famous_text(entry) for entry in answer.famous]
+    lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in answer.scaling]
+    console.print("\n".join(lines))
+
+
+def _famous_text(entry: dict[str, Any]) -> str:
+    if entry["place"] is None:
+        return f"{entry['name']}: not among them (it does not divide, or does not fit)"
+    place = (
+        f"place {entry['place']:,} of {entry['of']:,} (the first {entry['place'] / entry['of']:.1%}), "
+        f"{entry['speed_of_best']:.0%} of the best's speed"
+    )
+    words = [
+        f"it {verb} by " + ", ".join(f"{part} {share:.0%}" for part, share in entry[key].items())
+        for verb, key in (("loses", "loses_by"), ("wins", "wins_by"))
+        if entry[key]
+    ]
+    return "; ".join([f"{entry['name']}: {place}", *words])
+
+
+def _scaling_text(row: dict[str, Any], kind: str) -> str:
+    found = row[kind]
+    if not found:
+        return f"{kind} scaling, {row['nodes']} nodes: nothing fits"
+    layout = found["layout"]
+    cut = layout["sharding"].get("preset") or "own degrees"
+    return (
+        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.1f} tokens/s a device, "
+        f"efficiency {found['efficiency']:.2f} (tp {layout['tensor']}, pp {layout['pipeline']}, "
+        f"mbs {layout['micro_batch_size']}, {cut})"
+    )
+
+
+def _table(answer: Answer, indices: list[int]) -> Any:
+    from rich.table import Table
+
+    table = Table("layout", "memory", "step", "tokens/s a device", "model FLOP/s", "MFU")
+    if answer.tokens:
+        table.add_column("node-hours")
+    for index in indices:
+        figures = answer.entry(index)
+        cells = [
+            layout_text(answer.ranking, index),
+            bytes_text(figures["peak_memory_bytes_per_device"]),
+            seconds_text(figures["step_time_s"]),
+            f"{figures['tokens_per_s_per_device']:,.1f}",
+            flops_text(figures["model_flops_per_s_per_device"]),
+            "-" if figures["mfu"] is None else f"{figures['mfu']:.1%}",
+        ]
+        hours = figures["node_hours"]
+        table.add_row(*cells, *([] if hours is None else [f"{hours:,.0f}"]))
+    return table
+
+
+def layout_text(ranking: Ranking, index: int) -> str:
+    """A layout in one line."""
+    layout = ranking.space.layout(index)
+    sharding = layout["sharding"]
+    degrees = [str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")]
+    cut = sharding.get("preset") or "/".join(degrees)
+    wires = f" ({'/'.join(sharding['wire'].values())})" if "wire" in sharding else ""
+    parts = [
+        f"tp {layout['tensor']}{' sp' if layout['sequence_parallel'] else ''}",
+        f"pp {layout['pipeline']}",
+    ]
+    parts += [f"x{layout['virtual_stages']} virtual"] if layout["virtual_stages"] > 1 else []
+    parts += [f"mbs {layout['micro_batch_size']}", f"recompute {layout['recompute']}"]
+    return ", ".join([*parts, cut + wires])

@@ -1,0 +1,154 @@
+"""Megatron-LM's arguments (megatron/training/arguments.py of core_v0.16)."""
+
+from __future__ import annotations
+
+import shlex
+
+from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.exporters.target import (
+    Exported,
+    Refusals,
+    Target,
+    check_schedule,
+    check_scheme,
+    check_wires,
+)
+from frontrunner.parallelism.layout import Layout
+
+Arguments = dict[str, object]
+"""Values by option; True for a flag."""
+
+
+def arguments(spec: RunSpec, layout: Layout) -> Arguments:
+    """All of them in order. Raises SpecError for what Megatron-LM cannot express."""
+    refusals = Refusals("Megatron-LM")
+    sharding = check_scheme(refusals, spec, layout, ("ddp", "zero1", "zero2", "zero3"))
+    check_wires(refusals, spec, layout)
+    check_schedule(refusals, spec, ("cosine", "linear", "constant"))
+    refusals.unless(
+        sharding not in ("zero2", "zero3") or layout.pipeline == 1,
+        "layout.pipeline",
+        layout.pipeline,
+        "its FSDP, which cuts weights or gradients, does not go with pipeline stages here",
+        "use preset zero1, or pipeline 1",
+    )
+    refusals.unless(
+        spec.model.activation != "gelu",
+        "model.activation",
+        "gelu",
+        "its GELU is the tanh approximation",
+        "use gelu_tanh",
+    )
+    refusals.unless(
+        not spec.model.parallel_residual,
+        "model.parallel_residual",
+        True,
+        "its MLP reads what attention added",
+        "use a model whose layers are sequential",
+    )
+    refusals.check()
+    return _model(spec) | _parallel(spec, sharding) | _training(spec)
+
+
+def export(spec: RunSpec, layout: Layout) -> Exported:
+    lines = [
+        name if value is True else f"{name} {shlex.quote(str(value))}"
+        for name, value in arguments(spec, layout).items()
+    ]
+    notes = ["data: --mock-data stands for it; give --data-path and a tokenizer"]
+    if layout.pipeline > 1 or layout.tensor > 1:
+        notes.append("order of ranks: tensor, data, pipeline (Megatron-LM's default, tp-cp-ep-dp-pp)")
+    return Exported(" \\\n  ".join(["pretrain_gpt.py", *lines]), tuple(notes))
+
+
+def _model(spec: RunSpec) -> Arguments:
+    model = spec.model
+    found: Arguments = {
+        "--num-layers": model.num_layers,
+        "--hidden-size": model.hidden_size,
+        "--ffn-hidden-size": model.ffn_hidden_size,
+        "--num-attention-heads": model.num_heads,
+        "--kv-channels": model.head_dim,
+        "--max-position-embeddings": model.max_position_embeddings,
+        # Megatron-LM pads to a multiple of this times the tensor ranks; so it comes to the model's rows.
+        "--make-vocab-size-divisible-by": model.padded_vocab_size // spec.layout.tensor,
+        # NullTokenizer adds the token that ends a document.
+        "--vocab-size": model.vocab_size - 1,
+        "--norm-epsilon": model.norm_epsilon,
+        "--init-method-std": model.init_std,
+        "--attention-dropout": model.attention_dropout,
+        "--hidden-dropout": model.hidden_dropout,
+    }
+    if model.num_kv_heads != model.num_heads:
+        found |= {"--group-query-attention": True, "--num-query-groups": model.num_kv_heads}
+    if model.position_embedding == "rotary":
+        found |= {"--position-embedding-type": "rope", "--rotary-base": int(model.rotary_base)}
+        found["--rotary-percent"] = model.rotary_fraction
+        if model.rotary_scaling_factor:
+            found |= {"--use-rope-scaling": True, "--rope-scaling-factor": model.rotary_scaling_factor}
+    flags = {
+        "--swiglu": model.activation == "swiglu",
+        "--untie-embeddings-and-output-weights": not model.tie_embeddings,
+        "--disable-bias-linear": not model.linear_bias,
+        "--add-qkv-bias": model.qkv_bias and not model.linear_bias,
+    }
+    if model.normalization == "rmsnorm":
+        found["--normalization"] = "RMSNorm"
+    return found | {name: True for name, given in flags.items() if given}
+
+
+def _parallel(spec: RunSpec, sharding: str) -> Arguments:
+    layout = spec.layout
+    found: Arguments = {
+        "--tensor-model-parallel-size": layout.tensor,
+        "--pipeline-model-parallel-size": layout.pipeline,
+        "--micro-batch-size": layout.micro_batch_size,
+        "--global-batch-size": spec.training.global_batch_size,
+    }
+    if layout.sequence_parallel:
+        found["--sequence-parallel"] = True
+    if layout.virtual_stages > 1:
+        found["--num-virtual-stages-per-pipeline-rank"] = layout.virtual_stages
+    if layout.recompute != "none":
+        found["--recompute-granularity"] = layout.recompute
+    if layout.recompute == "full":
+        found |= {"--recompute-method": "uniform", "--recompute-num-layers": 1}
+    overlap: Arguments = {"--overlap-grad-reduce": True, "--overlap-param-gather": True}
+    if sharding == "zero1":
+        found |= {"--use-distributed-optimizer": True} | overlap
+    if sharding in ("zero2", "zero3"):
+        cut = "optim_grads" if sharding == "zero2" else "optim_grads_params"
+        found |= {"--use-distributed-optimizer": True, "--use-megatron-fsdp": True}
+        found |= {"--data-parallel-sharding-strategy": cut, "--ckpt-format": "fsdp_dtensor"}
+        found |= {"--no-gradient-accumulation-fusion": True} | overlap
+    return found
+
+
+def _training(spec: RunSpec) -> Arguments:
+    training, optimizer = spec.training, spec.optimizer
+    found: Arguments = {
+        "--seq-length": training.seq_len,
+        "--train-iters": training.steps,
+        "--seed": training.seed,
+        "--optimizer": "adam",
+        "--lr": optimizer.learning_rate,
+        "--min-lr": optimizer.min_learning_rate,
+        "--lr-decay-style": optimizer.decay,
+        "--lr-warmup-iters": optimizer.warmup_steps,
+        "--lr-decay-iters": optimizer.decay_steps or training.steps,
+        "--adam-beta1": optimizer.betas[0],
+        "--adam-beta2": optimizer.betas[1],
+        "--adam-eps": optimizer.epsilon,
+        "--weight-decay": optimizer.weight_decay,
+        "--clip-grad": optimizer.clip,
+        "--mock-data": True,
+        "--tokenizer-type": "NullTokenizer",
+    }
+    if training.precision != "float32":
+        found["--bf16" if training.precision == "bfloat16" else "--fp16"] = True
+    if training.gradient_dtype == "bfloat16":
+        found["--grad-reduce-in-bf16"] = True
+    return found
+
+
+TARGET = Target("megatron", "Megatron-LM core_v0.16", export)

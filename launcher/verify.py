@@ -1,0 +1,27 @@
+"""The run that a user asks for, held against everything that can be known before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load import Document, examine
+from frontrunner.parallelism.engines import check_engine
+from frontrunner.parallelism.layout import Layout
+
+
+def verified(run: str, overrides: Sequence[str]) -> tuple[Document, Layout]:
+    """A run and its layout; SpecError with the violations of both if anything is wrong."""
+    examination = examine(run, overrides)
+    violations = list(examination.violations)
+    document, layout = examination.document, None
+    placed = {"nodes", "layout.tensor", "layout.pipeline"}  # the layout would only say it again
+    if document and not placed & {violation.path for violation in violations}:
+        try:
+            layout = Layout.from_spec(document.spec)
+            check_engine(document.spec, layout)
+        except SpecError as error:
+            violations += document.annotate(error).violations
+    if violations or document is None or layout is None:
+        raise SpecError(violations)
+    return document, layout

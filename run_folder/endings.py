@@ -1,0 +1,39 @@
+"""How a run ends: exit codes, requests to stop, and failures that explain themselves."""
+
+from __future__ import annotations
+
+import signal
+
+#: Exit codes of commands and ranks; 0 is done.
+FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
+
+#: Slurm sends the first before a time limit (``--signal``), and the second at it.
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+_asked: list[int] = []
+
+
+class Stopped(Exception):
+    """The run was asked to stop, wrote a checkpoint after ``step`` steps and is to be continued."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped on request after step {step}")
+        self.step = step
+
+
+class TrainingFailed(Exception):
+    """Training cannot go on and the message says all that the user needs."""
+
+
+def listen() -> None:
+    """From now on take a signal that asks this process to stop as a request; main thread only.
+
+    A launcher may have blocked SIGUSR1 so that it does not kill a process that does not listen yet.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda got, _: _asked.append(got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def asked() -> bool:
+    """Has this process been asked to stop?"""
+    return bool(_asked)

@@ -1,0 +1,144 @@
+"""Why a rank failed: what it leaves in ``run_dir/errors/``, and which of many failures is the cause.
+
+When one rank dies, its peers fail too a moment later, because their connection to it breaks. Those
+*secondary* failures explain nothing, so that they are counted and not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.run_folder import files
+from frontrunner.run_folder.endings import TrainingFailed
+from frontrunner.run_folder.files import errors_file, log_file, stacks_file
+
+# What gloo, NCCL/RCCL, the store and MPI say when it was another rank that went away.
+_BROKEN_CONNECTION = re.compile(
+    r"connection (was )?(closed|reset|refused|aborted)|closed by peer|reset by peer|broken pipe"
+    r"|remote process exited|socket (timeout|closed)|ncclRemoteError|ncclInternalError|ncclSystemError"
+    r"|(recv|send|read|wait|store)\w* (timeout|timed out)|timed out (waiting|after)|failed to (recv|send)"
+    r"|pair closure|by signal 6 "  # NCCL's watchdog aborts its process when a peer is gone
+    r"|waited for other ranks",  # our own watchdog
+    re.IGNORECASE,
+)
+
+_LOG_LINES, _CRASH_LINES = 20, 60
+HUNG = "hung"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One rank's end. ``time_s`` is in seconds since the epoch; ``text`` is a traceback or a description.
+
+    ``violations`` is not empty where the rank found that the request is wrong.
+    """
+
+    rank: int
+    host: str
+    time_s: float
+    message: str
+    text: str
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def secondary(self) -> bool:
+        return _BROKEN_CONNECTION.search(self.message) is not None
+
+    def explanation(self, world_size: int, run_dir: Path) -> str:
+        """What the user reads: this failure in full, the others counted."""
+        others = f"; the other {world_size - 1} ended because of it" if world_size > 1 else ""
+        stacks = f"\n\n{_stacks(run_dir, world_size)}" if self.message.startswith(HUNG) else ""
+        return (
+            f"rank {self.rank} of {world_size} on {self.host} failed{others}:\n\n"
+            f"{self.text.rstrip()}{stacks}\n\nrun folder: {run_dir}"
+        )
+
+
+def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
+    """Write ``errors/rank-N.txt``: one line of JSON for programs, then the traceback for people."""
+    said = isinstance(error, TrainingFailed)
+    failure = Failure(
+        rank=rank,
+        host=socket.gethostname(),
+        time_s=time.time(),
+        message=str(error) if said else f"{type(error).__name__}: {error}",
+        text=str(error) if said else "".join(traceback.format_exception(error)),
+        violations=error.violations if isinstance(error, SpecError) else (),
+    )
+    head = {name: value for name, value in asdict(failure).items() if name != "text"}
+    path = errors_file(run_dir, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(head, default=str) + "\n\n" + failure.text, encoding="utf-8")
+    unfinished.replace(path)
+    return failure
+
+
+def read(run_dir: Path, rank: int) -> Failure | None:
+    """What :func:`record` wrote for a rank, or None where it left nothing."""
+    path = errors_file(run_dir, rank)
+    if not path.exists():
+        return None
+    head, _, text = path.read_text(encoding="utf-8").partition("\n\n")
+    fields = json.loads(head)
+    fields["violations"] = tuple(Violation(**violation) for violation in fields["violations"])
+    return Failure(**fields, text=text)
+
+
+def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | None:
+    """The failure behind an exit code (negative: a signal's number), or None for 0.
+
+    A rank that could not write its traceback is described by how it ended and the end of its log.
+    """
+    if code == 0:
+        return None
+    written = read(run_dir, rank)
+    if written is not None:
+        return written
+    how = ending(code)
+    log = end_of_log(log_file(run_dir, rank))
+    text = f"{how}\n{log}" if log else how
+    return Failure(rank, socket.gethostname(), time_s, how, text)
+
+
+def ending(code: int) -> str:
+    """How a process ended that left no traceback, in words."""
+    if code >= 0:
+        return f"ended with exit code {code} and no traceback"
+    memory = ", which the kernel sends when memory runs out" if -code == signal.SIGKILL else ""
+    return f"was killed by signal {-code} ({signal.strsignal(-code)}){memory}"
+
+
+def cause(failures: Sequence[Failure]) -> Failure:
+    """The failure to show: the earliest one that is not the echo of another; ``failures`` is not empty."""
+    return min(failures, key=lambda failure: (failure.secondary, failure.time_s))
+
+
+def _stacks(run_dir: Path, world_size: int) -> str:
+    """Where the stacks of a run that hung are, and which rank could not write its own."""
+    silent = [
+        str(rank)
+        for rank in range(world_size)
+        if not (path := stacks_file(run_dir, rank)).exists() or not path.stat().st_size
+    ]
+    where = f"stacks of the ranks: {run_dir / files.STACKS}"
+    if not silent or len(silent) == world_size:
+        return where
+    return f"{where}; none of {', '.join(silent)}, which is stopped, or stuck outside of Python"
+
+
+def end_of_log(path: Path) -> str:
+    """The last lines of a log, from the stack of a crash on where there is one; empty without a log."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    crash = text.rfind("Fatal Python error")
+    lines = text[crash:].splitlines()[:_CRASH_LINES] if crash >= 0 else text.splitlines()[-_LOG_LINES:]
+    return "\n".join([f"the end of {path}:", *lines]) if lines else ""

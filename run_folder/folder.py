@@ -1,0 +1,151 @@
+"""Making the folder of a run, finding it, and keeping others out of it meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.load import dump
+from frontrunner.configs.schema import RunSpec
+from frontrunner.run_folder import files
+from frontrunner.run_folder.endings import TrainingFailed
+from frontrunner.run_folder.record_reader import summary
+
+# Not with Slurm's step: an mpirun in a job starts some ranks inside a step and some outside.
+_JOB_IDS = ("PMIX_NAMESPACE", "PALS_APID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_PORT")
+
+
+def dated(name: str) -> Path:
+    """``runs/NAME-DATE-TIME`` for a run started by this process alone."""
+    base = Path("runs") / f"{as_file_name(name)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = [base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 100))]
+    return next((path for path in candidates if not path.exists()), base)
+
+
+def of_job(name: str, env: Mapping[str, str]) -> Path:
+    """``runs/NAME-JOB``, the same on every rank of a job without asking; SpecError where no id is known."""
+    # torchrun's own default id, which every run shares, is "none".
+    job = next((env[key] for key in _JOB_IDS if env.get(key, "none") != "none"), None)
+    if job is None:
+        constraint = f"the ranks need one folder, and no job's id ({', '.join(_JOB_IDS)}) names it"
+        raise SpecError([Violation("--run-dir", None, constraint, "give --run-dir DIR")])
+    return Path("runs") / f"{as_file_name(name)}-{as_file_name(job)}"
+
+
+def check_unused(run_dir: Path) -> None:
+    """Raise SpecError where the folder holds a run already or is no folder."""
+    held = [name for name in (files.RECORDS, files.SPEC) if (run_dir / name).exists()]
+    if held:
+        raise _in_use(run_dir, f"already holds a run ({' and '.join(held)})")
+    if run_dir.exists() and not run_dir.is_dir():
+        raise _in_use(run_dir, "is not a folder")
+
+
+def create(run_dir: Path, spec: RunSpec) -> None:
+    """Make the folder and its ``run.yaml``, which appears whole; of two that try, one gets SpecError."""
+    check_unused(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
+    try:
+        unfinished.write_text(dump(spec), encoding="utf-8")
+        os.link(unfinished, run_dir / files.SPEC)
+    except FileExistsError:
+        raise _in_use(run_dir, f"already holds a run ({files.SPEC})") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def reopen(run_dir: Path, spec: RunSpec) -> None:
+    """Make the folder of an earlier run ready to go on as ``spec``; what went wrong last time is forgotten.
+
+    Raises SpecError where the run has come to its end.
+    """
+    ended = summary(run_dir)
+    if ended is not None and (done := ended["steps"]) >= spec.training.steps:
+        constraint = f"the run in {run_dir} has taken {done} steps and is complete"
+        fix = f"raise it to go on, as in -o training.steps={2 * done}"
+        raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])
+    if (run_dir / files.SPEC).read_text(encoding="utf-8") != dump(spec):
+        unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
+        unfinished.write_text(dump(spec), encoding="utf-8")
+        unfinished.replace(run_dir / files.SPEC)
+    for name in (files.ERRORS, files.STACKS):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+
+
+@contextmanager
+def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float = 0.0) -> Iterator[None]:
+    """The run's folder, made or reopened, and nobody else's meanwhile.
+
+    SpecError where another process has it for longer than ``patience_s``.
+    """
+    if not continues:
+        create(run_dir, spec)
+    with (run_dir / files.LOCK).open("a") as lock:
+        deadline = time.monotonic() + patience_s
+        while not locked(lock):
+            if time.monotonic() >= deadline:
+                constraint, fix = "another process runs in this folder", "wait until it has ended"
+                raise SpecError([Violation("", str(run_dir), constraint, fix)])
+            time.sleep(0.5)
+        if continues:
+            reopen(run_dir, spec)
+        yield
+
+
+def locked(file: TextIO) -> bool:
+    """Whether the file's lock is now this process's; also where the file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # as some sites mount Lustre
+        pass
+    return True
+
+
+def how_to_go_on(run_dir: Path) -> str:
+    """The command that continues a run, as one types it."""
+    return f"frontrunner train {shlex.quote(str(run_dir))}"
+
+
+def wait_for(run_dir: Path, spec: RunSpec, limit_s: float, *, continues: bool) -> None:
+    """Wait until rank 0 has made the folder or reopened it for ``spec``; TrainingFailed after the limit.
+
+    Raises SpecError where it holds an earlier run that is not to be continued.
+    """
+    records = run_dir / files.RECORDS
+    if not continues and records.exists() and records.stat().st_size:
+        raise _in_use(run_dir, f"already holds a run ({files.RECORDS})")
+    deadline = time.monotonic() + limit_s
+    file, text = run_dir / files.SPEC, dump(spec)
+    while not (file.exists() and file.read_text(encoding="utf-8") == text):
+        if time.monotonic() > deadline:
+            raise TrainingFailed(f"rank 0 did not write {file} within {limit_s:.0f} s")
+        time.sleep(0.1)
+
+
+def as_file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
+
+
+def _in_use(run_dir: Path, constraint: str) -> SpecError:
+    return SpecError(
+        [
+            Violation(
+                "--run-dir",
+                str(run_dir),
+                constraint,
+                f"give another folder, or go on with it: {how_to_go_on(run_dir)}",
+            )
+        ]
+    )

@@ -1,0 +1,108 @@
+"""Reads ``records.jsonl`` of a run that another process, on another machine, may be writing.
+
+One rule for all readers: a line that is no record is passed over and counted, and never an error.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from frontrunner.run_folder import files
+from frontrunner.run_folder.records import Record, Step, Summary, parse
+
+_TAIL_BYTES = 256 * 1024
+_RECENT = 20
+
+
+class Follower:
+    """Reads what is appended to a run's records; there may be none yet.
+
+    ``lost`` counts lines that were no record, ``changed_s`` is when the file was last written (seconds since
+    the epoch, 0 where there is none).
+    """
+
+    def __init__(self, run_dir: Path, *, from_end: bool = False) -> None:
+        self._path = run_dir / files.RECORDS
+        self.lost = 0
+        self.changed_s = 0.0
+        # A line that a killed run began is cut off by the next one.
+        self._offset = self._path.read_bytes().rfind(b"\n") + 1 if from_end and self._path.exists() else 0
+
+    def new_records(self) -> list[Record]:
+        """The records completed since the last call, in order; a file that became shorter is read anew.
+
+        Empty where the file is not there yet or the file system does not answer: ask again later.
+        """
+        try:
+            status = self._path.stat()
+            if status.st_size < self._offset:
+                self._offset = 0
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                whole = file.read().rpartition(b"\n")[0]
+        except OSError:
+            return []
+        self.changed_s = status.st_mtime
+        if not whole:
+            return []
+        self._offset += len(whole) + 1
+        return self._parsed(whole.split(b"\n"))
+
+    def _parsed(self, lines: list[bytes]) -> list[Record]:
+        found = [(line, parse(line)) for line in lines]
+        self.lost += sum(1 for line, record in found if record is None and line.strip())
+        return [record for _, record in found if record is not None]
+
+
+def read_records(run_dir: Path) -> list[Record]:
+    """All records of a run, oldest first. Raises OSError where they cannot be read."""
+    lines = (run_dir / files.RECORDS).read_bytes().split(b"\n")
+    return [record for record in map(parse, lines) if record is not None]
+
+
+def last_records(run_dir: Path) -> list[Record]:
+    """The whole records in the file's last part, oldest first; none where there is no file."""
+    try:
+        with (run_dir / files.RECORDS).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            data = file.read()
+    except FileNotFoundError:
+        return []
+    lines = data.split(b"\n")
+    whole = lines[1 if size > _TAIL_BYTES else 0 : -1]
+    return [record for record in map(parse, whole) if record is not None]
+
+
+def steps_of(records: list[Record]) -> list[Step]:
+    return [record for record in records if record["kind"] == "step"]
+
+
+def last_step(run_dir: Path) -> int:
+    """The furthest step that the run has taken; 0 before the first."""
+    return max((record["step"] for record in steps_of(last_records(run_dir))), default=0)
+
+
+def summary(run_dir: Path) -> Summary | None:
+    """The last record of a run that came to its end; None of one that did not, or that goes on since."""
+    last = last_records(run_dir)[-1:]
+    return last[0] if last and last[0]["kind"] == "summary" else None
+
+
+def progress(run_dir: Path, steps: int) -> dict[str, Any]:
+    """``step``, ``loss``, ``tokens_per_s_per_device``, ``step_time_s``, ``eta_s``; None for the unknown."""
+    taken = steps_of(last_records(run_dir))
+    last: Any = taken[-1] if taken else {}
+    times = [record["step_time_s"] for record in taken[-_RECENT:] if record.get("step_time_s") is not None]
+    each = statistics.median(times) if times else None
+    left = steps - last["step"] if last else None
+    return {
+        "step": last.get("step", 0),
+        "steps": steps,
+        "loss": last.get("loss"),
+        "tokens_per_s_per_device": last.get("tokens_per_s_per_device"),
+        "step_time_s": each,
+        "eta_s": each * left if each is not None and left is not None else None,
+    }

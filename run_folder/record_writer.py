@@ -1,0 +1,122 @@
+"""Writes ``records.jsonl``, on rank 0.
+
+Each line is flushed as it is written, so that a reader who follows the file sees whole lines and a run that
+is killed loses none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import frontrunner.configs
+from frontrunner.configs.schema import RunSpec
+from frontrunner.run_folder import files
+from frontrunner.run_folder.records import OnRecord
+
+
+class RecordWriter:
+    """Appends to ``run_dir/records.jsonl``; ``on_record`` gets each record as a reader will see it."""
+
+    def __init__(self, run_dir: Path, on_record: OnRecord | None = None) -> None:
+        _drop_torn_line(run_dir / files.RECORDS)
+        self._file = (run_dir / files.RECORDS).open("a", encoding="utf-8")
+        self._on_record = on_record
+
+    def write(self, kind: str, **fields: object) -> None:
+        """Append one record. NaN and infinities, which JSON does not have, become null."""
+        record: Any = {"kind": kind} | {name: _json_value(value) for name, value in fields.items()}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._on_record is not None:
+            self._on_record(record)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RecordWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def header(
+    spec: RunSpec, layout_description: Mapping[str, object], device: str, host_names: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of a run's first record but ``continued_from``."""
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "layout": dict(layout_description),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": _version("torch"),
+            "megatron-core": _version("megatron-core"),
+            "frontrunner": _version("frontrunner"),
+        },
+        "git_commit": git_commit(Path(frontrunner.configs.__file__).resolve().parent.parent),
+        "host_names": list(host_names),
+        "device": device,
+        "time": time.time(),
+    }
+
+
+def git_commit(root: Path) -> str | None:
+    """The commit checked out at ``root``, or None where that is not the top of a git work tree.
+
+    Read from git's files: starting a program from a rank is not safe on every interconnect, and git
+    refuses trees of other owners.
+    """
+    git = root / ".git"
+    try:
+        if git.is_file():  # a linked work tree or a submodule
+            git = root / git.read_text().removeprefix("gitdir:").strip()
+        shared = git / (git / "commondir").read_text().strip() if (git / "commondir").exists() else git
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        if (shared / name).exists():
+            return (shared / name).read_text().strip()
+        packed = (line.split() for line in (shared / "packed-refs").read_text().splitlines())
+        return next((words[0] for words in packed if words[1:] == [name]), None)
+    except OSError:
+        return None
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a killed run had begun to write."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return value

@@ -1,0 +1,184 @@
+"""The command: in front of stand-ins for the ranks, and with real ones that a launcher starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faulty_ranks
+import pytest
+from typer.testing import CliRunner, Result
+
+from frontrunner.configs.load import read_resolved
+from frontrunner.launcher.cli import build
+from frontrunner.launcher.ranks import local
+
+pytestmark = pytest.mark.usefixtures("no_process_left")
+PROGRAM = str(Path(sys.executable).with_name("frontrunner"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> Result:
+    """Run the command with ranks that do ``function``."""
+    launch = partial(local.launch, target=f"faulty_ranks:{function}", preload=faulty_ranks.PRELOAD)
+    monkeypatch.setattr(local, "launch", launch)
+    command = ["train", *arguments]
+    return CliRunner().invoke(build(command), command)
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "finish", "three.yaml", "--run-dir", "new", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {
+        "run_dir": "new",
+        "steps": 10,
+        "first_validation_loss": 5.5,
+        "last_validation_loss": 3.5,
+        "tokens_per_s_per_device": 1500.0,
+        "bytes_per_step": {"package": 2048.0, "node": 1024.0, "network": 512.0},
+    }
+    assert "step 10/10" in result.stderr and "peak memory per device" in result.stderr
+
+
+def test_the_folder(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "finish", "three.yaml", "-o", "training.seed=7", "-o", "name=a name")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (created,) = Path("runs").iterdir()
+    assert created.name.startswith("a-name-")
+    assert read_resolved(created / "run.yaml").training.seed == 7
+    assert f"run folder {created}" in result.stdout
+
+
+def test_a_folder_in_use(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    before = (run_dir / "run.yaml").read_text()
+    result = train(monkeypatch, "finish", "three.yaml", "--run-dir", str(run_dir), "-o", "name=other")
+    assert result.exit_code == 2
+    assert "already holds a run" in result.stderr
+    assert [path.name for path in run_dir.iterdir()] == ["run.yaml"]
+    assert (run_dir / "run.yaml").read_text() == before
+
+
+def test_a_folder_to_go_on_with(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    (run_dir / "errors").mkdir()
+    result = train(monkeypatch, "finish", str(run_dir), "-o", "training.steps=12")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert read_resolved(run_dir / "run.yaml").training.steps == 12
+    assert not (run_dir / "errors").exists()
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["empty"], "is a folder without run.yaml, so that there is no run to continue"),
+        (["{run_dir}", "--run-dir", "other"], "is the folder of a run already"),
+    ],
+)
+def test_a_folder_that_cannot_go_on(
+    monkeypatch: pytest.MonkeyPatch, run_dir: Path, arguments: list[str], said: str
+) -> None:
+    Path("empty").mkdir()
+    result = train(monkeypatch, "finish", *(word.format(run_dir=run_dir) for word in arguments))
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_asked_to_stop_in_json(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    result = train(monkeypatch, "stop_at_once", str(run_dir), "--json")
+    assert result.exit_code == 75
+    assert "frontrunner train" in json.loads(result.stdout)["error"]
+
+
+def test_a_missing_corpus(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "finish", "three.yaml", "-o", "data={train: corpus/train}", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["violations"][0]["path"] == "data.train"
+    assert not Path("runs").exists()
+
+
+def test_a_rank_that_fails(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "raise_first", "three.yaml", "--json")
+    assert result.exit_code == 1
+    assert "ValueError: the cause" in json.loads(result.stdout)["error"]
+    assert result.stderr.count("Traceback") == 1
+
+
+def test_without_torch(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = train(monkeypatch, "finish", "three.yaml")
+    assert result.exit_code == 1
+    assert result.stderr == "torch is not installed: pip install 'frontrunner[train]'\n"
+    assert not Path("runs").exists()
+
+
+def test_tracker(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "finish", "three.yaml", "--run-dir", "new", "--tracker", "tensorboard")
+    assert result.exit_code == 0
+    assert list(Path("new/tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_variables_of_a_batch_script_do_not_make_it_a_rank(
+    monkeypatch: pytest.MonkeyPatch, run_file: Path
+) -> None:
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}.items():
+        monkeypatch.setenv(name, value)
+    assert "starting 3 ranks on this machine" in train(monkeypatch, "finish", "three.yaml").stdout
+
+
+FOUR_RANKS = [
+    *("train", "quickstart", "--json", "--run-dir", "new", "-o", "data=synthetic", "-o", "nodes=1"),
+    *(
+        "-o",
+        "training.steps=3",
+        "-o",
+        "training.global_batch_size=16",
+        "-o",
+        "training.validation_samples=16",
+    ),
+    *("-o", "optimizer.warmup_steps=1"),
+]
+
+
+def check_trained(stdout: str) -> None:
+    answer: dict[str, Any] = json.loads(stdout)
+    assert answer["steps"] == 3
+    assert answer["last_validation_loss"] > 0
+    records = [json.loads(line) for line in Path("new/records.jsonl").read_text().splitlines()]
+    kinds = [record["kind"] for record in records]
+    assert kinds == ["header", "validation", *["step"] * 3, "validation", "checkpoint", "summary"]
+    assert not Path("new/errors").exists()
+
+
+def test_four_processes_with_slurms_variables() -> None:
+    step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}
+    step |= {"SLURM_STEP_NODELIST": "localhost"}
+    processes = []
+    for rank in range(4):
+        env = os.environ | step | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        processes.append(subprocess.Popen([PROGRAM, *FOUR_RANKS], env=env, stdout=subprocess.PIPE, text=True))
+    first, *others = [process.communicate(timeout=280)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    check_trained(first)
+    assert others == [""] * 3
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun (Debian: openmpi-bin)")
+def test_mpirun() -> None:
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "4", PROGRAM, *FOUR_RANKS]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr
+    check_trained(result.stdout)
