@@ -1,15 +1,18 @@
-"""What layouts are legal. Nothing else says it: the loader, layouts, the planner's advice and search ask here.
+"""What layouts are legal. Nothing else says it: the loader, layouts, the planner's advice and search ask it.
 
-Each rule is a function of a :class:`Cut`, and takes numbers and arrays of numbers alike: the loader asks about
-one run, a search about many thousands of layouts. A rule says only whether it holds; ``rules.py`` has the
-words for people.
+Each rule is a function of a :class:`Cut`, and takes numbers and arrays of numbers alike: the loader asks
+about one run, a search about many thousands of layouts. A rule says only whether it holds; ``rules.py`` has
+the words for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import ModelSpec
 
 #: A whole number, or an integer array [n] of one for each layout.
 Number: TypeAlias = Any
@@ -40,16 +43,31 @@ class Cut:
     optimizer: Number = 1
     secondary: Number = 1
 
+    @classmethod
+    def of(cls, model: ModelSpec, devices_per_node: int, **others: Number) -> Cut:
+        """With the model's sizes."""
+        sizes = ("num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
+        own = {size: getattr(model, size) for size in sizes}
+        return cls(**own, devices_per_node=devices_per_node, **others)
+
 
 #: What the tensor ranks cut, or fill: each of these must be a multiple of ``tensor``.
 TENSOR_SIZES = ("num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size", "devices_per_node")
 
 
-def tensor_divides_sizes(cut: Cut) -> Holds:
+def divides(part: Number, whole: Number) -> Holds:
+    return whole % part == 0
+
+
+def divides_all(part: Number, wholes: Iterable[Number]) -> Holds:
     holds: Holds = True
-    for name in TENSOR_SIZES:
-        holds = holds & (getattr(cut, name) % cut.tensor == 0)
+    for whole in wholes:
+        holds = holds & divides(part, whole)
     return holds
+
+
+def tensor_divides_sizes(cut: Cut) -> Holds:
+    return divides_all(cut.tensor, [getattr(cut, name) for name in TENSOR_SIZES])
 
 
 def sequence_parallel_has_ranks(cut: Cut) -> Holds:
@@ -125,11 +143,11 @@ def micro_batches(cut: Cut) -> Number:
 
 
 def ranks_sharing(span: int, tensor: Number, data: Number) -> Number:
-    """How many of ``data`` data-parallel ranks share a package or node of ``span`` devices; 0: not all as many.
+    """How many of ``data`` data-parallel ranks share a package or node of ``span`` devices; 0: it varies.
 
-    Data-parallel ranks of one stage are ``tensor`` apart, and stages follow each other, so that they fill whole
-    spans exactly where their number is a multiple or a divisor of what one span holds. ``tensor * data`` times the
-    stages is a multiple of ``span``.
+    Data-parallel ranks of one stage are ``tensor`` apart, and stages follow each other. So they fill whole
+    spans exactly where their number is a multiple or a divisor of what one span holds. The devices of all
+    stages, ``tensor * data * pipeline``, must be a multiple of ``span``.
     """
     held = span // tensor + (tensor > span)
     alone = (tensor >= span) | (data == 1)

@@ -1,16 +1,31 @@
-"""What must hold between the values of a run: plain arithmetic, no placement of ranks."""
+"""What must hold between the values of a run, and the words for what does not. Layouts: see ``legal.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import reduce
 from typing import Any
 
+from frontrunner.configs import legal
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.presets import suggest
 from frontrunner.configs.validate import Outcome
 
 LARGEST_CHOICE = 4096
+#: Where a run file has the fields of a :class:`legal.Cut`.
+_PLACES = {
+    **{
+        key: f"model.{key}"
+        for key in ("num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
+    },
+    **{
+        key: f"layout.{key}"
+        for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size")
+    },
+    **{key: f"training.{key}" for key in ("seq_len", "global_batch_size")},
+    "nodes": "nodes",
+}
 _ABSENT = object()
 
 
@@ -36,14 +51,12 @@ class _Facts:
     def devices_per_node(self) -> int:
         return int(self("machine.packages_per_node") * self("machine.devices_per_package"))
 
-    @property
-    def data_parallel(self) -> int:
-        """Raises _UnknownError where the model ranks do not divide the world, which has a rule of its own."""
-        ranks = self("layout.tensor") * self("layout.pipeline")
-        world = self("nodes") * self.devices_per_node
-        if world % ranks:
-            raise _UnknownError("data_parallel")
-        return int(world // ranks)
+    def cut(self, *keys: str) -> legal.Cut:
+        """The layout with these fields alone: a rule must read no other. Raises _UnknownError."""
+        known = {key: int(self(_PLACES[key])) for key in keys if key != "devices_per_node"}
+        if "devices_per_node" in keys:
+            known["devices_per_node"] = self.devices_per_node
+        return legal.Cut(**{field.name: known.get(field.name) for field in fields(legal.Cut)})
 
 
 def check(outcome: Outcome) -> list[Violation]:
@@ -105,43 +118,50 @@ def _sources(f: _Facts) -> Iterator[Violation]:
 
 
 def _tensor(f: _Facts) -> Iterator[Violation]:
-    keys = ("num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
-    known = {key: f(f"model.{key}") for key in keys if f.outcome.knows(f"model.{key}")}
-    sizes = {f"{key} {size}": size for key, size in known.items() if key != "num_kv_heads"}
-    if known.get("num_kv_heads", known.get("num_heads")) != known.get("num_heads"):
-        sizes[f"num_kv_heads {known['num_kv_heads']}"] = known["num_kv_heads"]
-    if f.outcome.knows("machine"):
-        sizes[f"{f('machine.name')}'s {f.devices_per_node} devices a node"] = f.devices_per_node
+    """Asked a size at a time, because some may be unknown and the message names those that are wrong."""
+    known = {
+        key: f.devices_per_node if key == "devices_per_node" else f(_PLACES[key])
+        for key in legal.TENSOR_SIZES
+        if f.outcome.knows(_PLACES.get(key, "machine"))
+    }
     tensor = f("layout.tensor")
-    wrong = [name for name, size in sizes.items() if size % tensor]
+    if known.get("num_kv_heads") == known.get("num_heads"):
+        known.pop("num_kv_heads", None)
+    wrong = [key for key, size in known.items() if not legal.divides(tensor, size)]
     if wrong:
-        legal = [t for t in _divisors(min(sizes.values())) if not any(size % t for size in sizes.values())]
-        *others, last = wrong
+        legal_ones = [t for t in _divisors(min(known.values())) if legal.divides_all(t, known.values())]
+        *others, last = (_size_text(f, key, known[key]) for key in wrong)
         named = f"{', '.join(others)} and {last}" if others else last
-        yield f.broken("layout.tensor", f"must divide {named}", _use(legal, tensor))
+        yield f.broken("layout.tensor", f"must divide {named}", _use(legal_ones, tensor))
+
+
+def _size_text(f: _Facts, key: str, size: int) -> str:
+    return f"{f('machine.name')}'s {size} devices a node" if key == "devices_per_node" else f"{key} {size}"
 
 
 def _sequence_parallel(f: _Facts) -> Iterator[Violation]:
     tensor = f("layout.tensor")
-    if f("layout.sequence_parallel") and tensor == 1:
+    if not legal.sequence_parallel_has_ranks(f.cut("sequence_parallel", "tensor")):
         fix = "raise layout.tensor or remove sequence_parallel"
         yield f.broken("layout.sequence_parallel", "needs tensor greater than 1, which is 1", fix)
-    elif f("layout.sequence_parallel") and f("training.seq_len") % tensor:
+    elif not legal.tensor_divides_sequence(f.cut("sequence_parallel", "tensor", "seq_len")):
         fix = _use(_multiples(f("training.seq_len"), tensor), None)
         yield f.broken("training.seq_len", f"tensor {tensor} must divide it under sequence_parallel", fix)
 
 
 def _stages(f: _Facts) -> Iterator[Violation]:
     layers, stages, virtual = f("model.num_layers"), f("layout.pipeline"), f("layout.virtual_stages")
-    if layers % stages:
+    cut = f.cut("num_layers", "pipeline", "virtual_stages")
+    if legal.stages_divide_layers(cut):
+        if not legal.interleaving_has_stages(cut):
+            fix = "raise layout.pipeline or remove virtual_stages"
+            yield f.broken("layout.virtual_stages", "needs pipeline greater than 1, which is 1", fix)
+    elif layers % stages:
         yield f.broken("layout.pipeline", f"must divide num_layers {layers}", _use(_divisors(layers), stages))
-    elif layers % (stages * virtual):
+    else:
         product = f"pipeline {stages} x virtual_stages {virtual} = {stages * virtual}"
         constraint = f"{product} must divide num_layers {layers}"
         yield f.broken("layout.virtual_stages", constraint, _use(_divisors(layers // stages), virtual))
-    elif virtual > 1 and stages == 1:
-        fix = "raise layout.pipeline or remove virtual_stages"
-        yield f.broken("layout.virtual_stages", "needs pipeline greater than 1, which is 1", fix)
 
 
 def _nodes(f: _Facts) -> Iterator[Violation]:
@@ -153,7 +173,8 @@ def _nodes(f: _Facts) -> Iterator[Violation]:
 def _world(f: _Facts) -> Iterator[Violation]:
     tensor, stages, nodes = f("layout.tensor"), f("layout.pipeline"), f("nodes")
     world = nodes * f.devices_per_node
-    if world % (tensor * stages) and f.devices_per_node % tensor == 0:  # else tensor is said to be wrong
+    fits = legal.model_ranks_divide_world(f.cut("nodes", "devices_per_node", "tensor", "pipeline"))
+    if not fits and f.devices_per_node % tensor == 0:  # else tensor is said to be wrong
         product = f"tensor {tensor} x pipeline {stages} = {tensor * stages}"
         constraint = f"{product} must divide the {world} devices of {nodes} nodes x {f.devices_per_node}"
         yield f.broken("layout.pipeline", constraint, "change one of the degrees, or nodes")
@@ -161,12 +182,17 @@ def _world(f: _Facts) -> Iterator[Violation]:
 
 def _batch(f: _Facts) -> Iterator[Violation]:
     batch, micro, stages = f("training.global_batch_size"), f("layout.micro_batch_size"), f("layout.pipeline")
-    ranks = f.data_parallel
-    if batch % (micro * ranks):
+    keys = ("nodes", "devices_per_node", "tensor", "pipeline", "micro_batch_size", "global_batch_size")
+    cut = f.cut(*keys, "virtual_stages")
+    if not legal.model_ranks_divide_world(cut):
+        return  # which has a rule of its own
+    ranks = legal.data_parallel(cut)
+    if not legal.ranks_divide_batch(cut):
         product = f"micro_batch_size {micro} x {ranks} data-parallel ranks = {micro * ranks}"
         fix = _use(_multiples(batch, micro * ranks), None)
         yield f.broken("training.global_batch_size", f"{product} must divide it", fix)
-    elif f("layout.virtual_stages") > 1 and (count := batch // (micro * ranks)) % stages:
+    elif not legal.stages_divide_micro_batches(cut):
+        count = legal.micro_batches(cut)
         constraint = f"interleaved stages: pipeline {stages} must divide the {count} micro-batches of a step"
         fix = _use(_multiples(batch, micro * ranks * stages), None)
         yield f.broken("training.global_batch_size", constraint, fix)

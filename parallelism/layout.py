@@ -12,9 +12,11 @@ in that order (weights outermost), which is not the order of ranks; see :meth:`L
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from frontrunner.configs import legal
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import Degree
@@ -96,9 +98,10 @@ class Layout:
         on which the data-parallel ranks fall unevenly, degrees that do not nest.
         """
         machine, layout = spec.machine, spec.layout
+        cut = cut_of(spec)
         world = spec.nodes * machine.devices_per_node
         model_ranks = layout.tensor * layout.pipeline
-        if world % model_ranks:
+        if not legal.model_ranks_divide_world(cut):
             raise SpecError(
                 [
                     Violation(
@@ -110,7 +113,7 @@ class Layout:
                     )
                 ]
             )
-        data = world // model_ranks
+        data = legal.data_parallel(cut)
         violations: list[Violation] = []
         degrees: dict[str, int] = {}
         for kind in ("weights", "gradients", "optimizer", "secondary"):
@@ -128,7 +131,7 @@ class Layout:
                         "choose tensor and nodes so that it comes out even, or give the degree as a number",
                     )
                 )
-        if not violations:
+        if not violations and not legal.degrees_nest(replace(cut, **degrees)):
             violations = _nesting_violations(degrees, layout.sharding, data)
         if violations:
             raise SpecError(violations)
@@ -219,6 +222,23 @@ class Layout:
         }
 
 
+def cut_of(spec: RunSpec) -> legal.Cut:
+    """What the legality of a run's layout depends on, but for the degrees of sharding."""
+    layout = spec.layout
+    return legal.Cut.of(
+        spec.model,
+        spec.machine.devices_per_node,
+        nodes=spec.nodes,
+        seq_len=spec.training.seq_len,
+        global_batch_size=spec.training.global_batch_size,
+        tensor=layout.tensor,
+        sequence_parallel=int(layout.sequence_parallel),
+        pipeline=layout.pipeline,
+        virtual_stages=layout.virtual_stages,
+        micro_batch_size=layout.micro_batch_size,
+    )
+
+
 def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
     """The number of data-parallel ranks that a level stands for; ValueError where it is uneven."""
     if isinstance(degree, int):
@@ -227,33 +247,20 @@ def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
         return data
     machine, tensor = spec.machine, spec.layout.tensor
     span = machine.devices_per_package if degree == "package" else machine.devices_per_node
-    sizes: set[int] = set()
-    for pipeline in range(spec.layout.pipeline):
-        for t in range(tensor):
-            first = t + tensor * data * pipeline
-            sizes.update(_run_lengths(first, tensor, data, span))
-            if len(sizes) > 1:
-                counts = " and ".join(str(size) for size in sorted(sizes))
-                raise ValueError(
-                    f"data-parallel ranks fall unevenly: with tensor {tensor} and {data} of them a stage, "
-                    f"a {degree} of {span} devices holds {counts} of them"
-                )
-    return sizes.pop()
+    ranks = int(legal.ranks_sharing(span, tensor, data))
+    if not ranks:
+        counts = " and ".join(str(count) for count in _held(span, tensor, data, spec.layout.pipeline))
+        raise ValueError(
+            f"data-parallel ranks fall unevenly: with tensor {tensor} and {data} of them a stage, "
+            f"a {degree} of {span} devices holds {counts} of them"
+        )
+    return ranks
 
 
-def _run_lengths(first: int, stride: int, count: int, span: int) -> set[int]:
-    """Sizes of the runs of ``first + stride * i`` (i < count) that share ``// span``."""
-    sizes: set[int] = set()
-    index = 0
-    while index < count:
-        boundary = (first + stride * index) // span * span + span
-        inside = min(count - index, -(-(boundary - first - stride * index) // stride))
-        sizes.add(inside)
-        index += inside
-        # The pattern repeats once a run starts at the same offset inside its span.
-        if index < count and (first + stride * index) % span == first % span and count % index == 0:
-            break
-    return sizes
+def _held(span: int, tensor: int, data: int, pipeline: int) -> list[int]:
+    """How many data-parallel ranks of one stage share a span, where that varies."""
+    shared = Counter((p, tensor * (d + data * p) // span) for p in range(pipeline) for d in range(data))
+    return sorted(set(shared.values()))
 
 
 def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) -> list[Violation]:

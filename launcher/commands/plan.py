@@ -13,8 +13,9 @@ from frontrunner.launcher.verify import verified
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.advise import Advice
     from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
-    from frontrunner.parallelism.planner.plan import Advice, Judgement
+    from frontrunner.parallelism.planner.plan import Judgement
 
 BAR = 50
 
@@ -38,15 +39,16 @@ def plan(
     overrides += [f"nodes={nodes}"] if nodes is not None else []
     overrides += [f"machine={machine}"] if machine is not None else []
     document, layout = verified(run, overrides)
+    from frontrunner.parallelism.planner.advise import advise
     from frontrunner.parallelism.planner.candidates import Candidates, Work
     from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
-    from frontrunner.parallelism.planner.plan import advise, assumptions, judge
+    from frontrunner.parallelism.planner.plan import assumptions, judge
 
     check_tokens(tokens)
     spec = document.spec
     work = Work.of(spec, era(spec, software))
     judged = judge(work, Candidates.of(spec, layout))
-    advice = advise(judged)
+    advice = advise(spec, judged)
     checkpoints = plan_checkpoints(spec)
     budget = float(tokens or spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
     if as_json:

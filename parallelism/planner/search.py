@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from frontrunner.configs import legal
 from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Level, Precision, Wire
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Work
 from frontrunner.parallelism.planner.plan import Judgement, judge
@@ -96,11 +97,9 @@ class Ranking:
 def space(work: Work, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
     """The legal layouts on so many nodes."""
     model, machine = work.model, work.machine
-    devices = nodes * machine.devices_per_node
-    tensor = [t for t in _divisors(machine.devices_per_node) if _splits(work, t)]
     names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
     axes = [
-        tensor,
+        _divisors(machine.devices_per_node),
         (0, 1),
         _divisors(model.num_layers),
         _divisors(model.num_layers, MOST_VIRTUAL_STAGES),
@@ -109,24 +108,34 @@ def space(work: Work, nodes: int, global_batch_size: int, precision: Precision =
         range(len(TRIPLES)),
         range(1 + len(QUANTISED)),
     ]
+    axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(work))]
     grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
     considered = grids[0].size
-    keep = devices % (grids[0] * grids[2]) == 0
-    keep &= model.num_layers % (grids[2] * grids[3]) == 0
-    keep &= (grids[0] > 1) | (grids[1] == 0)
-    keep &= (grids[2] > 1) | (grids[3] == 1)
+
+    def cut() -> legal.Cut:
+        return _cut(work, nodes, global_batch_size, *grids[:5])
+
+    for rules in (
+        (legal.model_ranks_divide_world, legal.stages_divide_layers, legal.interleaving_has_stages),
+        (legal.sequence_parallel_has_ranks, legal.tensor_divides_sequence),
+        (legal.ranks_divide_batch,),
+        (legal.stages_divide_micro_batches,),
+    ):
+        keep = np.ones(len(grids[0]), dtype=bool)
+        for rule in rules:
+            keep &= rule(cut())
+        grids = [grid[keep] for grid in grids]
     # Quantised wires are for what travels in each micro-batch: gradients that are cut.
-    cut = np.array([triple[1] > 0 for triple in TRIPLES])
-    keep &= cut[grids[6]] | (grids[7] == 0)
-    grids = [grid[keep] for grid in grids]
-    data = devices // (grids[0] * grids[2])
-    sequences = data * grids[4]
-    keep = (sequences <= global_batch_size) & (global_batch_size % sequences == 0)
-    accumulation = global_batch_size // np.maximum(sequences, 1)
-    keep &= (grids[3] == 1) | (accumulation % grids[2] == 0)
-    degrees, even = _degrees(grids[6], grids[0], data, machine.devices_per_package, machine.devices_per_node)
+    quantisable = np.array([triple[1] > 0 for triple in TRIPLES])
+    data = legal.data_parallel(cut())
+    accumulation = legal.micro_batches(cut())
+    degrees, differ = _degrees(
+        grids[6], grids[0], data, (machine.devices_per_package, machine.devices_per_node)
+    )
+    keep = differ & legal.degrees_nest(replace(cut(), **degrees))
+    keep &= quantisable[grids[6]] | (grids[7] == 0)
     # A format of its own for the network is for gradients that cross it after the micro-batches.
-    keep &= even & ((grids[7] < 2) | (degrees["gradients"] < data))
+    keep &= (grids[7] < 2) | (degrees["gradients"] < data)
     grids = [grid[keep] for grid in grids]
     own = {name: grid.astype(float) for name, grid in zip(names, grids, strict=False)}
     triple, wires = grids[6], grids[7]
@@ -175,40 +184,48 @@ def _divisors(number: int, largest: int | None = None) -> list[int]:
     return [divisor for divisor in range(1, min(number, largest or number) + 1) if number % divisor == 0]
 
 
-def _splits(work: Work, tensor: int) -> bool:
-    model = work.model
-    sizes = (model.num_heads, model.num_kv_heads, model.ffn_hidden_size, model.padded_vocab_size)
-    return not any(size % tensor for size in sizes) and not work.seq_len % tensor
+def _tensor_sizes(work: Work) -> list[int]:
+    sizes = {**work.model.model_dump(), "devices_per_node": work.machine.devices_per_node}
+    return [sizes[name] for name in legal.TENSOR_SIZES]
+
+
+def _cut(work: Work, nodes: int, global_batch_size: int, *grids: npt.NDArray[np.intp]) -> legal.Cut:
+    tensor, sequence_parallel, pipeline, virtual_stages, micro_batch_size = grids
+    return legal.Cut.of(
+        work.model,
+        work.machine.devices_per_node,
+        nodes=nodes,
+        seq_len=work.seq_len,
+        global_batch_size=global_batch_size,
+        tensor=tensor,
+        sequence_parallel=sequence_parallel,
+        pipeline=pipeline,
+        virtual_stages=virtual_stages,
+        micro_batch_size=micro_batch_size,
+    )
 
 
 def _degrees(
     triple: npt.NDArray[np.intp],
     tensor: npt.NDArray[np.intp],
     data: npt.NDArray[np.intp],
-    package_size: int,
-    node_size: int,
+    spans: tuple[int, int],
 ) -> tuple[dict[str, npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
-    """Data-parallel ranks of each degree, and whether its levels come out even and differ."""
-    numbers, usable = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
-    for span in (package_size, node_size):
-        across = np.maximum(1, span // tensor)
-        even = (span % tensor == 0) | (tensor % span == 0)
-        even &= (data % across == 0) | ((data < across) & (across % data == 0))
-        numbers.append(np.minimum(across, data))
-        usable.append(even & (numbers[-1] > numbers[-2]))
+    """Data-parallel ranks of each degree (0: uneven), and whether its levels differ from smaller ones."""
+    numbers, differ = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
+    for span in spans:
+        numbers.append(legal.ranks_sharing(span, tensor, data))
     numbers.append(data)
-    usable.append(data > numbers[-2])
+    for place in range(1, len(numbers)):
+        differ.append(numbers[place] > np.maximum.reduce(numbers[:place]))
     levels, found = np.array(TRIPLES), {}
-    legal = np.ones(len(data), dtype=bool)
+    distinct = np.ones(len(data), dtype=bool)
     for position, kind in enumerate(("weights", "gradients", "optimizer")):
         found[kind] = np.choose(levels[triple, position], numbers)
-        legal &= np.choose(levels[triple, position], usable)
-    for smaller, larger in (("weights", "gradients"), ("gradients", "optimizer")):
-        legal &= found[larger] % found[smaller] == 0
-    legal &= data % found["optimizer"] == 0
+        distinct &= np.choose(levels[triple, position], differ)
     with_secondary = triple == SECONDARY
     found["secondary"] = np.where(with_secondary, numbers[2], found["weights"])
-    return found, legal & (~with_secondary | (usable[2] & (data % numbers[2] == 0)))
+    return found, distinct & (~with_secondary | (numbers[2] < data))
 
 
 def _wire_bytes(wires: npt.NDArray[np.intp], part: int, precision: Precision) -> Array:

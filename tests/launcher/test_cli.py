@@ -64,7 +64,7 @@ def test_commands_do_not_need_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['megatron'] = None\n"
         "import importlib; from frontrunner.launcher.cli import COMMANDS\n"
-        "for target, _ in COMMANDS.values(): importlib.import_module(target.partition(':')[0])\n"
+        "for name, _ in COMMANDS.values(): importlib.import_module(f'frontrunner.launcher.commands.{name}')\n"
         "import frontrunner.launcher.ranks.local, frontrunner.launcher.ranks.launched"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

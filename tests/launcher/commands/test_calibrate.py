@@ -120,7 +120,7 @@ def test_errors_are_shares_of_the_measured_speed(tmp_path: Path, capsys: pytest.
 def test_folders_that_hold_no_steps(tmp_path: Path) -> None:
     short = trained(tmp_path / "a")
     (short / "records.jsonl").write_text("")
-    with pytest.raises(SpecError, match="has 0 steps"):
+    with pytest.raises(SpecError, match="has no measured step"):
         calibrate([short], "frontier", output=tmp_path / "mine.yaml")
     (short / "records.jsonl").unlink()
     with pytest.raises(SpecError, match="records.jsonl cannot be read"):

@@ -12,8 +12,9 @@ import pytest
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.advise import advise
 from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import advise, judge
+from frontrunner.parallelism.planner.plan import judge
 from frontrunner.parallelism.planner.search import Ranking, compare, search
 
 
@@ -84,7 +85,7 @@ def test_no_two_layouts_are_one() -> None:
 def test_advice_is_what_a_plan_of_the_change_says() -> None:
     spec = load_run("gpt-175b-frontier", ["training.global_batch_size=64"]).spec
     now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
-    best = advise(now)[0]
+    best = advise(spec, now)[0]
     assert best.gain > 0.1
     assert best.fits
     assert best.change.startswith("training.global_batch_size x 4")
@@ -97,7 +98,7 @@ def test_advice_for_what_does_not_fit_makes_it_fit() -> None:
     spec = load_run("gpt-22b-frontier", ["layout.recompute=none", "layout.micro_batch_size=4"]).spec
     now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
     assert not now.fits[0]
-    advice = advise(now)
+    advice = advise(spec, now)
     assert advice
     assert all(change.fits for change in advice)
 
@@ -106,4 +107,4 @@ def test_advice_knows_the_other_ways_to_cut_states() -> None:
     spec = load_run("gpt-22b-frontier", ["layout.pipeline=1", "layout.sharding.preset=ddp"]).spec
     now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
     assert not now.fits[0]
-    assert any(change.change.startswith("layout.sharding.preset: ") for change in advise(now))
+    assert any(change.change.startswith("layout.sharding.preset: ") for change in advise(spec, now))

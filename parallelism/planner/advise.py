@@ -1,0 +1,107 @@
+"""What would help a run: changes of one key, each of which makes a legal run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from frontrunner.configs import legal
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.sharding import SHARDING_PRESETS, ShardingSpec
+from frontrunner.parallelism.engines import check_engine
+from frontrunner.parallelism.layout import Layout, cut_of
+from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates
+from frontrunner.parallelism.planner.plan import Judgement, judge
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change of one key, and what the planner makes of it."""
+
+    change: str
+    gain: float
+    """Tokens/s against now, 0.1 for 10 % more."""
+    fits: bool
+
+
+def advise(spec: RunSpec, now: Judgement, most: int = 3) -> list[Advice]:
+    """The changes of one key that would help most; where it does not fit, the fastest that do.
+
+    ``now`` is what the planner makes of ``spec`` itself.
+    """
+    candidates = [(text, _legal(changed)) for text, changed in _changes(spec)]
+    options = [(text, c) for text, c in candidates if c is not None and not _same(now.candidates, c)]
+    if not options:
+        return []
+    joined = Candidates(
+        **{f.name: np.concatenate([getattr(o, f.name) for _, o in options]) for f in fields(Candidates)}
+    )
+    then = judge(now.work, joined)
+    speed = then.tokens_per_s / now.tokens_per_s - 1 if now.time else np.zeros(len(joined))
+    found = [
+        Advice(text, float(gain), bool(fits))
+        for (text, _), gain, fits in zip(options, speed, then.fits, strict=True)
+    ]
+    if now.fits[0]:
+        helping = [advice for advice in found if advice.fits and advice.gain > 0.005]
+        return sorted(helping, key=lambda advice: -advice.gain)[:most]
+    return sorted((advice for advice in found if advice.fits), key=lambda advice: -advice.gain)[:most]
+
+
+def _changes(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
+    """Runs that differ in one key; the global batch stays but where the text says so. Not all are legal."""
+    layout, batch = spec.layout, spec.training.global_batch_size
+    for factor in (2, 4):
+        text = f"training.global_batch_size x {factor} (accumulation {spec.grad_accum_steps * factor})"
+        larger = spec.training.model_copy(update={"global_batch_size": batch * factor})
+        yield text, spec.model_copy(update={"training": larger})
+    values: list[tuple[str, Any]] = [
+        ("micro_batch_size", 2 * layout.micro_batch_size),
+        ("micro_batch_size", 4 * layout.micro_batch_size),
+        *_half("micro_batch_size", layout.micro_batch_size),
+        *(("recompute", mode) for mode in RECOMPUTE if mode != layout.recompute),
+    ]
+    if not layout.sequence_parallel:
+        values.append(("sequence_parallel", True))
+    values += [("virtual_stages", factor * layout.virtual_stages) for factor in (2, 4)]
+    for key in ("tensor", "pipeline"):
+        values += [(key, 2 * getattr(layout, key)), *_half(key, getattr(layout, key))]
+    for key, value in values:
+        shown = str(value).lower() if isinstance(value, bool) else value
+        yield f"layout.{key}: {shown}", _with_layout(spec, key, value)
+    for preset in SHARDING_PRESETS:
+        sharding = ShardingSpec(preset=preset)
+        yield f"layout.sharding.preset: {preset}", _with_layout(spec, "sharding", sharding)
+
+
+def _half(key: str, value: int) -> list[tuple[str, int]]:
+    return [(key, value // 2)] if value % 2 == 0 else []
+
+
+def _with_layout(spec: RunSpec, key: str, value: Any) -> RunSpec:
+    return spec.model_copy(update={"layout": spec.layout.model_copy(update={key: value})})
+
+
+def _legal(spec: RunSpec) -> Candidates | None:
+    """The run's layout; None where the loader would refuse it."""
+    if not legal.legal(cut_of(spec)):
+        return None
+    try:
+        layout = Layout.from_spec(spec)
+        check_engine(spec, layout)
+    except SpecError:
+        return None
+    return Candidates.of(spec, layout)
+
+
+def _same(one: Candidates, other: Candidates) -> bool:
+    """Whether the degrees of two layouts are equal, and all else but what travels on the wire."""
+    return all(
+        getattr(one, f.name)[0] == getattr(other, f.name)[0]
+        for f in fields(Candidates)
+        if not f.name.endswith("_wire")
+    )
