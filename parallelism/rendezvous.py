@@ -14,10 +14,13 @@ count as an MPI launcher's: Slurm's own variables say the same without initialis
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
 
@@ -25,6 +28,8 @@ _MPI_LAUNCHERS = ("OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_RAN
 _MPI_OR_SRUN = ("PMI_RANK", "PMIX_RANK")
 # Slurm numbers the batch script, the extern and the interactive step from here up (SLURM_MAX_NORMAL_STEP_ID).
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # what the kernel chooses from
+_FIRST_PORT = 10000  # below are the well-known ports of services
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,27 @@ def from_environment(env: Mapping[str, str]) -> Rendezvous | None:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nothing listens on now, and that the kernel gives to nobody by itself.
+
+    It is bound some moments later. By then one of the kernel's choice may have gone to a connection of
+    another process, of which ranks that start make many.
+    """
+    for port in [*_asked_for_only(), 0]:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise OSError("no TCP port is free")
+
+
+def _asked_for_only() -> list[int]:
+    """Some ports outside the range that the kernel chooses from; none where that range leaves few."""
+    try:
+        first = int(_PORT_RANGE.read_text().split()[0])
+    except (OSError, ValueError):
+        return []
+    ports = range(_FIRST_PORT, first)
+    return random.SystemRandom().sample(ports, min(len(ports), 100))
 
 
 def _from_torchrun(env: Mapping[str, str]) -> Rendezvous:

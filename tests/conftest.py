@@ -3,6 +3,8 @@
 They import ``support`` by name, as the tests themselves do: pytest's ``pythonpath`` is for its own process
 alone, and a fork server does not take over ``sys.path`` before Python 3.13. And signals end them, even where
 pytest runs in the background or under nohup, which have some ignored.
+
+And what the tests of equality measured is shown at the end; benchmarks/equality.py shows all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 _paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
@@ -17,3 +20,21 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """From the tests' own reports, which reach the process that prints from pytest-xdist's workers too."""
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, [])]
+    measured = [(dict(report.user_properties), report.nodeid) for report in reports if report.when == "call"]
+    for kind, choose in (("rounding", max), ("fault", min)):
+        of_kind = [
+            (found["difference"] / found["tolerance"], found["difference"], name)
+            for found, name in measured
+            if found.get("kind") == kind
+        ]
+        if of_kind:
+            share, difference, name = choose(of_kind)
+            which = (
+                "largest difference by rounding" if kind == "rounding" else "smallest difference by a fault"
+            )
+            terminalreporter.write_line(f"{which}: {difference:.1e}, {share:.1e} of its tolerance ({name})")

@@ -3,11 +3,13 @@ from __future__ import annotations
 import socket
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.parallelism import rendezvous
 from frontrunner.parallelism.rendezvous import Rendezvous, first_host, free_port, from_environment
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "n0", "MASTER_PORT": "29500"}
@@ -196,6 +198,29 @@ def test_not_a_list_of_hosts(nodelist: str) -> None:
         first_host(nodelist)
 
 
-def test_a_free_port_can_be_bound() -> None:
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("10005\t60999\n", range(10000, 10005)),  # the kernel gives none of these to a connection
+        ("1024\t65535\n", range(1024, 65536)),
+        ("none", range(1024, 65536)),
+    ],
+)
+def test_a_free_port_can_be_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, ports: range
+) -> None:
+    (tmp_path / "range").write_text(text)
+    monkeypatch.setattr(rendezvous, "_PORT_RANGE", tmp_path / "range")
+    port = free_port()
+    assert port in ports
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", free_port()))
+        listener.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_listened_on_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "range").write_text("10001 60999")  # which leaves one port
+    monkeypatch.setattr(rendezvous, "_PORT_RANGE", tmp_path / "range")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 10000))
+        listener.listen()
+        assert free_port() > 10000

@@ -21,6 +21,7 @@ _groups = Layout.groups
 _of = Geometry.of
 _collect = Reducer.collect
 _within_block = Reducer.within_block
+_encode = Reducer._encode
 
 
 def _nothing(*_: Any) -> None:
@@ -42,6 +43,17 @@ def _shards_in_rank_order(numel: int, layout: Layout, position: Any, alignment: 
 
 def _drop_one_parameter(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
     _collect(self, unit, key, gradient * 0 if key.endswith("linear_fc2.weight") else gradient)
+
+
+def _drop_one_element(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+    if key.endswith("layers.0.mlp.linear_fc2.weight"):
+        gradient = gradient.clone()
+        gradient[-1, -1] = 0
+    _collect(self, unit, key, gradient)
+
+
+def _round_to_sixteen_bits(self: Reducer, chunks: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, int]:
+    return _encode(self, chunks.bfloat16(), *rest)
 
 
 def _no_gather(self: Gatherer, unit: Unit) -> None:
@@ -80,6 +92,8 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "no reduction over tensor ranks and tied stages": _patch(Reducer, "across_tensor_ranks", _nothing),
     "a shard of the neighbour": _patch(Geometry, "of", staticmethod(_shards_in_rank_order)),
     "a parameter's gradient dropped": _patch(Reducer, "collect", _drop_one_parameter),
+    "an element's gradient dropped": _patch(Reducer, "collect", _drop_one_element),
+    "gradients travel in sixteen bits": _patch(Reducer, "_encode", _round_to_sixteen_bits),
     "updated weights not gathered": _patch(Gatherer, "update", _no_gather),
     "megatron's default hops": _patch(trainer, "transformer_config", _megatrons_default_hops),
     "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),

@@ -9,26 +9,23 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import socket
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from frontrunner.parallelism.rendezvous import Rendezvous
+from frontrunner.parallelism.rendezvous import Rendezvous, free_port
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 _context = multiprocessing.get_context("forkserver")
 # pytest too: each rank imports the script that runs the tests again as its main module.
-_context.set_forkserver_preload(["frontrunner.parallelism.runtime.trainer", "support.training", "pytest"])
+_context.set_forkserver_preload(["frontrunner.parallelism.runtime.trainer", "support.rounding", "pytest"])
 
 
 def run_ranks(size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
     """``function(rendezvous, *args)`` on each of ``size`` ranks; their results in order of rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     target = f"{function.__module__}:{function.__qualname__}"
     processes, pipes = [], []
     for rank in range(size):

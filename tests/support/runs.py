@@ -94,13 +94,15 @@ def vanishing_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, after: i
 
 
 def slow_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, rank: int) -> str:
-    """One rank of a run in which ``rank`` works longer than the others."""
+    """One rank of a run in which ``rank`` works longer than the others, on a slow machine too."""
     run = Trainer.run
 
     def slow(self: Trainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        begin = time.monotonic()
+        loss = run(self, *args, **kwargs)
         if rendezvous.rank == rank:
-            time.sleep(0.1)
-        return run(self, *args, **kwargs)
+            time.sleep(0.1 + 4 * (time.monotonic() - begin))
+        return loss
 
     Trainer.run = slow  # type: ignore[method-assign]
     return train_run(rendezvous, spec, run_dir)

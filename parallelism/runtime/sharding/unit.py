@@ -94,7 +94,7 @@ class Unit:
         self.geometry = geometry = Geometry.of(numel, layout, position, alignment)
         self.wire = wire
         self.sharded = layout.weights > 1
-        self.exact = wire.name == str(dtype).removeprefix("torch.")
+        self.exact = wire.keeps(dtype)
         count = layout.optimizer // layout.weights
         self.rows = torch.zeros(count, wire.row_bytes(self.row_size), dtype=torch.uint8, device=device)
         self.own_index = (geometry.optimizer.start - geometry.weights.start) // self.row_size

@@ -53,6 +53,10 @@ class WireFormat(ABC):
     def row_bytes(self, n: int) -> int:
         """Length of an encoded row of ``n`` elements, a multiple of 16."""
 
+    def keeps(self, dtype: torch.dtype) -> bool:
+        """Whether values of ``dtype`` travel as they are."""
+        return False
+
     def encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Encode ``x`` [..., n] to uint8 [rows, row bytes], ``out`` if given.
 
@@ -100,6 +104,9 @@ class FloatFormat(WireFormat):
 
     def row_bytes(self, n: int) -> int:
         return block_quantize.padded(n * _FLOATS[self.name].itemsize)
+
+    def keeps(self, dtype: torch.dtype) -> bool:
+        return dtype == _FLOATS[self.name]
 
     def _encode(self, x: Tensor, encoded: Tensor) -> None:
         values = encoded.view(_FLOATS[self.name])

@@ -31,11 +31,12 @@ def test_engines_side_by_side(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     native, deepspeed, fsdp = json.loads(result.stdout)["outputs"]
     assert (native["step_time_ratio"], native["reason"]) == (1.0, None)
+    # That engines are equal is shown in float64 (tests/parallelism/runtime/baselines); this is float32.
     for key in ("first_loss", "last_loss"):
-        assert fsdp[key] == pytest.approx(native[key], rel=1e-5)
+        assert fsdp[key] == pytest.approx(native[key], rel=1e-4)
     assert fsdp["bytes_sent"] is None
     assert native["bytes_sent"]["package"] > 0
-    assert deepspeed["last_loss"] == pytest.approx(native["last_loss"], rel=1e-5)
+    assert deepspeed["last_loss"] == pytest.approx(native["last_loss"], rel=1e-4)
     assert (tmp_path / "both" / "fsdp" / "records.jsonl").exists()
 
 

@@ -46,7 +46,8 @@ def test_there_and_back(tmp_path: Path, model: str) -> None:
     spec = run_spec(model=model, devices=2, sharding="zero3", training={"steps": 1} | VALIDATED)
     run_ranks(2, train_run, saving(spec, start_from=str(tmp_path / "back")), tmp_path / "again")
     last, first = records(tmp_path / "run", "validation")[-1], records(tmp_path / "again", "validation")[0]
-    assert first["loss"] == pytest.approx(last["loss"], rel=1e-6)
+    # One forward in float32, in another layout: some last bits; a weight in a wrong place is thousands.
+    assert first["loss"] == pytest.approx(last["loss"], rel=1e-5)
 
 
 def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path, run_dir: Path) -> None:

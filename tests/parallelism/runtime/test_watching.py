@@ -25,7 +25,7 @@ def test_a_rank_that_holds_the_others_up_is_named(tmp_path: Path) -> None:
     assert warning["message"].startswith("rank 2 holds the others up: it works for ")
     step = records(tmp_path, "step")[-1]
     assert step["slowest_rank"] == 2
-    assert step["slowest_busy_s"] > 0.1 > step["busy_s"] > 0
+    assert step["slowest_busy_s"] > max(0.1, 2 * step["busy_s"]) > 0
 
 
 def test_a_run_that_is_asked_for_deterministic_kernels_trains(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from frontrunner.configs.sharding import Preset
+from support.equality import OPTIMIZER, STEPS, apart, difference, run_in_double, tolerance
 from support.ranks import run_ranks
 from support.specs import GPT, run_spec
 from support.training import (
@@ -20,13 +21,12 @@ from support.training import (
 )
 
 TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
-FLOAT = {"learning_rate": 3e-3}
 
 
 @pytest.mark.parametrize("preset", ["three_level", "zeropp"])
 def test_quantised_wires_learn_alike_with_fewer_bytes(preset: Preset) -> None:
     exact, quantised = (
-        run_ranks(8, curve, run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=FLOAT))[0]
+        run_ranks(8, curve, run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=OPTIMIZER))[0]
         for wire in (None, {"block": 64})
     )
     assert quantised.losses != exact.losses
@@ -91,10 +91,11 @@ def test_gradients_of_two_units_travel_at_most() -> None:
 
 @pytest.mark.parametrize("preset", ["zero1", "zero3", "three_level"])
 def test_a_parameter_without_gradient_counts_as_zero(preset: Preset) -> None:
-    one = run_ranks(1, without_a_gradient, run_spec())[0]
-    many = run_ranks(8, without_a_gradient, run_spec(**TWO_NODES, sharding=preset))
+    keys: dict[str, Any] = {"optimizer": OPTIMIZER, "training": STEPS}
+    one = run_in_double(1, without_a_gradient, run_spec(**keys))[0]
+    many = run_in_double(8, without_a_gradient, run_spec(**TWO_NODES, sharding=preset, **keys))
     for losses in many:
-        assert losses == pytest.approx(one, rel=1e-5)
+        assert apart(losses, one) < tolerance("gpt")
 
 
 def test_sizes_that_nothing_divides_and_one_rank_a_level() -> None:
@@ -105,9 +106,9 @@ def test_sizes_that_nothing_divides_and_one_rank_a_level() -> None:
         "vocab_size": 61,
         "padded_vocab_size": 67,
     }
-    training = {"global_batch_size": 15}
-    reference = run_ranks(1, curve, run_spec(model=odd, optimizer=FLOAT, training=training))[0]
+    training = STEPS | {"global_batch_size": 15}
+    reference = run_in_double(1, curve, run_spec(model=odd, optimizer=OPTIMIZER, training=training))[0]
     shapes: list[dict[str, Any]] = [{"nodes": 3}, {"nodes": 1, "packages": 3}]
     for shape in shapes:
-        spec = run_spec(model=odd, sharding="three_level", optimizer=FLOAT, training=training, **shape)
-        assert run_ranks(3, curve, spec)[0].losses == pytest.approx(reference.losses, rel=1e-5)
+        spec = run_spec(model=odd, sharding="three_level", optimizer=OPTIMIZER, training=training, **shape)
+        assert difference(run_in_double(3, curve, spec)[0], reference) < tolerance("gpt")

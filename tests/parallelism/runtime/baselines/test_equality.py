@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from support.engines import train_with_engine
-from support.ranks import run_ranks
+from support.equality import OPTIMIZER, STEPS, apart, run_in_double, tolerance
 from support.specs import run_spec
 
-TOLERANCE = 1e-5
+#: DeepSpeed adds 1e-6 to the gradient's norm before it clips, which moves curves by 1e-7 at most.
+DEEPSPEED_TOLERANCE = 1e-6
 CASES: dict[str, dict[str, Any]] = {
     "fsdp zero3": {"engine": "fsdp", "sharding": "zero3"},
     "fsdp zero2": {"engine": "fsdp", "sharding": "zero2", "model": "llama"},
@@ -30,8 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 @cache
 def one_rank(model: str) -> tuple[list[float], list[float], float]:
-    spec = run_spec(model=model, layout={"micro_batch_size": 4}, optimizer={"learning_rate": 3e-3})
-    (found,) = run_ranks(1, train_with_engine, spec)
+    spec = run_spec(model=model, layout={"micro_batch_size": 4}, optimizer=OPTIMIZER, training=STEPS)
+    (found,) = run_in_double(1, train_with_engine, spec)
     return found  # type: ignore[no-any-return]
 
 
@@ -39,14 +40,15 @@ def one_rank(model: str) -> tuple[list[float], list[float], float]:
 def test_a_peer_learns_what_one_rank_learns(name: str) -> None:
     case = dict(CASES[name])
     model, secondary, engine = case.pop("model", "gpt"), case.pop("secondary", None), case.pop("engine")
-    spec = run_spec(model=model, nodes=2, devices=2, optimizer={"learning_rate": 3e-3}, **case)
+    spec = run_spec(model=model, nodes=2, devices=2, optimizer=OPTIMIZER, training=STEPS, **case)
     sharding = spec.layout.sharding.model_copy(update={"secondary": secondary})
     spec = spec.model_copy(
         update={"engine": engine, "layout": spec.layout.model_copy(update={"sharding": sharding})}
     )
     assert spec.grad_accum_steps >= 4
-    for losses, norms, validation in run_ranks(4, train_with_engine, spec):
-        expected = one_rank(model)
-        assert losses == pytest.approx(expected[0], rel=TOLERANCE)
-        assert norms == pytest.approx(expected[1], rel=TOLERANCE)
-        assert validation == pytest.approx(expected[2], rel=TOLERANCE)
+    limit = tolerance(model) if engine == "fsdp" else DEEPSPEED_TOLERANCE
+    expected_losses, expected_norms, expected_validation = one_rank(model)
+    for losses, norms, validation in run_in_double(4, train_with_engine, spec):
+        assert apart(losses, expected_losses) < limit
+        assert apart(norms, expected_norms) < limit
+        assert apart([validation], [expected_validation]) < limit
