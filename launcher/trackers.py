@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from frontrunner.launcher.errors import try_import
 Record = dict[str, Any]
 
 
-class TrackerName(str, Enum):
+class TrackerName(StrEnum):
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
 
