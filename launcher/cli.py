@@ -16,7 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import report
+from frontrunner.parallelism import versions
 
 # In the order of the help: where a command is (a typer.Typer is a group of them), and what it is for.
 COMMANDS = {
@@ -91,6 +93,10 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The console script."""
+    try:
+        versions.check(["python"])  # before a command is imported: an old Python fails at that
+    except SpecError as error:
+        sys.exit(report(error, "--json" in sys.argv))
     try:
         try:
             build(sys.argv[1:])()

@@ -19,7 +19,7 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.launcher import run_folder
 from frontrunner.launcher.errors import TO_BE_CONTINUED, RunFailed, RunStopped
 from frontrunner.launcher.rank import TRAIN, threads_per_rank
-from frontrunner.parallelism import failures
+from frontrunner.parallelism import failures, versions
 from frontrunner.parallelism.endings import STOP_SIGNALS
 from frontrunner.parallelism.rendezvous import free_port
 
@@ -43,10 +43,14 @@ _GRACE_S = 1.0  # after the first failure, for the rank at fault to be told from
 
 
 def require_torch() -> None:
-    """Raise RunFailed where what the ranks import is not installed; imports nothing itself."""
+    """Raise RunFailed where what the ranks import is not installed, SpecError where it is too old.
+
+    Imports nothing of it.
+    """
     for package in ("torch", "megatron"):
         if importlib.util.find_spec(package) is None:
             raise RunFailed(f"{package} is not installed: pip install 'frontrunner[train]'")
+    versions.check()
 
 
 def launch(

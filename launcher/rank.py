@@ -13,7 +13,7 @@ from typing import Any
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import FAILED, INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
-from frontrunner.parallelism import endings, failures
+from frontrunner.parallelism import endings, failures, versions
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 OnRecord = Callable[[dict[str, Any]], None]
@@ -38,6 +38,7 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
         try:
             from frontrunner.configs.load import read_resolved
 
+            versions.check()  # before torch is imported: a rank may run where the launcher does not
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
             function(read_resolved(run_dir / "run.yaml"), run_dir, rendezvous, on_record)

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import frontrunner.configs
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.versions import version
 
 FILE = "records.jsonl"
 Record = dict[str, Any]
@@ -67,12 +66,7 @@ def header(
     return {
         "spec": spec.model_dump(mode="json"),
         "layout": dict(layout_description),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": _version("torch"),
-            "megatron-core": _version("megatron-core"),
-            "frontrunner": _version("frontrunner"),
-        },
+        "versions": {name: version(name) for name in ("python", "torch", "megatron-core", "frontrunner")},
         "git_commit": git_commit(Path(frontrunner.configs.__file__).resolve().parent.parent),
         "host_names": list(host_names),
         "device": device,
@@ -110,13 +104,6 @@ def _drop_torn_line(path: Path) -> None:
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _json_value(value: object) -> object:

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism import placement
+from frontrunner.parallelism import placement, versions
 from frontrunner.parallelism.endings import Stopped, TrainingFailed
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
@@ -48,7 +48,9 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     hosts = [place.host for place in places]
     if spec.machine.device.limit_memory:
         limit_memory(device, spec.machine.device.memory_bytes)
-    warnings = placement.misbound(spec.machine, places) if groups.rank == 0 else []
+    warnings = []
+    if groups.rank == 0:
+        warnings = [*map(str, versions.unsupported()), *placement.misbound(spec.machine, places)]
     trainer = make_trainer(spec, groups, device)
     watchdog = Watchdog(run_dir, groups.rank, spec.watch.hang_after_s, trainer.transport)
     watchdog.start()

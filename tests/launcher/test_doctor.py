@@ -54,6 +54,13 @@ def test_what_would_fail(env: Mapping[str, str], override: str, level: str, said
     assert said in finding.message and finding.fix
 
 
+@pytest.mark.usefixtures("old_torch")
+def test_a_torch_that_is_too_old(env: Mapping[str, str]) -> None:
+    (finding,) = look(env)
+    assert (finding.level, finding.severity) == ("packages", "error")
+    assert finding.message == "torch 2.9.1: frontrunner needs 2.10 or newer" and finding.fix
+
+
 def test_a_variable_that_the_recipe_overrides(env: Mapping[str, str]) -> None:
     (finding,) = look({**env, "NCCL_CROSS_NIC": "0"})
     assert finding.severity == "warning" and "NCCL_CROSS_NIC=0" in finding.message

@@ -125,6 +125,16 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.usefixtures("old_torch")
+def test_with_a_torch_that_is_too_old(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    pytest.importorskip("torch")
+    result = train(monkeypatch, "finish", "three.yaml")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('torch = "2.9.1": frontrunner needs 2.10 or newer; ')
+    assert not Path("runs").exists()
+
+
 def test_tracker(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
     result = train(monkeypatch, "finish", "three.yaml", "--run-dir", "new", "--tracker", "tensorboard")
     assert result.exit_code == 0
