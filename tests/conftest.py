@@ -17,3 +17,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
+
+
+def pytest_report_header() -> list[str]:
+    """What ran with what: a failure that others do not see is often there."""
+    from support.machine import described
+
+    return described()
