@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+
 from frontrunner.configs.load import load_run
 from frontrunner.launcher.login_node import look_around
 from frontrunner.parallelism.diagnosis import Finding

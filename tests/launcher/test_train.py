@@ -14,6 +14,9 @@ from typing import Any
 
 import faulty_ranks
 import pytest
+
+pytest.importorskip("torch")
+
 from typer.testing import CliRunner, Result
 
 from frontrunner.configs.load import read_resolved
@@ -127,7 +130,6 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
 
 @pytest.mark.usefixtures("old_torch")
 def test_with_a_torch_that_is_too_old(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
-    pytest.importorskip("torch")
     result = train(monkeypatch, "finish", "three.yaml")
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
