@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: train test lint types tests tools format clean
+.PHONY: train test lint types tests test-versions tools format clean
 .NOTPARALLEL:  # an installation must not change under a command that runs
 
 train: corpus/train.idx
@@ -24,6 +24,10 @@ types: .venv/.test
 tests: .venv/.test tools
 	$(BIN)/pytest
 
+# Every Python on the path, and the oldest and newest megatron-core. It takes long, and is no part of `make test`.
+test-versions: .venv/.test
+	$(BIN)/python tests/versions.py
+
 # Some tests start ranks with OpenMPI, some a Slurm of four nodes; ip and tc make the network of the emulated
 # cluster; Chromium shows reports. Where they are missing and cannot be installed, the tests that need them are
 # skipped.
@@ -40,7 +44,7 @@ format: .venv/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist corpus .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-versions build dist corpus .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 
 # Python's own standard library: text that every machine has, and that nobody here wrote. It is prepared
 # again only when it is missing; `rm -r corpus` asks for that.

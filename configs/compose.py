@@ -111,7 +111,7 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
             path.stat()
             return path
     except (OSError, ValueError):  # ValueError: a NUL in the path
-        is_path = True
+        pass
     what = "there is no such file" if is_path else f"is neither a {kind} preset nor a file"
     fix = presets.suggest(path.stem, presets.names(kind))
     problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))

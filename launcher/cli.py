@@ -16,7 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import report
+from frontrunner.parallelism import versions
 
 # In the order of the help: the module of ``commands`` and what the command is for. The module has a function
 # of its own name, or ``app``, a typer.Typer that is a group of commands.
@@ -86,6 +88,10 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The console script."""
+    try:
+        versions.check(["python"])  # before a command is imported: an old Python fails at that
+    except SpecError as error:
+        sys.exit(report(error, "--json" in sys.argv))
     try:
         try:
             build(sys.argv[1:])()

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,18 +52,17 @@ class RecordWriter:
 
 
 def header(
-    spec: RunSpec, layout_description: Mapping[str, object], device: str, host_names: Sequence[str]
+    spec: RunSpec,
+    layout_description: Mapping[str, object],
+    device: str,
+    host_names: Sequence[str],
+    versions: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """The fields of a run's first record but ``continued_from``."""
     return {
         "spec": spec.model_dump(mode="json"),
         "layout": dict(layout_description),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": _version("torch"),
-            "megatron-core": _version("megatron-core"),
-            "frontrunner": _version("frontrunner"),
-        },
+        "versions": dict(versions),
         "git_commit": git_commit(Path(frontrunner.configs.__file__).resolve().parent.parent),
         "host_names": list(host_names),
         "device": device,
@@ -103,13 +100,6 @@ def _drop_torn_line(path: Path) -> None:
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _json_value(value: object) -> object:

@@ -38,3 +38,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 "largest difference by rounding" if kind == "rounding" else "smallest difference by a fault"
             )
             terminalreporter.write_line(f"{which}: {difference:.1e}, {share:.1e} of its tolerance ({name})")
+
+
+def pytest_report_header() -> list[str]:
+    """What ran with what: a failure that others do not see is often there."""
+    from support.machine import described
+
+    return described()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from frontrunner.launcher.errors import try_import
 from frontrunner.run_folder.records import Record, Step, Validation
 
 
-class TrackerName(str, Enum):
+class TrackerName(StrEnum):
     TENSORBOARD = "tensorboard"
     WANDB = "wandb"
 

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.nodes.diagnosis import Finding
+from frontrunner.parallelism import versions
 from frontrunner.parallelism.planner.parameters import total_parameters
 from frontrunner.slurm import environment, policy
 from frontrunner.slurm.client import Slurm
@@ -61,6 +63,9 @@ def _packages(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
         if importlib.util.find_spec(package) is None:
             fix = "pip install 'frontrunner[train]' beside the site's torch"
             yield Finding("", "packages", "error", f"{package} is not in the environment of jobs", fix)
+    for wrong in versions.unsupported():
+        severity: Literal["warning", "error"] = "error" if wrong.too_old else "warning"
+        yield Finding("", "packages", severity, f"{wrong.name} {wrong.found}: {wrong.constraint}", wrong.fix)
 
 
 def _variables(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:

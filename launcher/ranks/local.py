@@ -18,6 +18,7 @@ from typing import Any
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import RunFailed, RunStopped
 from frontrunner.launcher.ranks.rank import TRAIN, threads_per_rank
+from frontrunner.parallelism import versions
 from frontrunner.parallelism.rendezvous import free_port
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder import folder as run_folder
@@ -43,10 +44,14 @@ _GRACE_S = 1.0  # after the first failure, for the rank at fault to be told from
 
 
 def require_torch() -> None:
-    """Raise RunFailed where what the ranks import is not installed; imports nothing itself."""
+    """Raise RunFailed where what the ranks import is not installed, SpecError where it is too old.
+
+    Imports nothing of it.
+    """
     for package in ("torch", "megatron"):
         if importlib.util.find_spec(package) is None:
             raise RunFailed(f"{package} is not installed: pip install 'frontrunner[train]'")
+    versions.check()
 
 
 def launch(

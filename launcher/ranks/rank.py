@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.parallelism import versions
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.run_folder import endings, failures, files
 from frontrunner.run_folder.endings import FAILED, INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
@@ -37,6 +38,7 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
         try:
             from frontrunner.configs.load import read_resolved
 
+            versions.check()  # before torch is imported: a rank may run where the launcher does not
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
             function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record)

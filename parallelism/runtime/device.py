@@ -1,8 +1,8 @@
 """Where a rank computes, and what megatron-core needs to run there.
 
 ROCm is ``cuda`` in torch, so there are two kinds of device: ``cuda`` with nccl (RCCL) and ``cpu`` with
-gloo. megatron-core is written for the first; three small substitutions make its model and schedules
-run on the second.
+gloo. megatron-core is written for the first; small substitutions (``megatron_inside``, ``random_state``)
+make its model and schedules run on the second.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import ctypes
 import os
 import resource
 import socket
-import types
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import megatron.core.pipeline_parallel.schedules as schedules
 import torch
 import torch.distributed as dist
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.sharding import Precision
 from frontrunner.parallelism.placement import Place
+from frontrunner.parallelism.runtime import megatron_inside
 
 DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -41,7 +40,7 @@ def select_device(kind: str, local_rank: int) -> torch.device:
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cpu":
-        _let_megatron_use_cpu()
+        megatron_inside.use_cpu()
         return torch.device("cpu")
     if not (visible := torch.cuda.device_count()):
         fix = "see `frontrunner doctor`, or set it to cpu or auto"
@@ -101,22 +100,3 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-class _TorchOnCpu(types.ModuleType):
-    """``torch`` as megatron-core's schedules see it: their one tensor on "cuda" is made on the CPU."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def zeros(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if kwargs.get("device") == "cuda":
-            kwargs["device"] = "cpu"
-        return torch.zeros(*args, **kwargs)
-
-
-def _let_megatron_use_cpu() -> None:
-    # Receive buffers and tensor-parallel outputs are allocated on "the current CUDA device".
-    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
-    schedules.torch = _TorchOnCpu("torch")

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from frontrunner.parallelism.layout import Coordinates, Layout, Position
 from frontrunner.parallelism.rendezvous import Rendezvous
+from frontrunner.parallelism.runtime.megatron_inside import make_memory_buffer
 
 Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size()
 
@@ -86,9 +86,7 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
     def stages(members: tuple[int, ...]) -> tuple[Group, ...]:
         return tuple(own(stage) for stage in layout.stages(members, rank))
 
-    # Sequence-parallel layers gather into a buffer that megatron-core makes with its own groups.
-    parallel_state.destroy_global_memory_buffer()
-    parallel_state._set_global_memory_buffer()
+    make_memory_buffer()
     coordinates = layout.coordinates(rank)
     return ProcessGroups(
         layout=layout,

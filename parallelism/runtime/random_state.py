@@ -15,6 +15,7 @@ import megatron.core.tensor_parallel.random as megatron_random
 import torch
 
 from frontrunner.parallelism.layout import Coordinates
+from frontrunner.parallelism.runtime.megatron_inside import use_random_states
 
 MODEL_PARALLEL = "model-parallel-rng"  # the name under which megatron-core forks
 
@@ -59,8 +60,7 @@ def seed_rank(seed: int, coordinates: Coordinates, device: torch.device) -> None
     place = (coordinates.data, coordinates.pipeline)
     torch.manual_seed(derive_seed(seed, "default", *place))
     if device.type == "cpu":
-        megatron_random._CUDA_RNG_STATE_TRACKER = CpuStates()
-        megatron_random._CUDA_RNG_STATE_TRACKER_INITIALIZED = True
+        use_random_states(CpuStates())
     else:
         megatron_random.initialize_rng_tracker(force_reset=True)
     tracker = megatron_random.get_cuda_rng_tracker()

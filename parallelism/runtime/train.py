@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch.distributed as dist
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism import placement
+from frontrunner.parallelism import placement, versions
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
@@ -31,6 +31,9 @@ from frontrunner.run_folder.record_writer import RecordWriter, header
 from frontrunner.run_folder.records import OnRecord, Step
 from frontrunner.run_folder.steady import steady_median
 
+#: Whose versions the header keeps.
+_VERSIONS = ("python", "torch", "megatron-core", "frontrunner")
+
 
 def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> None:
     """Run one rank of ``spec`` to its last step; collective over all ranks.
@@ -49,13 +52,16 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     hosts = [place.host for place in places]
     if spec.machine.device.limit_memory:
         limit_memory(device, spec.machine.device.memory_bytes)
-    warnings = placement.misbound(spec.machine, places) if groups.rank == 0 else []
+    warnings = []
+    if groups.rank == 0:
+        warnings = [*map(str, versions.unsupported()), *placement.misbound(spec.machine, places)]
     trainer = make_trainer(spec, groups, device)
     watchdog = Watchdog(run_dir, groups.rank, spec.watch.hang_after_s, trainer.transport)
     watchdog.start()
     if groups.rank == 0:
         with RecordWriter(run_dir, on_record) as writer:
-            description = header(spec, layout.describe(), str(device), sorted(set(hosts)))
+            known = {name: versions.version(name) for name in _VERSIONS}
+            description = header(spec, layout.describe(), str(device), sorted(set(hosts)), known)
             _run(spec, run_dir, trainer, watchdog, writer.write, description, warnings)
     else:
         _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {}, warnings)

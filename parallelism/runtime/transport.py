@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import megatron.core.tensor_parallel.layers as megatron_layers
-import megatron.core.tensor_parallel.mappings as megatron_mappings
 import torch
 import torch.distributed as dist
-from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 
 from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_parallel_collectives
 from frontrunner.parallelism.runtime.process_groups import Group
 
 # megatron-core's layers call torch.distributed by name, so these are kept from being counted twice.
@@ -99,16 +97,12 @@ class Transport:
             with self.waiting("tensor ranks"):
                 return _all_reduce(tensor, op=op, group=group, **kwargs)
 
-        megatron: tuple[Any, ...] = (megatron_layers, megatron_mappings)
-        for module in megatron:
-            module.dist_all_gather_func, module.dist_reduce_scatter_func = counted_gather, counted_scatter
-        dist.all_reduce = counted_reduce  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            dist.all_reduce = _all_reduce
-            for module in megatron:
-                module.dist_all_gather_func, module.dist_reduce_scatter_func = _all_gather, _reduce_scatter
+        with tensor_parallel_collectives(counted_gather, counted_scatter):
+            dist.all_reduce = counted_reduce  # type: ignore[assignment]
+            try:
+                yield
+            finally:
+                dist.all_reduce = _all_reduce
 
     def _members(self, group: Group) -> list[int]:
         if group not in self._ranks:
@@ -133,19 +127,18 @@ class Transport:
             self.progress_s = time.monotonic()
 
 
-class CountedP2P(P2PCommunicator):
+class CountedP2P(Hops):
     """megatron-core's pipeline hops, counted."""
 
     def __init__(self, group: Group, config: Any, transport: Transport) -> None:
         super().__init__(group, config)
         self.transport = transport
 
-    def _communicate(self, *, tensor_send_next: Any, tensor_send_prev: Any, **kwargs: Any) -> Any:
-        if tensor_send_next is not None:
-            self.transport.count_to(self.next_rank, tensor_send_next.nbytes)
-        if tensor_send_prev is not None:
-            self.transport.count_to(self.prev_rank, tensor_send_prev.nbytes)
+    @contextmanager
+    def around(self, to_next: Any, to_previous: Any) -> Iterator[None]:
+        if to_next is not None:
+            self.transport.count_to(self.next_rank, to_next.nbytes)
+        if to_previous is not None:
+            self.transport.count_to(self.prev_rank, to_previous.nbytes)
         with self.transport.waiting("another stage"):
-            return super()._communicate(
-                tensor_send_next=tensor_send_next, tensor_send_prev=tensor_send_prev, **kwargs
-            )
+            yield

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
+pytest.importorskip("torch")
+
 from emulated_runs import Engine, run_spec
 from predictions import predicted_peak_bytes
 

@@ -227,7 +227,8 @@ def test_what_is_missing_or_not_there(
         ("folder.yaml", "is a directory", "YAML file itself"),
         ("", "must be the name of a run preset", "quickstart"),
         ("a\0b", "is neither a run preset nor a file", "use one of"),
-        ("x" * 5000, "there is no such file", "check the path"),
+        ("x" * 5000, "is neither a run preset nor a file", "use one of"),
+        ("x" * 5000 + ".yaml", "there is no such file", "check the path"),
     ],
 )
 def test_a_run_that_is_not_there(write: Write, name: str, constraint: str, fix: str) -> None:

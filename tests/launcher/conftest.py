@@ -37,6 +37,17 @@ def run_dir(tmp_path: Path, run_file: Path) -> Path:
 
 
 @pytest.fixture
+def old_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, first on the path here and in new processes, that says torch is 2.9.1."""
+    folder = tmp_path / "old"
+    (folder / "torch-2.9.1.dist-info").mkdir(parents=True)
+    (folder / "torch-2.9.1.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.9.1\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ['PYTHONPATH']}")
+    return folder
+
+
+@pytest.fixture
 def no_process_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fails the test if a process that it started, at any remove, outlives it by more than moments."""
     mark = str(uuid.uuid4())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from importlib import metadata
@@ -68,6 +69,17 @@ def test_commands_do_not_need_torch() -> None:
         "import frontrunner.launcher.ranks.local, frontrunner.launcher.ranks.launched"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_python_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(platform, "python_version", lambda: "3.10.13")
+    monkeypatch.setattr(sys, "argv", ["frontrunner", "train", "--nope"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith('python = "3.10.13": frontrunner needs 3.11 or newer; ')
 
 
 def test_version() -> None:

@@ -50,7 +50,7 @@ def test_what_a_killed_writer_had_begun_is_cut_off(tmp_path: Path) -> None:
 
 def test_header() -> None:
     spec = run_spec(devices=2)
-    fields = json.loads(json.dumps(header(spec, {"data": 2}, "cpu", ["n1", "n2"])))
+    fields = json.loads(json.dumps(header(spec, {"data": 2}, "cpu", ["n1", "n2"], {"python": "3.14.1"})))
     assert fields["spec"] == spec.model_dump(mode="json")
     assert fields["layout"] == {"data": 2}
     assert fields["host_names"] == ["n1", "n2"]

@@ -90,6 +90,7 @@ def test_a_name_is_no_formula_of_a_spreadsheet(tmp_path: Path) -> None:
 
 
 def test_steps_are_written_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logs.write_run(tmp_path / "my run", [2.0, 3.0])

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
+
 from typer.testing import CliRunner, Result
 
 from frontrunner.configs.load import dump

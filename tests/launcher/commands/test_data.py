@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("tokenizers")
+
 from typer.testing import CliRunner
 
 from frontrunner.configs.errors import SpecError

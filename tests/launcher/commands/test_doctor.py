@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+
 from frontrunner.configs.load import load_run
 from frontrunner.launcher.nodes.diagnosis import Finding
 from frontrunner.launcher.nodes.login_node import look_around
@@ -52,6 +54,13 @@ def test_what_would_fail(env: Mapping[str, str], override: str, level: str, said
     (finding,) = look(env, override)
     assert (finding.level, finding.severity) == (level, "error")
     assert said in finding.message and finding.fix
+
+
+@pytest.mark.usefixtures("old_torch")
+def test_a_torch_that_is_too_old(env: Mapping[str, str]) -> None:
+    (finding,) = look(env)
+    assert (finding.level, finding.severity) == ("packages", "error")
+    assert finding.message == "torch 2.9.1: frontrunner needs 2.10 or newer" and finding.fix
 
 
 def test_a_variable_that_the_recipe_overrides(env: Mapping[str, str]) -> None:

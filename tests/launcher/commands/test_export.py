@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,6 @@ def test_gpt_neox(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
-    tomllib = pytest.importorskip("tomllib")
     found = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, "layout.sharding.preset=hsdp", "nodes=4"))
     assert found["model"] == {"name": "llama3", "flavor": "8B"}
     parallel = found["parallelism"]
@@ -188,7 +188,6 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> None:
-    tomllib = pytest.importorskip("tomllib")
     zero = ("layout.sharding.preset=zero2", "layout.pipeline=2", "layout.virtual_stages=2")
     parallel = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, *zero))["parallelism"]
     ends = sum(parallel[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))

@@ -14,6 +14,9 @@ from typing import Any
 
 import faulty_ranks
 import pytest
+
+pytest.importorskip("torch")
+
 from typer.testing import CliRunner, Result
 
 from frontrunner.configs.load import read_resolved
@@ -122,6 +125,15 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
     result = train(monkeypatch, "finish", "three.yaml")
     assert result.exit_code == 1
     assert result.stderr == "torch is not installed: pip install 'frontrunner[train]'\n"
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("old_torch")
+def test_with_a_torch_that_is_too_old(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    result = train(monkeypatch, "finish", "three.yaml")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('torch = "2.9.1": frontrunner needs 2.10 or newer; ')
     assert not Path("runs").exists()
 
 

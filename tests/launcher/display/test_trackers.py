@@ -8,6 +8,9 @@ from typing import Any
 
 import faulty_ranks
 import pytest
+
+pytest.importorskip("tensorboard")
+
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 

@@ -54,6 +54,14 @@ def launch(tmp_path: Path, run_file: Path) -> Callable[..., list[Result]]:
     return launch
 
 
+@pytest.mark.usefixtures("old_torch")
+def test_ranks_with_a_torch_that_is_too_old(launch: Callable[..., list[Result]]) -> None:
+    results = launch("finish")
+    assert {code for code, _, _ in results} == {2}
+    (line,) = "".join(err for _, _, err in results).splitlines()
+    assert line.startswith('torch = "2.9.1": frontrunner needs 2.10 or newer; ')
+
+
 def test_rank_0_makes_the_folder_and_speaks(launch: Callable[..., list[Result]], tmp_path: Path) -> None:
     first, *others = launch("finish")
     assert others == [(0, "", "")] * 2

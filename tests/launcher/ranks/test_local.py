@@ -167,6 +167,7 @@ def test_asked_to_stop_while_modules_load(
     [("sleep_in_training", "rank 1 of 3", ""), ("freeze_in_training", "rank", "none of 1, which is stopped")],
 )
 def test_a_rank_that_hangs(run_dir: Path, function: str, culprit: str, no_stack: str) -> None:
+    pytest.importorskip("torch")
     spec = read_resolved(run_dir / "run.yaml")
     watched = spec.model_copy(update={"watch": spec.watch.model_copy(update={"hang_after_s": 2.0})})
     (run_dir / "run.yaml").write_text(dump(watched))

@@ -275,6 +275,7 @@ def test_a_space_without_a_legal_point_leaves_no_folder(
 def test_a_sweep_that_finds_nothing_says_so(
     tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torch")
     small_sweep(tmp_path, SMALL.replace("[1, 2, 4, 5]", "[5]") + "sampler: grid\n")  # where memory ends
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("frontrunner.launcher.sweeping.backends.executable", lambda: command)

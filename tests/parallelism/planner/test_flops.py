@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("torch")
+
 from frontrunner.configs.schema import Recompute
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from support.flops import counted_flops

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch")
+
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.planner.parameters import stage_units, total_parameters

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch")
+
 from frontrunner.configs.sharding import PRESET_WIRES
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.planner.traffic import traffic, wire_bytes

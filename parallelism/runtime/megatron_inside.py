@@ -1,0 +1,116 @@
+"""Where we reach into megatron-core, and what differs between its versions 0.16 and 0.19: here alone.
+
+Other modules use its classes and functions as their callers do; what we call was compared in 0.16.1 and
+0.19.2, and takes and gives the same. Here are the names without a promise that ours take the place of. Where
+a version has no such name this raises: to set it would change nothing and say nothing, and ranks would draw
+equal masks or bytes go uncounted.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import megatron.core.pipeline_parallel.schedules as schedules
+import megatron.core.tensor_parallel.layers as layers
+import megatron.core.tensor_parallel.mappings as mappings
+import megatron.core.tensor_parallel.random as random
+import torch
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+
+from frontrunner.parallelism.versions import SUPPORTED, version
+
+Collective = Callable[..., Any]
+
+
+def existing(owner: Any, name: str) -> object:
+    """What ``owner`` has under this name; RuntimeError where this version has nothing."""
+    if not hasattr(owner, name):
+        raise RuntimeError(
+            f"megatron-core {version('megatron-core')} has no {owner.__name__}.{name}; "
+            f"frontrunner is tested with {SUPPORTED['megatron-core']}"
+        )
+    return getattr(owner, name)
+
+
+def replace(owner: Any, **values: object) -> dict[str, object]:
+    """Put ``values`` in the place of what ``owner`` has under these names, and return that."""
+    before = {name: existing(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    return before
+
+
+def use_random_states(tracker: object) -> None:
+    """Let layers fork ``tracker`` instead of the tracker of CUDA generators."""
+    replace(random, _CUDA_RNG_STATE_TRACKER=tracker, _CUDA_RNG_STATE_TRACKER_INITIALIZED=True)
+
+
+@contextmanager
+def tensor_parallel_collectives(gather: Collective, scatter: Collective) -> Iterator[None]:
+    """Inside, tensor-parallel layers gather and reduce-scatter by these.
+
+    They look all-reduce up in ``torch.distributed``; both of these they have by a name of their own.
+    """
+    ours = {"dist_all_gather_func": gather, "dist_reduce_scatter_func": scatter}
+    before = [(module, replace(module, **ours)) for module in (layers, mappings)]
+    try:
+        yield
+    finally:
+        for module, theirs in before:
+            replace(module, **theirs)
+
+
+def make_memory_buffer() -> None:
+    """A new buffer for what sequence-parallel layers gather; megatron-core makes it with its own groups."""
+    parallel_state.destroy_global_memory_buffer()
+    parallel_state._set_global_memory_buffer()
+
+
+def use_cpu() -> None:
+    """Let the model and the schedules run on CPU ranks."""
+    # Receive buffers and tensor-parallel outputs are allocated on "the current CUDA device".
+    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
+    replace(schedules, torch=_TorchOnCpu("torch"))
+
+
+class Hops(P2PCommunicator):
+    """Pipeline hops, each of which happens inside :meth:`around`."""
+
+    def around(self, to_next: Any, to_previous: Any) -> AbstractContextManager[None]:
+        """Entered with what is sent, tensors or None."""
+        raise NotImplementedError
+
+    def _communicate(self, *, tensor_send_next: Any, tensor_send_prev: Any, **kwargs: Any) -> Any:
+        with self.around(tensor_send_next, tensor_send_prev):
+            return super()._communicate(
+                tensor_send_next=tensor_send_next, tensor_send_prev=tensor_send_prev, **kwargs
+            )
+
+
+existing(P2PCommunicator, "_communicate")  # or nothing would call ours
+
+
+class _TorchOnCpu(types.ModuleType):
+    """``torch`` as the schedules see it: their one tensor on "cuda" is made on the CPU."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def zeros(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if kwargs.get("device") == "cuda":
+            kwargs["device"] = "cpu"
+        return torch.zeros(*args, **kwargs)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "GPTModel IS DEPRECATED" not in str(record.msg)
+
+
+# From 0.19 on, each GPTModel that is made warns that new features go to another class: no user's matter.
+logging.getLogger("megatron.core.models.gpt.gpt_model").addFilter(_is_news)
