@@ -15,6 +15,7 @@ class GemmRate(Frozen):
     size: PositiveInt
     """Rows and columns of each of them."""
     flops_per_s: PositiveFloat
+    """What one device reaches on that product."""
 
 
 class RingSpec(Frozen):
@@ -46,5 +47,6 @@ class SoftwareSpec(Frozen):
     memory_efficiency: Annotated[float, Field(gt=0, le=1)]
     """Share of the device's memory bandwidth that operators bound by it reach."""
     rings: RingSpec
+    """What the collective library reaches at each level."""
     fitted: dict[str, list[str]] = Field(default_factory=dict)
     """Which constants are fitted, and to which published runs."""
