@@ -280,7 +280,9 @@ class RunSpec(Frozen):
     name: Name
     """Name for display (default: the file's)."""
     model: ModelSpec
+    """The model: a preset, a Hugging Face config.json, or the fields themselves."""
     machine: MachineSpec
+    """The machine: a preset, a file, or the fields themselves."""
     nodes: PositiveInt = 1
     """Nodes of the machine that the run uses."""
     engine: Engine = "native"
