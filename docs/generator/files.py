@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from frontrunner.configs.schema import MachineSpec, RunSpec
 from frontrunner.configs.sweep import SweepSpec
@@ -49,9 +50,8 @@ global batch size follows. A key's values are a list, or `{from: 1, to: 8, step:
 
 
 def run_file() -> str:
-    found = [*keys(RunSpec, skip=("machine",))]
-    machine = Key("machine", "preset, file or section", "required", None, "The machine, by name or in full.")
-    return _page(_RUN, [*found[:2], machine, *found[2:]])
+    found = keys(RunSpec)
+    return _page(_RUN, [replace(key, below=()) if key.path == "machine" else key for key in found])
 
 
 def machine_file() -> str:

@@ -40,6 +40,8 @@ _OWN_UNITS = {
     "rings.across_nodes": "bytes/s",
     "rings.point_to_point": "bytes/s",
 }
+#: Sections that the loader fills in, so that a file may leave them out.
+_FILLED = ("training",)
 _DEFAULT = re.compile(r"\s*\(default: ([^()]*(?:\([^()]*\))?[^()]*)\)")
 
 
@@ -76,7 +78,7 @@ def _key(path: str, field: FieldInfo, schema: dict[str, Any]) -> Key:
     text = " ".join((field.description or "").split())
     told = _DEFAULT.search(text)
     # What another sentence of the page would only say again.
-    default = told[1] if told else _default(field, section)
+    default = told[1] if told else None if path in _FILLED else _default(field, section)
     return Key(path, kind, default, _unit(path), _DEFAULT.sub("", text), below)
 
 

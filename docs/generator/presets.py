@@ -9,8 +9,8 @@ from frontrunner.configs.presets import Kind
 
 _WHERE: dict[Kind, str] = {
     "machine": "`machine: NAME` in a run file, or `extends: NAME` in a machine file.",
-    "model": "`model: NAME` in a run file. A Hugging Face `config.json` of the families gpt2, gpt_neox, llama, "
-    "mistral or qwen2 works too.",
+    "model": "`model: NAME` in a run file. A Hugging Face `config.json` of the families gpt2, "
+    "gpt_neox, llama, mistral or qwen2 works too.",
     "run": "`extends: NAME` in a run file, or in place of a run file on the command line.",
     "sweep": "In place of a sweep file on the command line.",
 }
@@ -19,7 +19,7 @@ _WHERE: dict[Kind, str] = {
 def page() -> str:
     lines = [
         "# Presets\n",
-        "Each figure in a preset names its source and date, or says that it is assumed.\n",
+        "Each figure in a preset names its source and date, or is marked as assumed.\n",
     ]
     for kind in get_args(Kind):
         lines += [f"## {kind.capitalize()}s\n", f"{_WHERE[kind]}\n"]

@@ -21,7 +21,7 @@ A run folder holds what a run leaves behind:
 | `checkpoints/step-N/` | a checkpoint: `rank-R.bin` with raw values and `manifest.json` with checksums |
 | `logs/` | `rank-R.log` and `launcher.log`, and `job-N.log` of each job |
 | `job.sh` | the job script of a submitted run |
-| `errors/`, `stacks/` | after a failure: the traceback of the rank, and the stacks of all ranks after a hang |
+| `errors/`, `stacks/` | after a failure: the rank's traceback, or the stacks of all ranks of a hang |
 
 Each line has `kind`, and lines of `jobs.jsonl` also `time`, in seconds since the epoch. Lines are only
 appended, and each is flushed whole. JSON has no NaN and no infinity: such values are `null`. After a line
