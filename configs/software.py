@@ -1,4 +1,4 @@
-"""What a machine's devices and links achieve with the software of one era."""
+"""What a machine's devices and links achieve with the software of one year."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SoftwareSpec(Frozen):
     gemm: Annotated[list[GemmRate], Field(min_length=2)]
     """Measured with all devices of a node busy, by increasing size."""
     gemm_factor: PositiveFloat
-    """What the library of this era makes of the measured table."""
+    """Factor on the measured table for the library of this year."""
     attention_flops_per_s: PositiveFloat
     """Of fused (flash) attention, forward."""
     memory_efficiency: Annotated[float, Field(gt=0, le=1)]

@@ -18,7 +18,8 @@ A run file says all of one run: model, machine and layout. Every key has a defau
 - `extends: NAME` takes all keys of a preset or of another file first; the keys of this file win.
 - `model`, `machine` and `layout.sharding` take a name in place of the section: `machine: frontier`.
 - `-o KEY=VALUE` changes a key on the command line, by the dotted path that stands here.
-- `frontrunner schema` prints the same keys as a JSON schema, for editors.
+- `frontrunner schema > run.schema.json` prints the same keys as a JSON schema. With the line
+  `# yaml-language-server: $schema=run.schema.json` at the top of a run file, editors complete and check it.
 
 The keys below `machine` have [a page of their own](machine-file.md).
 """

@@ -12,9 +12,9 @@ Schema = dict[str, Any]
 
 def words(schema: Schema) -> str:
     """``whole number, at least 1``, ``none, selective or full``, ``list of words or null``."""
-    if "anyOf" in schema or "oneOf" in schema:
-        forms = [words(form) for form in schema.get("anyOf", schema.get("oneOf"))]
-        return " or ".join(dict.fromkeys(forms))
+    forms = schema.get("anyOf") or schema.get("oneOf")
+    if forms:
+        return " or ".join(dict.fromkeys(words(form) for form in forms))
     if "$ref" in schema:
         return "section"
     if "const" in schema:
