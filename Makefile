@@ -37,6 +37,7 @@ tools:
 
 # The site, in docs/site/index.html: built without the network; a link that leads nowhere is an error.
 docs: docs/pages/reference
+	@test -x $(BIN)/zensical || { echo "the site needs Python 3.11 or newer: PYTHON=python3.11 make docs" >&2; exit 1; }
 	cd docs && ../$(BIN)/zensical build --strict --config-file zensical.toml
 
 docs-serve: docs/pages/reference
