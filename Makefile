@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: train test lint types tests test-versions tools format clean
+.PHONY: train test lint types tests test-versions tools docs docs-serve format clean
 .NOTPARALLEL:  # an installation must not change under a command that runs
 
 train: corpus/train.idx
@@ -39,12 +39,25 @@ tools:
 	  </dev/null >/dev/null; } || \
 	  echo "mpirun, ip, tc, Slurm or chromium is missing and was not installed: their tests are skipped"
 
+# The site, in docs/site/index.html: built without the network; a link that leads nowhere is an error.
+docs: docs/pages/reference
+	cd docs && ../$(BIN)/zensical build --strict --config-file zensical.toml
+
+docs-serve: docs/pages/reference
+	cd docs && ../$(BIN)/zensical serve --config-file zensical.toml
+
+# Always made again, because it follows from the code.
+.PHONY: docs/pages/reference
+docs/pages/reference: .venv/.docs
+	cd docs && ../$(BIN)/python -m generator pages/reference
+
 format: .venv/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-versions build dist corpus .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-versions build dist corpus docs/site docs/.cache docs/pages/reference .mypy_cache .ruff_cache \
+	  .pytest_cache .hypothesis *.egg-info
 
 # Python's own standard library: text that every machine has, and that nobody here wrote. It is prepared
 # again only when it is missing; `rm -r corpus` asks for that.
@@ -60,5 +73,12 @@ corpus/train.idx: | .venv/.train
 	touch $@
 
 .venv/.test: .venv/.train
-	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,sweep,test]'
+	$(INSTALL) --no-build-isolation --editable '.[train,tensorboard,analysis,sweep,docs,test]'
+	touch $@
+
+# The core and the site's generator: no torch.
+.venv/.docs: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[docs]'
 	touch $@

@@ -66,7 +66,9 @@ class ModelSpec(Frozen):
     name: Name = "custom"
     """Name for display (default: the file's)."""
     num_layers: PositiveInt
+    """Transformer layers."""
     hidden_size: Annotated[int, Field(gt=0, le=LARGEST // 4)]
+    """Width of the residual stream."""
     num_heads: PositiveInt
     """Attention (query) heads."""
     num_kv_heads: PositiveInt = Field(default_factory=_derived(lambda heads: heads, "num_heads"))
@@ -76,6 +78,7 @@ class ModelSpec(Frozen):
     ffn_hidden_size: PositiveInt = Field(default_factory=_derived(lambda size: 4 * size, "hidden_size"))
     """Width of the MLP (default: 4 * hidden_size)."""
     vocab_size: PositiveInt
+    """Tokens of the tokenizer."""
     padded_vocab_size: PositiveInt = Field(
         default_factory=_derived(lambda size: -(-size // 128) * 128, "vocab_size")
     )
@@ -83,14 +86,18 @@ class ModelSpec(Frozen):
     max_position_embeddings: PositiveInt = 2048
     """Longest sequence: a hard limit with learned positions."""
     position_embedding: Literal["learned", "rotary"] = "learned"
+    """How positions enter: a learned table (GPT-2) or rotated queries and keys (Llama, GPT-NeoX)."""
     rotary_base: PositiveFloat = 10000.0
+    """Base of the rotary frequencies (theta)."""
     rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of head_dim that is rotated."""
     rotary_scaling_factor: PositiveFloat | None = None
     """Llama 3.1's frequency scaling (low_freq_factor 1, high_freq_factor 4, trained on 8192 positions);
     null: none."""
     normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Norm before attention, MLP and output layer."""
     norm_epsilon: PositiveFloat = 1e-5
+    """Added to the variance in each norm."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
     """gelu_tanh is the tanh approximation that GPT-2 uses; swiglu has a gate of the same width."""
     parallel_residual: bool = False
@@ -102,8 +109,11 @@ class ModelSpec(Frozen):
     tie_embeddings: bool = True
     """The output layer uses the input embedding's weights."""
     attention_dropout: Probability = 0.0
+    """Dropout probability of attention weights."""
     hidden_dropout: Probability = 0.0
+    """Dropout probability after the embedding, the attention and the MLP."""
     init_std: PositiveFloat = 0.02
+    """Standard deviation of initial weights."""
     sources: Sources
     """Where the facts come from, by key."""
 
@@ -132,9 +142,11 @@ class DeviceSpec(Frozen):
     """What torch sees as one device (one GCD on MI250X)."""
 
     name: Name
+    """Name for display."""
     kind: Literal["cuda", "cpu", "auto"] = "auto"
     """ROCm is "cuda" in torch; auto: cuda if there is one."""
     memory_bytes: PositiveInt
+    """Memory of one device; what the planner holds a layout against."""
     limit_memory: bool = False
     """Hold each rank to memory_bytes where it could have more: a larger device, or the memory that the CPU
     processes of one machine share."""
@@ -152,10 +164,13 @@ class MachineSpec(Frozen):
     num_nodes: Annotated[int, Field(gt=0, le=100_000)]
     """Nodes that the machine has."""
     packages_per_node: Annotated[int, Field(gt=0, le=64)]
+    """Packages in a node (4 on Frontier and LUMI-G)."""
     devices_per_package: Annotated[int, Field(gt=0, le=64)]
     """Devices that share a package (2 on MI250X)."""
     device: DeviceSpec
+    """What one device is."""
     links: LinksSpec
+    """Bandwidth and latency at each level."""
     software: dict[str, SoftwareSpec] = Field(default_factory=dict)
     """What devices and links achieve, by the year of the software; the planner takes the newest."""
     reliability: ReliabilitySpec | None = None
@@ -197,10 +212,13 @@ class TrainingSpec(Frozen):
     global_batch_size: PositiveInt
     """Sequences in a step of all ranks (default: one micro-batch a stage for each data-parallel rank)."""
     steps: PositiveInt = 100
+    """Optimizer steps of the whole run."""
     precision: Precision = "bfloat16"
+    """Type of weights and activations in the forward and backward; master weights are float32."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which micro-batches' gradients are summed; bfloat16 only with precision bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1234
+    """Of initial weights, the order of the data and dropout."""
     deterministic: bool = False
     """Ask for kernels that give the same bits each time, so that a continued run is the uninterrupted one on
     a GPU too; slower. CPU ranks need no asking."""
@@ -214,6 +232,7 @@ class OptimizerSpec(Frozen):
     """AdamW with warm-up, decay and clipping."""
 
     name: Literal["adamw"] = "adamw"
+    """Which optimizer."""
     learning_rate: PositiveFloat = 3e-4
     """The highest, reached after the warm-up."""
     min_learning_rate: NonNegativeFloat = Field(
@@ -225,12 +244,17 @@ class OptimizerSpec(Frozen):
         Strict(False),
         say("must be two numbers, each at least 0 and below 1", "write two, as in [0.9, 0.95]"),
     ] = (0.9, 0.95)
+    """Decay rates of the first and the second moment."""
     epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay; biases and norms are not decayed."""
     clip: NonNegativeFloat = 1.0
     """Largest global norm of the gradient; 0: no clipping."""
     warmup_steps: Count = 0
+    """Steps in which the learning rate rises linearly to learning_rate."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """Curve from learning_rate to min_learning_rate after the warm-up; constant: none."""
     decay_steps: PositiveInt | None = None
     """Step at which min_learning_rate is reached, warm-up included; null: training.steps."""
 
@@ -256,21 +280,29 @@ class RunSpec(Frozen):
     name: Name
     """Name for display (default: the file's)."""
     model: ModelSpec
+    """The model: a preset, a Hugging Face config.json, or the fields themselves."""
     machine: MachineSpec
+    """The machine: a preset, a file, or the fields themselves."""
     nodes: PositiveInt = 1
+    """Nodes of the machine that the run uses."""
     engine: Engine = "native"
     """native: frontrunner's own; deepspeed, fsdp: the same model, data and optimizer under DeepSpeed's or
     PyTorch's sharding, to compare with."""
     layout: LayoutSpec = Field(default_factory=LayoutSpec)
+    """How the work is cut over devices."""
     training: TrainingSpec
+    """Batch, length, steps and precision."""
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    """Optimizer and learning-rate schedule."""
     data: Annotated[
         Annotated[DataSpec, Tag("corpus")] | Annotated[Literal["synthetic"], Tag("synthetic")],
         Discriminator(_data_form),
     ]
     """A prepared corpus, or "synthetic" for runs that measure speed."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    """When checkpoints are written, which are kept, and which weights the run starts from."""
     watch: WatchSpec = Field(default_factory=WatchSpec)
+    """When a run that hangs or learns nothing is ended."""
     slurm: SlurmSpec = Field(default_factory=SlurmSpec)
     """How `frontrunner submit` submits the run."""
 

@@ -74,14 +74,17 @@ class ShardingSpec(Frozen):
     preset: Preset | None = None
     """A named triple of degrees; instead of the degrees."""
     weights: Degree = SHARDING_PRESETS["three_level"][0]
+    """Over how many data-parallel ranks the weights are cut: a level, or a number."""
     gradients: Degree = SHARDING_PRESETS["three_level"][1]
-    """weights must divide it."""
+    """Over how many data-parallel ranks the gradients are cut; weights must divide it."""
     optimizer: Degree = SHARDING_PRESETS["three_level"][2]
-    """gradients must divide it, and it the data-parallel ranks."""
+    """Over how many data-parallel ranks the optimizer state is cut; gradients must divide it, and it must
+    divide the data-parallel ranks."""
     secondary: Degree | None = None
     """Over how many ranks a second copy of the weights is cut that serves the backward (ZeRO++'s hpZ);
     null: none, or the node with preset zeropp."""
     wire: WireSpec = Field(default_factory=WireSpec)
+    """In which format each kind of message travels."""
 
     def wires(self, precision: Precision) -> Wires:
         """The format of each message in a run of this precision."""

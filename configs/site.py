@@ -16,6 +16,7 @@ class SizeLimit(Frozen):
     max_nodes: PositiveInt
     """Jobs of up to so many nodes (and more than the limit before)."""
     max_time: Duration
+    """Longest wall time of such a job."""
     rule: Annotated[str, Field(min_length=1)]
     """What the site's documentation says, to be quoted."""
 
@@ -24,6 +25,7 @@ class QueueSpec(Frozen):
     """A partition, or a quality of service in one, and what it refuses."""
 
     partition: Word
+    """Slurm's name of the partition."""
     qos: Word | None = None
     """null: jobs without one."""
     limits: Annotated[list[SizeLimit], Field(min_length=1)]
@@ -31,6 +33,7 @@ class QueueSpec(Frozen):
     max_jobs: PositiveInt | None = None
     """Jobs of one user in any state; null: no such rule."""
     jobs_rule: str | None = None
+    """What the site's documentation says about max_jobs, to be quoted."""
     chains: bool = True
     """Whether a job may submit the next."""
     chains_rule: str | None = None
@@ -51,6 +54,7 @@ class PlaceSpec(Frozen):
     cores: Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$")]
     """Cores of its NUMA domain that a job may use, as in 49-55."""
     numa: Annotated[int, Field(ge=0, lt=1024)]
+    """Number of its NUMA domain."""
     nic: Word
     """The nearest network interface."""
     pci_bus: Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")]
@@ -68,7 +72,9 @@ class LargeJobs(Frozen):
     """What only large jobs need."""
 
     from_nodes: PositiveInt
+    """Jobs of so many nodes or more."""
     environment: Variables
+    """Variables over the recipe's; null leaves one out."""
 
 
 class RecipeSpec(Frozen):
@@ -83,7 +89,9 @@ class RecipeSpec(Frozen):
     large_jobs: list[LargeJobs] = Field(default_factory=list)
     """Variables over those above, from some number of nodes on."""
     sbatch: Options = Field(default_factory=dict)
+    """More options of sbatch, without dashes."""
     srun: Options = Field(default_factory=dict)
+    """More options of srun, without dashes."""
     node_disk: PathText | None = None
     """A folder on each node's own disk; null: nodes have none."""
     notes: list[str] = Field(default_factory=list)
@@ -113,6 +121,7 @@ class SiteSpec(Frozen):
     queues: dict[str, QueueSpec] = Field(default_factory=dict)
     """By a name for people; the first that fits is taken where a run names none. Empty: limits unknown."""
     account_required: bool = False
+    """Whether the site refuses a job without an account."""
     chain: Literal["dependency", "requeue"] = "dependency"
     """How a segment is followed by the next: a new job that waits for its end, or the same one again."""
     devices: list[PlaceSpec] = Field(default_factory=list)
@@ -124,6 +133,7 @@ class SiteSpec(Frozen):
     )
     """By date of the software."""
     container: ContainerSpec = Field(default_factory=ContainerSpec)
+    """How images run here, for runs that use one."""
 
     def recipe(self, date: str | None) -> RecipeSpec:
         """The recipe of that date (KeyError where there is none), or the newest."""

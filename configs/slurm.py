@@ -110,6 +110,7 @@ class SlurmSpec(Frozen):
     exclude: Word | None = None
     """Nodes to avoid, as in frontier[00012,00345-00347]."""
     reservation: Word | None = None
+    """A reservation of nodes; null: none."""
     recipe: Word | None = None
     """Which of the machine file's recipes of modules and variables; null: the newest."""
     modules: Words | None = None

@@ -1,4 +1,4 @@
-"""What a machine's devices and links achieve with the software of one era."""
+"""What a machine's devices and links achieve with the software of one year."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class GemmRate(Frozen):
     size: PositiveInt
     """Rows and columns of each of them."""
     flops_per_s: PositiveFloat
+    """What one device reaches on that product."""
 
 
 class RingSpec(Frozen):
@@ -40,11 +41,12 @@ class SoftwareSpec(Frozen):
     gemm: Annotated[list[GemmRate], Field(min_length=2)]
     """Measured with all devices of a node busy, by increasing size."""
     gemm_factor: PositiveFloat
-    """What the library of this era makes of the measured table."""
+    """Factor on the measured table for the library of this year."""
     attention_flops_per_s: PositiveFloat
     """Of fused (flash) attention, forward."""
     memory_efficiency: Annotated[float, Field(gt=0, le=1)]
     """Share of the device's memory bandwidth that operators bound by it reach."""
     rings: RingSpec
+    """What the collective library reaches at each level."""
     fitted: dict[str, list[str]] = Field(default_factory=dict)
     """Which constants are fitted, and to which published runs."""

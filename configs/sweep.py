@@ -39,9 +39,13 @@ class AxisSpec(Frozen):
     model_config = ConfigDict(populate_by_name=True)
 
     choices: list[Choice] | None = None
+    """Values of the key, in any order."""
     first: int | None = Field(default=None, alias="from")
+    """Smallest whole number of a range."""
     to: int | None = None
+    """Largest whole number of a range, included."""
     step: PositiveInt = 1
+    """Distance between two numbers of a range."""
     when: dict[str, list[Choice]] = Field(default_factory=dict)
     """The key varies only where other keys of the space have such values; elsewhere the base's holds."""
 
@@ -69,6 +73,7 @@ class BudgetSpec(Frozen):
     trials: PositiveInt = 30
     """Layouts that are tried, whatever becomes of them."""
     node_hours: PositiveFloat | None = None
+    """Nodes times hours of all trials together; null: no such limit."""
     wall_time: Duration | None = None
     """From the first start on, as in 12h."""
     jobs: PositiveInt = 1
@@ -79,11 +84,15 @@ class SweepSpec(Frozen):
     """A sweep file, in full."""
 
     name: Name
+    """Name for display and for the folder of trials (default: the file's)."""
     base: Annotated[str, Field(min_length=1)]
     """A run file or preset; the path starts at the sweep file's folder."""
     space: dict[str, AxisSpec]
+    """The keys that vary, each with its values."""
     objective: Objective = "tokens_per_s_per_device"
+    """Which figure of a trial's records is sought; step_time_s is minimised, the others maximised."""
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
+    """What may be spent."""
     steps: PositiveInt = 10
     """Steps of a trial."""
     trial_time: Duration = "30m"
@@ -95,6 +104,7 @@ class SweepSpec(Frozen):
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """How often a trial is started again after a node's failure."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the sampler."""
 
     @field_validator("space", mode="before")
     @classmethod

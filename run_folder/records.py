@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias
 
 from pydantic import ConfigDict
+from typing_extensions import TypedDict  # pydantic cannot read typing's before Python 3.12
 
 
 class Header(TypedDict):

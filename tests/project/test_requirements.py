@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from support.requirements import installed, pins, required
 from support.tree import pyproject
 
-INSTALLED_BY_MAKE = ("train", "tensorboard", "analysis", "sweep", "test")
+INSTALLED_BY_MAKE = ("train", "tensorboard", "analysis", "sweep", "docs", "test")
 BROUGHT_BY_CUDA_TORCH = ("cuda-", "nvidia-", "triton")  # pinned by torch's own metadata
 
 
