@@ -1,7 +1,7 @@
 """What the planner says of a run that was measured, and where the two differ.
 
 Runs of ours are planned from their header's specification, those of other engines as published runs are: with
-what their engine keeps and sends (``planner/practice.py``).
+what their engine keeps and sends (``planner/engine_profile.py``).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import assumptions, judge
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import assumptions, estimate
 from frontrunner.parallelism.planner.published import PublishedModel, PublishedRun, Unusable, prepare
 
 Figures = dict[str, Any]
@@ -58,11 +58,11 @@ def _what_matters(spec: Figures) -> bytes:
 
 def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
     try:
-        work, candidates = _own(run) if run.spec is not None else _published(run, machine)
+        workload, candidates = _own(run) if run.spec is not None else _published(run, machine)
     except Unusable as reason:
         return None, str(reason)
-    judged = judge(work, candidates)
-    found = judged.as_dict(0)
+    estimated = estimate(workload, candidates)
+    found = estimated.as_dict(0)
     keys = (
         "step_time_s",
         "step_time_parts_s",
@@ -71,17 +71,17 @@ def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, 
         "memory",
     )
     figures: Figures = {key: found[key] for key in keys}
-    figures["roofline"] = roofline(work, candidates)
-    figures["assumptions"] = assumptions(work)
+    figures["roofline"] = roofline(workload, candidates)
+    figures["assumptions"] = assumptions(workload)
     return figures, None
 
 
-def _own(run: RunLog) -> tuple[Work, Candidates]:
+def _own(run: RunLog) -> tuple[Workload, Candidates]:
     try:
         spec = RunSpec.model_validate(run.spec)
         if spec.engine != "native":
             raise Unusable(f"the planner does not know how {spec.engine} spends its time")
-        return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+        return Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(str(part) for part in wrong["loc"])
@@ -92,7 +92,7 @@ def _own(run: RunLog) -> tuple[Work, Candidates]:
         raise Unusable(f"the header's layout is not one of this version: {error.violations[0]}") from None
 
 
-def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidates]:
+def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Candidates]:
     """As a row of published runs, with the log's own model."""
     model, layout = run.model, run.layout
     if machine is None or not machine.software:
@@ -104,10 +104,10 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Work, Candidat
     if layout.get("virtual_stages", 1) > 1 and run.format != "megatron-lm":
         raise Unusable("virtual stages of that engine were never compared")
     row = _row(run, model, machine)
-    if row.era not in machine.software:
-        raise Unusable(f"nothing is known of {machine.name} with software of {row.era}")
-    work, candidates = prepare(row, machine)
-    return replace(work, model=model), candidates
+    if row.software_year not in machine.software:
+        raise Unusable(f"nothing is known of {machine.name} with software of {row.software_year}")
+    workload, candidates = prepare(row, machine)
+    return replace(workload, model=model), candidates
 
 
 def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from frontrunner.parallelism.planner import compute
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.memory import stage_parameters
 
 Figures = dict[str, Any]
@@ -21,26 +21,26 @@ Figures = dict[str, Any]
 ADAMW_FLOPS = 12
 
 
-def roofline(work: Work, c: Candidates) -> Figures | None:
+def roofline(workload: Workload, c: Candidates) -> Figures | None:
     """Ceilings and points of the one candidate of ``c``; None where the machine's rates are not known."""
-    device, software = work.machine.device, work.software
+    device, software = workload.machine.device, workload.software
     bandwidth = device.memory_bandwidth_bytes_per_s
     if software is None or bandwidth is None:
         return None
     peaks = {str(key): value for key, value in device.peak_flops_per_s.items()}
-    points = [_products(work, c), _attention(work, c), _optimizer(work, c)]
+    points = [_products(workload, c), _attention(workload, c), _optimizer(workload, c)]
     return {
-        "peak_flops_per_s": peaks.get("float32" if work.compute_bytes == 4 else "bfloat16"),
+        "peak_flops_per_s": peaks.get("float32" if workload.compute_bytes == 4 else "bfloat16"),
         "memory_bandwidth_bytes_per_s": bandwidth,
         "best_product_flops_per_s": max(point.flops_per_s for point in software.gemm),
         "points": points,
     }
 
 
-def _products(work: Work, c: Candidates) -> Figures:
+def _products(workload: Workload, c: Candidates) -> Figures:
     """The four products of a layer's forward."""
-    assert work.software
-    model, m = work.model, work.tokens(c)
+    assert workload.software
+    model, m = workload.model, workload.tokens(c)
     heads = model.num_heads * model.head_dim
     qkv, gated = heads + 2 * model.num_kv_heads * model.head_dim, 2 if model.activation == "swiglu" else 1
     hidden = model.hidden_size + 0 * m
@@ -54,34 +54,34 @@ def _products(work: Work, c: Candidates) -> Figures:
     return _point(
         "matrix products of a layer",
         np.sum([2 * a * b * k for a, b, k in shapes], axis=0),
-        np.sum([(a * k + k * b + a * b) * work.compute_bytes for a, b, k in shapes], axis=0),
-        np.sum([compute.product(work.software, a, b, k) for a, b, k in shapes], axis=0),
+        np.sum([(a * k + k * b + a * b) * workload.compute_bytes for a, b, k in shapes], axis=0),
+        np.sum([compute.product(workload.software, a, b, k) for a, b, k in shapes], axis=0),
     )
 
 
-def _attention(work: Work, c: Candidates) -> Figures:
+def _attention(workload: Workload, c: Candidates) -> Figures:
     """Attention's core, forward: the causal half where it is fused, with its scores in memory where it is
     not.
     """
-    assert work.software
-    model, s, tokens = work.model, work.seq_len, work.tokens(c)
+    assert workload.software
+    model, s, tokens = workload.model, workload.seq_len, workload.tokens(c)
     width = model.num_heads * model.head_dim / c.tensor
     keys = 2 * model.num_kv_heads * model.head_dim / c.tensor
-    moved = tokens * (2 * width + keys) * work.compute_bytes
+    moved = tokens * (2 * width + keys) * workload.compute_bytes
     flops = 2 * tokens * s * width
-    if not work.practice.fused_attention:
+    if not workload.profile.fused_attention:
         flops = 2 * flops
-        passes = 6 if work.practice.dropout else 4
-        moved = moved + passes * tokens * s * model.num_heads / c.tensor * work.compute_bytes
-    seconds = compute.layer(work, c, work.software).attention_forward
+        passes = 6 if workload.profile.dropout else 4
+        moved = moved + passes * tokens * s * model.num_heads / c.tensor * workload.compute_bytes
+    seconds = compute.layer(workload, c, workload.software).attention_forward
     return _point("attention", flops, moved, seconds)
 
 
-def _optimizer(work: Work, c: Candidates) -> Figures:
-    assert work.software
-    parameters = stage_parameters(work, c, 0 * c.pipeline).numel / c.optimizer
-    seconds = compute.optimizer(work, parameters, work.software)
-    moved = parameters * (2 * work.gradient_bytes + 24 + work.compute_bytes)
+def _optimizer(workload: Workload, c: Candidates) -> Figures:
+    assert workload.software
+    parameters = stage_parameters(workload, c, 0 * c.pipeline).numel / c.optimizer
+    seconds = compute.optimizer(workload, parameters, workload.software)
+    moved = parameters * (2 * workload.gradient_bytes + 24 + workload.compute_bytes)
     return _point("optimizer", ADAMW_FLOPS * parameters, moved, seconds)
 
 

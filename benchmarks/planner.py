@@ -35,14 +35,14 @@ def main() -> None:
     )
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from frontrunner.configs.load import load_run
-    from frontrunner.parallelism.planner.candidates import Work
+    from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search
 
-    work = Work.of(load_run("gpt-1t-frontier", ["nodes=384", "training.global_batch_size=9600"]).spec)
+    workload = Workload.of(load_run("gpt-1t-frontier", ["nodes=384", "training.global_batch_size=9600"]).spec)
     seconds, layouts = [], 0
     for _ in range(args.repeat):
         start = time.perf_counter()
-        layouts = len(search(work, 384, 9600).space.candidates)
+        layouts = len(search(workload, 384, 9600).space.candidates)
         seconds.append(time.perf_counter() - start)
     rate = layouts / statistics.median(seconds)
     median = statistics.median(seconds)

@@ -8,7 +8,7 @@ import numpy as np
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS, Layout
-from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.memory import memory
 from frontrunner.parallelism.planner.step_time import MicroBatch, step_time
 
@@ -18,7 +18,7 @@ FORWARD_SHARE = 1 / 3
 
 def predicted_peak_bytes(spec: RunSpec) -> float:
     """Tensors of a rank at the peak of a step."""
-    return float(memory(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))).peak[0])
+    return float(memory(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))).peak[0])
 
 
 def predicted_step_s(spec: RunSpec, computing: Mapping[str, float], scale: float) -> float:
@@ -26,16 +26,22 @@ def predicted_step_s(spec: RunSpec, computing: Mapping[str, float], scale: float
 
     ``computing`` has ``forward_backward_s`` and ``step_s`` of a step on links that are not shaped.
     """
-    work, c = Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+    workload, c = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     links = {
         level: link.model_copy(update={"bandwidth_bytes_per_s": link.bandwidth_bytes_per_s * scale})
-        for level, link in ((level, getattr(work.machine.links, level)) for level in LEVELS)
+        for level, link in ((level, getattr(workload.machine.links, level)) for level in LEVELS)
     }
-    machine = work.machine.model_copy(update={"links": work.machine.links.model_copy(update=links)})
+    machine = workload.machine.model_copy(update={"links": workload.machine.links.model_copy(update=links)})
     each = computing["forward_backward_s"] / spec.grad_accum_steps
     parts = [np.array([each * share]) for share in (FORWARD_SHARE, 1 - FORWARD_SHARE, 0, 0, 0)]
     optimizer = computing["step_s"] - computing["forward_backward_s"]
-    of_run = Work(
-        work.model, machine, None, work.seq_len, work.compute_bytes, work.gradient_bytes, work.practice
+    of_run = Workload(
+        workload.model,
+        machine,
+        None,
+        workload.seq_len,
+        workload.compute_bytes,
+        workload.gradient_bytes,
+        workload.profile,
     )
     return float(step_time(of_run, c, MicroBatch(*parts), optimizer).total[0])

@@ -17,8 +17,8 @@ from frontrunner.launcher.display.units import bytes_text, duration_text
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.corpus import check_data
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import judge
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.run_folder import files, jobs
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.record_reader import last_step
@@ -92,17 +92,17 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
 def _fit_notes(document: Document, schedule: Schedule, *, force: bool) -> list[str]:
     """What the planner has to say; SpecError where the run cannot fit and ``force`` does not insist."""
     spec = document.spec
-    judged = judge(Work.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
+    estimated = estimate(Workload.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
     notes = []
-    if not judged.fits[0]:
-        peak, capacity = float(judged.memory.peak[0]), float(spec.machine.device.memory_bytes)
+    if not estimated.fits[0]:
+        peak, capacity = float(estimated.memory.peak[0]), float(spec.machine.device.memory_bytes)
         what = f"needs {bytes_text(peak)} of a device's {bytes_text(capacity)}"
         if not force:
             fix = "see `frontrunner plan` for what would help, or give --force"
             raise document.annotate(SpecError([Violation("layout", None, f"cannot fit: {what}", fix)]))
         notes.append(f"warning: the planner says that the run {what}")
-    if judged.time is not None:
-        needed = float(judged.time.total[0]) * spec.training.steps
+    if estimated.time is not None:
+        needed = float(estimated.time.total[0]) * spec.training.steps
         if needed > schedule.total_s:
             notes.append(
                 f"note: {spec.training.steps} steps take {duration_text(needed)} by the planner, and "

@@ -6,7 +6,7 @@ next, so that they fill whole nodes, and stages are furthest apart, because a pi
 cheapest thing to send far.
 
 A data-parallel rank's index is split by the nested sharding degrees ``weights | gradients |
-optimizer`` into a *position*: ``(die, package, node, replica)`` for three-level sharding. Shards nest
+optimizer`` into a *position*: ``(device, package, node, replica)`` for three-level sharding. Shards nest
 in that order (weights outermost), which is not the order of ranks; see :meth:`Layout.position`.
 """
 
@@ -185,10 +185,10 @@ class Layout:
             embedding=tuple(sorted({self.rank(tensor, data, p) for p in ends})),
         )
 
-    def stages(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
+    def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
         """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network.
 
-        One stage where the ranks share a node, or hold one or unequal numbers of ranks a node.
+        One hop where the ranks share a node, or hold one or unequal numbers of ranks a node.
         """
         nodes: dict[int, list[int]] = {}
         for other in ranks:

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.launcher.commands.plan import era
+from frontrunner.launcher.commands.plan import software_year
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import MachineSpec
@@ -63,7 +63,7 @@ def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpe
     from frontrunner.configs.load import load_machine, load_run
 
     spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
-    year = era(spec, software) or max(spec.machine.software, default="")
+    year = software_year(spec, software) or max(spec.machine.software, default="")
     if not year:
         constraint = f"nothing is known of what {spec.machine.name} achieves, so that there is nothing to fit"
         fix = "add rates to its machine file, as frontier's has"
@@ -111,7 +111,7 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     from frontrunner.configs.load import read_resolved
     from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.calibrate import Measured
-    from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.parallelism.planner.candidates import Candidates, Workload
     from frontrunner.run_folder import files
     from frontrunner.run_folder.record_reader import read_records, steps_of
     from frontrunner.run_folder.steady import steady_median
@@ -126,8 +126,8 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     if not step_time_s:
         raise SpecError([Violation("RUNS", str(folder), "has no measured step", "give runs that trained")])
     tokens = spec.training.global_batch_size * spec.training.seq_len / spec.world_size
-    work = replace(Work.of(spec), software=machine.software[year])
-    return Measured(work, Candidates.of(spec, Layout.from_spec(spec)), tokens / step_time_s)
+    workload = replace(Workload.of(spec), software=machine.software[year])
+    return Measured(workload, Candidates.of(spec, Layout.from_spec(spec)), tokens / step_time_s)
 
 
 def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
@@ -138,9 +138,11 @@ def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, M
     found = []
     for row in read(path):
         try:
-            work, candidates = prepare(row, machine)
-            work = replace(work, software=machine.software[year])
-            found.append((row.id, Measured(work, candidates, published_tokens_per_s(row, work.model))))
+            workload, candidates = prepare(row, machine)
+            workload = replace(workload, software=machine.software[year])
+            found.append(
+                (row.id, Measured(workload, candidates, published_tokens_per_s(row, workload.model)))
+            )
         except Unusable as reason:
             typer.echo(f"left out {row.id}: {reason}", err=True)
     return found

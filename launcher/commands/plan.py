@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
     from frontrunner.parallelism.planner.advise import Advice
     from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
-    from frontrunner.parallelism.planner.plan import Judgement
+    from frontrunner.parallelism.planner.plan import Estimate
 
 BAR = 50
 
@@ -40,43 +40,43 @@ def plan(
     overrides += [f"machine={machine}"] if machine is not None else []
     document, layout = verified(run, overrides)
     from frontrunner.parallelism.planner.advise import advise
-    from frontrunner.parallelism.planner.candidates import Candidates, Work
+    from frontrunner.parallelism.planner.candidates import Candidates, Workload
     from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
-    from frontrunner.parallelism.planner.plan import assumptions, judge
+    from frontrunner.parallelism.planner.plan import assumptions, estimate
 
     check_tokens(tokens)
     spec = document.spec
-    work = Work.of(spec, era(spec, software))
-    judged = judge(work, Candidates.of(spec, layout))
-    advice = advise(spec, judged)
+    workload = Workload.of(spec, software_year(spec, software))
+    estimated = estimate(workload, Candidates.of(spec, layout))
+    advice = advise(spec, estimated)
     checkpoints = plan_checkpoints(spec)
     budget = float(tokens or spec.training.steps * spec.training.global_batch_size * spec.training.seq_len)
     if as_json:
-        duration = _duration(judged, budget, layout.world_size)
-        answer = judged.as_dict(0) | {
+        duration = _duration(estimated, budget, layout.world_size)
+        answer = estimated.as_dict(0) | {
             "tokens": budget,
             "duration_s": duration,
             "node_hours": duration / 3600 * spec.nodes if duration is not None else None,
-            "assumptions": assumptions(work),
+            "assumptions": assumptions(workload),
             "checkpoints": checkpoints._asdict() if checkpoints else None,
             "advice": [{"change": a.change, "gain": a.gain, "fits": a.fits} for a in advice],
         }
         typer.echo(json.dumps(answer))
         return
-    duration = _duration(judged, budget, layout.world_size)
+    duration = _duration(estimated, budget, layout.world_size)
     lines = [
         f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}",
-        *memory_lines(judged),
-        *time_lines(judged, duration, budget, spec.nodes),
+        *memory_lines(estimated),
+        *time_lines(estimated, duration, budget, spec.nodes),
         *checkpoint_lines(checkpoints),
-        *advice_lines(judged, advice),
+        *advice_lines(estimated, advice),
         "assumptions",
-        *(f"  - {text}" for text in assumptions(work)),
+        *(f"  - {text}" for text in assumptions(workload)),
     ]
     typer.echo("\n".join(lines))
 
 
-def era(spec: RunSpec, software: str | None) -> str | None:
+def software_year(spec: RunSpec, software: str | None) -> str | None:
     """``--software``, if the machine file knows it."""
     from frontrunner.configs.errors import SpecError, Violation
 
@@ -103,16 +103,16 @@ def check_tokens(tokens: float | None) -> None:
         raise SpecError([Violation("--tokens", tokens, "must be a number from 1 on", "write it as in 300e9")])
 
 
-def _duration(judged: Judgement, tokens: float, devices: int) -> float | None:
+def _duration(estimated: Estimate, tokens: float, devices: int) -> float | None:
     """Seconds to train on that many tokens."""
-    return None if judged.time is None else float(tokens / (judged.tokens_per_s[0] * devices))
+    return None if estimated.time is None else float(tokens / (estimated.tokens_per_s[0] * devices))
 
 
-def memory_lines(judged: Judgement) -> list[str]:
+def memory_lines(estimated: Estimate) -> list[str]:
     """A bar of the device's memory and its parts."""
-    capacity = judged.work.machine.device.memory_bytes
-    peak = float(judged.memory.peak[0])
-    parts = {f.name: float(getattr(judged.memory, f.name)[0]) for f in fields(judged.memory)}
+    capacity = estimated.workload.machine.device.memory_bytes
+    peak = float(estimated.memory.peak[0])
+    parts = {f.name: float(getattr(estimated.memory, f.name)[0]) for f in fields(estimated.memory)}
     scale = BAR / max(capacity, peak)
     bar, total = "", 0.0
     for value, letter in zip(parts.values(), "WGOABR", strict=True):
@@ -126,25 +126,25 @@ def memory_lines(judged: Judgement) -> list[str]:
     ]
 
 
-def time_lines(judged: Judgement, duration: float | None, tokens: float, nodes: int) -> list[str]:
+def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes: int) -> list[str]:
     """The step's time by part, what it comes to, and the whole training."""
-    if judged.time is None or duration is None:
-        machine = judged.work.machine.name
+    if estimated.time is None or duration is None:
+        machine = estimated.workload.machine.name
         return [f"step    unknown: {machine}'s machine file has no rates, which a `software` section holds"]
-    total = float(judged.time.total[0])
+    total = float(estimated.time.total[0])
     lines = [f"step    {seconds_text(total)}"]
-    for f in fields(judged.time):
-        value = float(getattr(judged.time, f.name)[0])
+    for f in fields(estimated.time):
+        value = float(getattr(estimated.time, f.name)[0])
         if value > 0.0005 * total:
             bar = "#" * round(40 * value / total)
             lines.append(f"        {f.name:<10}{bar:<41}{value / total:6.1%}  {seconds_text(value)}")
-    found = judged.as_dict(0)
+    found = estimated.as_dict(0)
     mfu, hfu = found["mfu"], found["hfu"]
     shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""
-    model, hardware = (float(f[0]) for f in (judged.model_flops_per_s(), judged.hardware_flops_per_s()))
+    model, hardware = (float(f[0]) for f in (estimated.model_flops_per_s(), estimated.hardware_flops_per_s()))
     return [
         *lines,
-        f"speed   {judged.tokens_per_s[0]:,.1f} tokens/s a device, {flops_text(model)} model, "
+        f"speed   {estimated.tokens_per_s[0]:,.1f} tokens/s a device, {flops_text(model)} model, "
         f"{flops_text(hardware)} hardware{shares}",
         f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
         f"{duration / 3600 * nodes:,.1f} node-hours",
@@ -161,16 +161,18 @@ def checkpoint_lines(plan: CheckpointPlan | None) -> list[str]:
     ]
 
 
-def advice_lines(judged: Judgement, advice: list[Advice]) -> list[str]:
+def advice_lines(estimated: Estimate, advice: list[Advice]) -> list[str]:
     """What would help most, after what costs most."""
-    if not judged.fits[0]:
-        shown = [f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if judged.time else "") for a in advice]
+    if not estimated.fits[0]:
+        shown = [
+            f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if estimated.time else "") for a in advice
+        ]
         enough = "  no change of one key is enough: more stages, tensor ranks or nodes"
         return ["to make it fit", *(shown or [enough])]
-    if judged.time is None:
+    if estimated.time is None:
         return []
-    total = float(judged.time.total[0])
-    losses = {f.name: float(getattr(judged.time, f.name)[0]) / total for f in fields(judged.time)}
+    total = float(estimated.time.total[0])
+    losses = {f.name: float(getattr(estimated.time, f.name)[0]) / total for f in fields(estimated.time)}
     worst = max((name for name in losses if name != "compute"), key=lambda name: losses[name])
     head = f"what costs most beside computing: {worst}, {losses[worst]:.1%} of the step"
     return [head, *(f"  {a.change}: {a.gain:+.1%} tokens/s" for a in advice)] if advice else [head]

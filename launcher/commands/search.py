@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frontrunner.launcher.commands.plan import check_tokens, era
+from frontrunner.launcher.commands.plan import check_tokens, software_year
 from frontrunner.launcher.display.search_tables import Answer, layout_text, show
 from frontrunner.launcher.display.units import bytes_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
-    from frontrunner.parallelism.planner.candidates import Work
+    from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import Ranking
 
 #: Tokens of a step where no batch is asked for: what the models of Dash et al. and Llama were trained with.
@@ -41,20 +41,20 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge every legal layout: the fastest that fit, and why others lose."""
-    from frontrunner.parallelism.planner.candidates import Work
+    from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search as judge_all
 
     check_tokens(tokens)
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
     _needs_rates(spec)
-    work = Work.of(spec, era(spec, software))
+    workload = Workload.of(spec, software_year(spec, software))
     started = time.perf_counter()
-    ranking = judge_all(work, nodes, batch)
+    ranking = judge_all(workload, nodes, batch)
     elapsed = time.perf_counter() - started
     _needs_layouts(ranking, spec, batch)
-    scaling = _scaling(work, spec, batch, scale) if scale else []
-    answer = Answer(ranking, spec, batch, elapsed, tokens, famous(ranking, spec), scaling)
+    scaling = _scaling(workload, spec, batch, scale) if scale else []
+    answer = Answer(ranking, spec, batch, elapsed, tokens, published(ranking, spec), scaling)
     if as_json:
         typer.echo(json.dumps(answer.as_dict(top)))
     else:
@@ -116,7 +116,7 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
             ]
         )
     nearest = ranking.nearest_miss()
-    need, has = float(ranking.judged.memory.peak[nearest]), spec.machine.device.memory_bytes
+    need, has = float(ranking.estimated.memory.peak[nearest]), spec.machine.device.memory_bytes
     raise SpecError(
         [
             Violation(
@@ -131,7 +131,7 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
     )
 
 
-def famous(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
+def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
     """Published layouts of this model, from the run presets: their place and what they lose by."""
     from frontrunner.configs import presets
     from frontrunner.configs.errors import SpecError
@@ -161,8 +161,8 @@ def famous(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"name": name, "place": None}
         if place is not None:
             index = int(ranking.order[place])
-            speed = ranking.judged.tokens_per_s
-            losses = compare(ranking.judged, index, int(ranking.order[0]))
+            speed = ranking.estimated.tokens_per_s
+            losses = compare(ranking.estimated, index, int(ranking.order[0]))
             entry |= {
                 "place": place + 1,
                 "of": len(ranking.space.candidates),
@@ -174,7 +174,7 @@ def famous(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
     return found
 
 
-def _scaling(work: Work, spec: RunSpec, batch: int, scale: str) -> list[dict[str, Any]]:
+def _scaling(workload: Workload, spec: RunSpec, batch: int, scale: str) -> list[dict[str, Any]]:
     """The best layout at each number of nodes: weak with the batch growing along, strong with it fixed."""
     from frontrunner.configs.errors import SpecError, Violation
     from frontrunner.parallelism.planner.search import search as judge_all
@@ -191,11 +191,11 @@ def _scaling(work: Work, spec: RunSpec, batch: int, scale: str) -> list[dict[str
     for count in counts:
         row: dict[str, Any] = {"nodes": count}
         for kind, size in (("weak", max(1, round(batch * count / spec.nodes))), ("strong", batch)):
-            ranking = judge_all(work, count, size)
+            ranking = judge_all(workload, count, size)
             best = int(ranking.order[0]) if len(ranking.order) else None
             row[kind] = None
             if best is not None:
-                speed = float(ranking.judged.tokens_per_s[best])
+                speed = float(ranking.estimated.tokens_per_s[best])
                 row[kind] = {
                     "global_batch_size": size,
                     "tokens_per_s_per_device": speed,

@@ -33,7 +33,7 @@ def validate(
     path = rows or Path(str(files("frontrunner.configs.published") / "mi250x.yaml"))
     known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
     read = published.read(path)
-    for text in (text for row in read for text in row.strangers()):
+    for text in (text for row in read for text in row.unknown_keys()):
         typer.echo(text, err=True)
     found = planner.validate(read, known.__getitem__)
     model = load_run("gpt-22b-frontier", ["model=gpt-neox-20b", "layout.pipeline=1"]).spec.model
@@ -78,7 +78,7 @@ def _figures(compared: list[Comparison]) -> dict[str, object]:
                 "predicted": c.predicted,
                 "error_pct": c.error_pct,
                 "left_out_error_pct": c.left_out_error_pct,
-                "engine": c.practice,
+                "engine": c.profile,
             }
             for c in compared
         ],

@@ -21,14 +21,14 @@ class Answer:
     global_batch_size: int
     elapsed_s: float
     tokens: float | None
-    famous: list[dict[str, Any]]
+    published: list[dict[str, Any]]
     scaling: list[dict[str, Any]]
 
     def training_s(self, index: int) -> float | None:
         """Seconds to train on the tokens with that layout."""
         if not self.tokens:
             return None
-        return self.tokens / (float(self.ranking.judged.tokens_per_s[index]) * self.spec.world_size)
+        return self.tokens / (float(self.ranking.estimated.tokens_per_s[index]) * self.spec.world_size)
 
     def node_hours(self, index: int) -> float | None:
         seconds = self.training_s(index)
@@ -36,7 +36,7 @@ class Answer:
 
     def entry(self, index: int) -> dict[str, Any]:
         """The figures of one layout."""
-        figures = self.ranking.judged.as_dict(index) | {"layout": self.ranking.space.layout(index)}
+        figures = self.ranking.estimated.as_dict(index) | {"layout": self.ranking.space.layout(index)}
         return figures | {"duration_s": self.training_s(index), "node_hours": self.node_hours(index)}
 
     def as_dict(self, top: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Answer:
             "global_batch_size": self.global_batch_size,
             "top": [self.entry(int(index)) for index in ranking.order[:top]],
             "pareto": [self.entry(index) for index in ranking.pareto()],
-            "famous": self.famous,
+            "published": self.published,
             "scaling": self.scaling,
         }
 
@@ -71,12 +71,12 @@ def show(answer: Answer, top: int) -> None:
     console.print(_table(answer, [int(index) for index in ranking.order[:top]]))
     console.print("as fast as any with no more memory")
     console.print(_table(answer, ranking.pareto()[:top]))
-    lines = [_famous_text(entry) for entry in answer.famous]
+    lines = [_published_text(entry) for entry in answer.published]
     lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in answer.scaling]
     console.print("\n".join(lines))
 
 
-def _famous_text(entry: dict[str, Any]) -> str:
+def _published_text(entry: dict[str, Any]) -> str:
     if entry["place"] is None:
         return f"{entry['name']}: not among them (it does not divide, or does not fit)"
     place = (

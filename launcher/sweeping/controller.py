@@ -23,7 +23,7 @@ from frontrunner.launcher.sweeping.backends import Attempt, Backend
 from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, REJECTION, Ended
 from frontrunner.launcher.sweeping.samplers import Strategy
 from frontrunner.launcher.sweeping.space import Point
-from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, mend
+from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, repair
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.slurm.errors import SlurmFailed
 
@@ -177,7 +177,7 @@ def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
             fix = "wait for it, or see `frontrunner sweep status`"
             what = "another `frontrunner sweep run` works in this folder"
             raise SpecError([Violation("", None, what, fix, show_path(folder))])
-        mend(folder)
+        repair(folder)
         store = Store(folder, sweep, create=True)
         trials = folder / TRIALS
         if not store.trials() and trials.exists() and any(trials.iterdir()):

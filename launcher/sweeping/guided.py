@@ -23,7 +23,7 @@ _SHORTEST_FIT = 3
 
 
 @dataclass(frozen=True)
-class Seen:
+class History:
     """What became of the points so far, by their numbers: ``measured`` objectives, and the others."""
 
     measured: dict[int, float]
@@ -46,39 +46,39 @@ class Guided:
         self._features = features(points)
         self._recalibrated_at = 0
 
-    def choose(self, seen: Seen) -> Point | None:
+    def choose(self, history: History) -> Point | None:
         """The point to try next; None where all have been tried."""
         free = self._allowed.copy()
-        free[list(seen.taken)] = False
+        free[list(history.taken)] = False
         if not free.any():
             return None
-        self._recalibrate(seen)
+        self._recalibrate(history)
         prior = self._sign * np.log(self._predicted.objective)
         informed = bool(np.isfinite(prior).all())
-        fits = self._fits(seen)
-        if len(seen.taken) < FIRST and informed:
+        fits = self._fits(history)
+        if len(history.taken) < FIRST and informed:
             return self._points[_best(prior + np.log(fits), free)]
-        if not seen.measured:  # nothing but failures so far, or no prediction: what surely fits
+        if not history.measured:  # nothing but failures so far, or no prediction: what surely fits
             return self._points[_best((prior if informed else 0.0) + 10 * np.log(fits), free)]
-        gain = self._improvement(seen, prior if informed else np.zeros(len(prior)))
+        gain = self._improvement(history, prior if informed else np.zeros(len(prior)))
         return self._points[_best(np.log(gain) + np.log(fits), free)]
 
-    def _improvement(self, seen: Seen, prior: np.ndarray) -> np.ndarray:
-        tried = list(seen.measured)
-        values = self._sign * np.log([seen.measured[number] for number in tried])
-        return expected_improvement(prior, self._features, tried, values, list(seen.running))
+    def _improvement(self, history: History, prior: np.ndarray) -> np.ndarray:
+        tried = list(history.measured)
+        values = self._sign * np.log([history.measured[number] for number in tried])
+        return expected_improvement(prior, self._features, tried, values, list(history.running))
 
-    def _fits(self, seen: Seen) -> np.ndarray:
+    def _fits(self, history: History) -> np.ndarray:
         load = self._predicted.load
-        return chances(load, self._features, list(seen.measured), list(seen.out_of_memory))
+        return chances(load, self._features, list(history.measured), list(history.out_of_memory))
 
-    def _recalibrate(self, seen: Seen) -> None:
+    def _recalibrate(self, history: History) -> None:
         """Fit the planner's constants again each time that half as many results have come in."""
-        count = len(seen.measured)
+        count = len(history.measured)
         if count < max(_SHORTEST_FIT, 1.5 * self._recalibrated_at):
             return
         self._recalibrated_at = count
-        software = recalibrated(self._points, seen.measured, self._objective)
+        software = recalibrated(self._points, history.measured, self._objective)
         self._predicted = predict(self._points, self._objective, software)
 
 
@@ -86,23 +86,25 @@ def recalibrated(
     points: Sequence[Point], measured: dict[int, float], objective: str
 ) -> dict[int, SoftwareSpec]:
     """The rates that suit the measured points best, by the id of each work; empty where none are known."""
-    works = {id(point.work): point.work for point in points}
-    machines = [work.machine for work in works.values()]
-    if any(work.software is None for work in works.values()) or any(m != machines[0] for m in machines):
+    workloads = {id(point.workload): point.workload for point in points}
+    machines = [workload.machine for workload in workloads.values()]
+    if any(workload.software is None for workload in workloads.values()) or any(
+        m != machines[0] for m in machines
+    ):
         return {}
     sign = 1.0 if OBJECTIVES[objective] else -1.0
     runs = []
     tried = [points[number] for number in measured]
     for point, own in zip(tried, predict(tried, objective).objective, strict=True):
         ratio = (measured[point.number] / own) ** sign
-        speed = float(tokens_per_s(point.work, point.candidate)[0]) * ratio
-        runs.append(Measured(point.work, point.candidate, speed))
+        speed = float(tokens_per_s(point.workload, point.candidate)[0]) * ratio
+        runs.append(Measured(point.workload, point.candidate, speed))
     keys = usable(runs)
     constants = fit(runs, keys, rounds=4) if keys else {}
     return {
-        identity: with_constants(work.software, constants)
-        for identity, work in works.items()
-        if work.software is not None
+        identity: with_constants(workload.software, constants)
+        for identity, workload in workloads.items()
+        if workload.software is not None
     }
 
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.sweep import OBJECTIVES, Sampler
 from frontrunner.launcher.ranks.local import require_torch
-from frontrunner.launcher.sweeping.guided import Guided, Seen, features
+from frontrunner.launcher.sweeping.guided import Guided, History, features
 from frontrunner.launcher.sweeping.space import Point, Predicted, predict
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions, first_choice
 
@@ -44,7 +44,7 @@ def strategy(
         allowed = predicted.load <= predicted.load.min() + MARGIN
     if name == "guided":
         guided = Guided(points, allowed, sweep.spec.objective)
-        return Strategy(lambda trials: guided.choose(seen(trials)), predicted, removed)
+        return Strategy(lambda trials: guided.choose(history(trials)), predicted, removed)
     if name == "grid":
         return Strategy(lambda trials: _first(points, allowed, trials), predicted, removed)
     if name == "random":
@@ -54,11 +54,11 @@ def strategy(
     return Strategy(suggest.choose, predicted, removed)
 
 
-def seen(trials: Sequence[Trial]) -> Seen:
+def history(trials: Sequence[Trial]) -> History:
     """The trials as the guided search sees them; one that was stopped early counts with what it reached."""
     measured = {t.point: t.objective for t in trials if t.objective is not None and not t.open}
     rest = [t for t in trials if t.point not in measured]
-    return Seen(
+    return History(
         {point: value for point, value in measured.items() if value is not None and value > 0},
         frozenset(t.point for t in rest if t.failure == OUT_OF_MEMORY),
         frozenset(t.point for t in rest if t.open),

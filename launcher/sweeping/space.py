@@ -18,8 +18,8 @@ from frontrunner.configs.slurm import clock, seconds
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.configs.sweep import ACCUMULATION, Scalar
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import Judgement, judge
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import Estimate, estimate
 
 Values = dict[str, Scalar]
 
@@ -31,7 +31,7 @@ class Point:
     number: int
     values: Values
     spec: RunSpec
-    work: Work
+    workload: Workload
     candidate: Candidates
 
     @property
@@ -51,7 +51,7 @@ def points(sweep: SweepDocument) -> tuple[Point, ...]:
     """All legal points in the order of the file; SpecError with the commonest reason where there are none."""
     reasons: Counter[tuple[str, str]] = Counter()
     found: list[Point] = []
-    works: list[Work] = []
+    workloads: list[Workload] = []
     for values in _combinations(sweep):
         spec = _run(sweep, values, reasons)
         if spec is None:
@@ -61,11 +61,11 @@ def points(sweep: SweepDocument) -> tuple[Point, ...]:
         except SpecError as error:
             _count(error.violations, reasons)
             continue
-        work = Work.of(spec)
-        known = next((other for other in works if other == work), None)
+        workload = Workload.of(spec)
+        known = next((other for other in workloads if other == workload), None)
         if known is None:
-            works.append(work)
-        found.append(Point(len(found), values, spec, known or work, candidate))
+            workloads.append(workload)
+        found.append(Point(len(found), values, spec, known or workload, candidate))
     if not found:
         (path, constraint), _ = reasons.most_common(1)[0]
         what = f"no point of it is a legal run; most often {path}: {constraint}"
@@ -152,15 +152,15 @@ def predict(
     values, loads = np.full(len(chosen), np.nan), np.empty(len(chosen))
     groups: dict[int, list[int]] = {}
     for place, point in enumerate(chosen):
-        groups.setdefault(id(point.work), []).append(place)
+        groups.setdefault(id(point.workload), []).append(place)
     for identity, places in groups.items():
-        work = chosen[places[0]].work
+        workload = chosen[places[0]].workload
         if software and identity in software:
-            work = replace(work, software=software[identity])
-        judged = judge(work, joined([chosen[place].candidate for place in places]))
-        loads[places] = np.log(judged.memory.peak / work.machine.device.memory_bytes)
-        if judged.time is not None:
-            values[places] = _figure(judged, objective)
+            workload = replace(workload, software=software[identity])
+        estimated = estimate(workload, joined([chosen[place].candidate for place in places]))
+        loads[places] = np.log(estimated.memory.peak / workload.machine.device.memory_bytes)
+        if estimated.time is not None:
+            values[places] = _figure(estimated, objective)
     return Predicted(values, loads)
 
 
@@ -171,17 +171,17 @@ def joined(candidates: Sequence[Candidates]) -> Candidates:
     )
 
 
-def _figure(judged: Judgement, objective: str) -> np.ndarray:
-    assert judged.time
+def _figure(estimated: Estimate, objective: str) -> np.ndarray:
+    assert estimated.time
     match objective:
         case "model_flops_per_s_per_device":
-            return judged.model_flops_per_s()
+            return estimated.model_flops_per_s()
         case "hardware_flops_per_s_per_device":
-            return judged.hardware_flops_per_s()
+            return estimated.hardware_flops_per_s()
         case "step_time_s":
-            return judged.time.total
+            return estimated.time.total
         case _:
-            return judged.tokens_per_s
+            return estimated.tokens_per_s
 
 
 def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:

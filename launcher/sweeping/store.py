@@ -165,7 +165,7 @@ def identity(sweep: SweepDocument) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def mend(folder: Path) -> None:
+def repair(folder: Path) -> None:
     """Remove what a controller that was killed has left: its lock, and a record cut short.
 
     Only for who holds the sweep's own lock. Raises SpecError where the file is no journal, before any of it

@@ -8,61 +8,63 @@ from __future__ import annotations
 
 import numpy as np
 
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 
 
-def layer_input(work: Work, c: Candidates) -> Array:
+def layer_input(workload: Workload, c: Candidates) -> Array:
     """What full recomputation keeps: the layer's input, cut over tensor ranks in sequence parallelism."""
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
-    return work.tokens(c) * work.model.hidden_size * work.compute_bytes / cut
+    return workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / cut
 
 
-def layer_interior(work: Work, c: Candidates) -> Array:
+def layer_interior(workload: Workload, c: Candidates) -> Array:
     """All that the backward of a layer needs beside its input, attention's scores included."""
-    model, width = work.model, work.compute_bytes
+    model, width = workload.model, workload.compute_bytes
     hidden, heads = model.hidden_size, model.num_heads * model.head_dim
     keys = 2 * model.num_kv_heads * model.head_dim
     gated = model.activation == "swiglu"
-    masks = 2 * hidden if work.practice.dropout else 0
+    masks = 2 * hidden if workload.profile.dropout else 0
     # Outputs of both norms and the input of the second one, which lie outside of tensor parallelism.
     outside = width * 3 * hidden + masks
     inside = width * (2 * heads + keys + model.ffn_hidden_size * (3 if gated else 2))
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
-    return work.tokens(c) * (outside / cut + inside / c.tensor) + attention_scores(work, c)
+    return workload.tokens(c) * (outside / cut + inside / c.tensor) + attention_scores(workload, c)
 
 
-def attention_scores(work: Work, c: Candidates) -> Array:
+def attention_scores(workload: Workload, c: Candidates) -> Array:
     """Scores of attention, or the row sums that fused attention keeps instead."""
-    rows = work.tokens(c) * work.model.num_heads / c.tensor
-    if work.practice.fused_attention:
+    rows = workload.tokens(c) * workload.model.num_heads / c.tensor
+    if workload.profile.fused_attention:
         return 4 * rows
-    each = 2 * work.compute_bytes + 1 if work.practice.dropout else work.compute_bytes
-    scores: Array = rows * work.seq_len * each
+    each = 2 * workload.compute_bytes + 1 if workload.profile.dropout else workload.compute_bytes
+    scores: Array = rows * workload.seq_len * each
     return scores
 
 
-def embedding(work: Work, c: Candidates) -> Array:
+def embedding(workload: Workload, c: Candidates) -> Array:
     """What the first stage keeps of an embedding: its dropout mask (section 4.3 of the paper)."""
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
-    return work.tokens(c) * work.model.hidden_size / cut * work.practice.dropout
+    return workload.tokens(c) * workload.model.hidden_size / cut * workload.profile.dropout
 
 
-def kept_per_layer(work: Work, c: Candidates) -> Array:
+def kept_per_layer(workload: Workload, c: Candidates) -> Array:
     """What one layer keeps of one micro-batch from its forward to its backward."""
-    interior = layer_interior(work, c)
-    selective = interior - attention_scores(work, c)
+    interior = layer_interior(workload, c)
+    selective = interior - attention_scores(workload, c)
     kept = np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
-    whole: Array = layer_input(work, c) + kept
+    whole: Array = layer_input(workload, c) + kept
     return whole
 
 
-def recomputed_layer(work: Work, c: Candidates) -> Array:
+def recomputed_layer(workload: Workload, c: Candidates) -> Array:
     """What the backward of one layer holds beside what was kept."""
-    interior = layer_interior(work, c)
-    again: Array = np.choose(c.recompute.astype(int), [0.0 * interior, attention_scores(work, c), interior])
+    interior = layer_interior(workload, c)
+    again: Array = np.choose(
+        c.recompute.astype(int), [0.0 * interior, attention_scores(workload, c), interior]
+    )
     return again
 
 
-def logits(work: Work, c: Candidates) -> Array:
+def logits(workload: Workload, c: Candidates) -> Array:
     """The last stage's: in the run's precision, in float32 with their softmax, and their gradient."""
-    return work.tokens(c) * work.model.padded_vocab_size / c.tensor * (2 * work.compute_bytes + 8)
+    return workload.tokens(c) * workload.model.padded_vocab_size / c.tensor * (2 * workload.compute_bytes + 8)

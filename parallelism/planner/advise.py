@@ -15,7 +15,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS, ShardingSpec
 from frontrunner.parallelism.engines import check_engine
 from frontrunner.parallelism.layout import Layout, cut_of
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates
-from frontrunner.parallelism.planner.plan import Judgement, judge
+from frontrunner.parallelism.planner.plan import Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Advice:
     fits: bool
 
 
-def advise(spec: RunSpec, now: Judgement, most: int = 3) -> list[Advice]:
+def advise(spec: RunSpec, now: Estimate, most: int = 3) -> list[Advice]:
     """The changes of one key that would help most; where it does not fit, the fastest that do.
 
     ``now`` is what the planner makes of ``spec`` itself.
@@ -40,7 +40,7 @@ def advise(spec: RunSpec, now: Judgement, most: int = 3) -> list[Advice]:
     joined = Candidates(
         **{f.name: np.concatenate([getattr(o, f.name) for _, o in options]) for f in fields(Candidates)}
     )
-    then = judge(now.work, joined)
+    then = estimate(now.workload, joined)
     speed = then.tokens_per_s / now.tokens_per_s - 1 if now.time else np.zeros(len(joined))
     found = [
         Advice(text, float(gain), bool(fits))

@@ -9,7 +9,7 @@ import numpy as np
 
 from frontrunner.configs.schema import MachineSpec
 from frontrunner.configs.software import SoftwareSpec
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.step_time import step_time
 
 #: Constants that may be fitted, with their bounds: what physics and the measured rates allow. Those of rings
@@ -24,7 +24,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 class Measured:
     """A run and its measured tokens/s of a device."""
 
-    work: Work
+    workload: Workload
     candidates: Candidates
     tokens_per_s: float
 
@@ -41,8 +41,8 @@ def usable(runs: Sequence[Measured]) -> list[str]:
 
 
 def _software(run: Measured) -> SoftwareSpec:
-    assert run.work.software, "a measured run is of a machine whose rates are known"
-    return run.work.software
+    assert run.workload.software, "a measured run is of a machine whose rates are known"
+    return run.workload.software
 
 
 def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
@@ -67,7 +67,7 @@ def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Arra
 def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict[str, float]:
     """The constants that predict ``runs`` best, by damped Gauss-Newton steps in their logarithms."""
     start = _software(runs[0])
-    low, high = np.log([_bounds(key, runs[0].work.machine) for key in keys]).T
+    low, high = np.log([_bounds(key, runs[0].workload.machine) for key in keys]).T
     values = np.clip(np.log([constant(start, key) for key in keys]), low, high)
     for _ in range(rounds):
         errors = log_errors(runs, _named(keys, values))
@@ -100,11 +100,11 @@ def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:
 
 
 def _log_error(run: Measured, constants: Mapping[str, float]) -> float:
-    work = replace(run.work, software=with_constants(_software(run), constants))
-    return float(np.log(tokens_per_s(work, run.candidates)[0] / run.tokens_per_s))
+    workload = replace(run.workload, software=with_constants(_software(run), constants))
+    return float(np.log(tokens_per_s(workload, run.candidates)[0] / run.tokens_per_s))
 
 
-def tokens_per_s(work: Work, c: Candidates) -> Array:
+def tokens_per_s(workload: Workload, c: Candidates) -> Array:
     """Predicted tokens/s of a device."""
     devices = c.tensor * c.pipeline
-    return c.grad_accum_steps * work.tokens(c) / devices / step_time(work, c).total
+    return c.grad_accum_steps * workload.tokens(c) / devices / step_time(workload, c).total

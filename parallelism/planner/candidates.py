@@ -11,7 +11,7 @@ from frontrunner.configs.schema import MachineSpec, ModelSpec, Recompute, RunSpe
 from frontrunner.configs.sharding import Precision
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.practice import NATIVE, Practice
+from frontrunner.parallelism.planner.engine_profile import NATIVE, EngineProfile
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
 Array = npt.NDArray[np.float64]
@@ -79,7 +79,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What all candidates have in common: the model, what it is trained on, and how the engine works.
 
     ``software`` is None where nothing is known of a machine's rates: then there is memory but no time.
@@ -93,20 +93,20 @@ class Work:
     seq_len: int
     compute_bytes: int
     gradient_bytes: int
-    practice: Practice
+    profile: EngineProfile
 
     @classmethod
-    def of(cls, spec: RunSpec, era: str | None = None) -> Work:
-        """A run's, with the software of that era (default: the newest that the machine file knows)."""
-        eras = spec.machine.software
+    def of(cls, spec: RunSpec, software_year: str | None = None) -> Workload:
+        """A run's, with the software of that year (default: the newest that the machine file knows)."""
+        years = spec.machine.software
         return cls(
             model=spec.model,
             machine=spec.machine,
-            software=eras[era or max(eras)] if eras else None,
+            software=years[software_year or max(years)] if years else None,
             seq_len=spec.training.seq_len,
             compute_bytes=PRECISION_BYTES[spec.training.precision],
             gradient_bytes=2 if spec.training.gradient_dtype == "bfloat16" else 4,
-            practice=_practice(spec),
+            profile=_profile(spec),
         )
 
     def tokens(self, candidates: Candidates) -> Array:
@@ -114,7 +114,7 @@ class Work:
         return candidates.micro_batch_size * self.seq_len
 
 
-def _practice(spec: RunSpec) -> Practice:
+def _profile(spec: RunSpec) -> EngineProfile:
     """The native engine's on the run's device: PyTorch's CPU allocator and gloo keep nothing back."""
     dropout = spec.model.hidden_dropout > 0 or spec.model.attention_dropout > 0
     if spec.machine.device.kind == "cpu":

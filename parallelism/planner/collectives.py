@@ -39,7 +39,7 @@ class Times:
 
 
 class Fabric:
-    """The links of a machine with the software of one era."""
+    """The links of a machine with the software of one year."""
 
     def __init__(self, machine: MachineSpec, software: SoftwareSpec | None) -> None:
         self.machine = machine

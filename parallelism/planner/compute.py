@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frontrunner.configs.software import SoftwareSpec
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 
 #: Flash attention's backward does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
 FLASH_BACKWARD = 2.5
@@ -41,10 +41,10 @@ def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
     return seconds
 
 
-def layer(work: Work, c: Candidates, software: SoftwareSpec) -> Layer:
+def layer(workload: Workload, c: Candidates, software: SoftwareSpec) -> Layer:
     """One transformer layer's forward and backward, recomputation left out."""
-    model = work.model
-    tokens, t = work.tokens(c), c.tensor
+    model = workload.model
+    tokens, t = workload.tokens(c), c.tensor
     heads = model.num_heads * model.head_dim
     qkv = heads + 2 * model.num_kv_heads * model.head_dim
     gated = 2 if model.activation == "swiglu" else 1
@@ -55,8 +55,8 @@ def layer(work: Work, c: Candidates, software: SoftwareSpec) -> Layer:
         + product(software, tokens, gated * model.ffn_hidden_size / t, hidden)
         + product(software, tokens, hidden, model.ffn_hidden_size / t)
     )
-    core_forward, core_backward = _attention(work, c, software)
-    passes = _operators(work, c, software)
+    core_forward, core_backward = _attention(workload, c, software)
+    passes = _operators(workload, c, software)
     return Layer(
         forward=products + core_forward + passes,
         attention_forward=core_forward,
@@ -64,57 +64,61 @@ def layer(work: Work, c: Candidates, software: SoftwareSpec) -> Layer:
     )
 
 
-def head(work: Work, c: Candidates, software: SoftwareSpec) -> Array:
+def head(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
     """The output layer and the loss, forward and backward."""
-    model, tokens = work.model, work.tokens(c)
+    model, tokens = workload.model, workload.tokens(c)
     width = model.padded_vocab_size / c.tensor
     hidden = np.full(len(c), float(model.hidden_size))
     # Logits in the run's precision and float32, their maximum, sum, softmax and gradient.
-    passes = tokens * width * (6 * work.compute_bytes + 16)
-    return 3 * product(software, tokens, width, hidden) + passes / _bandwidth(work, software)
+    passes = tokens * width * (6 * workload.compute_bytes + 16)
+    return 3 * product(software, tokens, width, hidden) + passes / _bandwidth(workload, software)
 
 
-def optimizer(work: Work, parameters: Array, software: SoftwareSpec) -> Array:
+def optimizer(workload: Workload, parameters: Array, software: SoftwareSpec) -> Array:
     """AdamW over ``parameters``: gradient, master and two moments are read, all but the first written, twice
     the gradient for its norm and the weights written once."""
-    return parameters * (2 * work.gradient_bytes + 24 + work.compute_bytes) / _bandwidth(work, software)
+    return (
+        parameters
+        * (2 * workload.gradient_bytes + 24 + workload.compute_bytes)
+        / _bandwidth(workload, software)
+    )
 
 
-def _bandwidth(work: Work, software: SoftwareSpec) -> float:
-    peak = work.machine.device.memory_bandwidth_bytes_per_s
+def _bandwidth(workload: Workload, software: SoftwareSpec) -> float:
+    peak = workload.machine.device.memory_bandwidth_bytes_per_s
     assert peak, "a machine with measured software says how fast its memory is"
     return peak * software.memory_efficiency
 
 
-def _attention(work: Work, c: Candidates, software: SoftwareSpec) -> tuple[Array, Array]:
+def _attention(workload: Workload, c: Candidates, software: SoftwareSpec) -> tuple[Array, Array]:
     """Forward and backward seconds of attention's core."""
-    model, s = work.model, float(work.seq_len)
-    tokens = work.tokens(c)
-    if work.practice.fused_attention:
+    model, s = workload.model, float(workload.seq_len)
+    tokens = workload.tokens(c)
+    if workload.profile.fused_attention:
         flops = 2 * tokens * s * model.num_heads * model.head_dim / c.tensor  # the causal half
         forward = flops / software.attention_flops_per_s
         return forward, FLASH_BACKWARD * forward
     # The two products have head_dim as one of their sizes, as those inside flash attention.
     products = 4 * tokens * s * model.num_heads * model.head_dim / c.tensor / software.attention_flops_per_s
-    scores = tokens * s * model.num_heads / c.tensor * work.compute_bytes
+    scores = tokens * s * model.num_heads / c.tensor * workload.compute_bytes
     # Forward: written by the product, read and written by softmax and by dropout, read by the product.
-    passes = (6 if work.practice.dropout else 4) * scores / _bandwidth(work, software)
+    passes = (6 if workload.profile.dropout else 4) * scores / _bandwidth(workload, software)
     return products + passes, 2 * products + 2 * passes
 
 
-def _operators(work: Work, c: Candidates, software: SoftwareSpec) -> Array:
+def _operators(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
     """Forward seconds of norms, residuals, activation and copies, which memory bounds.
 
     Fused: two norms (read, write), two of bias, dropout and residual (two reads, a write), the activation
     (reads, write), and queries, keys and values put in order (read, write). In eager PyTorch each of norm,
     rotation and gate is several kernels: twice the traffic.
     """
-    model, width = work.model, work.compute_bytes
+    model, width = workload.model, workload.compute_bytes
     gated = 2 if model.activation == "swiglu" else 1
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
     outside = (2 * 2 + 2 * 3) * model.hidden_size * width
     qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
     inside = ((gated + 1) * model.ffn_hidden_size + 2 * qkv) * width
-    times = 1 if work.practice.fused_operators else 2
-    moved = work.tokens(c) * (outside / cut + inside / c.tensor) * times
-    return moved / _bandwidth(work, software)
+    times = 1 if workload.profile.fused_operators else 2
+    moved = workload.tokens(c) * (outside / cut + inside / c.tensor) * times
+    return moved / _bandwidth(workload, software)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from frontrunner.parallelism.planner import activations
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Workload
 from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
 
 
@@ -65,24 +65,26 @@ class Stage:
         return self.layers + self.embedding + self.output
 
 
-def memory(work: Work, c: Candidates) -> Memory:
+def memory(workload: Workload, c: Candidates) -> Memory:
     """Of the device that needs most: the first stage has most in flight, the last has the logits."""
-    return Memory.larger(stage_memory(work, c, np.zeros(len(c))), stage_memory(work, c, c.pipeline - 1))
+    return Memory.larger(
+        stage_memory(workload, c, np.zeros(len(c))), stage_memory(workload, c, c.pipeline - 1)
+    )
 
 
-def stage_memory(work: Work, c: Candidates, index: Array) -> Memory:
+def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
     """Of a device of stage ``index`` [n]."""
-    stage = stage_parameters(work, c, index)
-    weights, gradients, optimizer = _states(work, c, stage)
+    stage = stage_parameters(workload, c, index)
+    weights, gradients, optimizer = _states(workload, c, stage)
     micro_batches = in_flight(c, index)
-    kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(work, c)
+    kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(workload, c)
     # Interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
     begun = np.minimum(np.where(c.virtual_stages > 1, 2 * c.pipeline - 1, c.pipeline), c.grad_accum_steps)
-    kept = kept + np.where(stage.first, begun * activations.embedding(work, c), 0.0)
-    inside = activations.recomputed_layer(work, c)
-    head = np.where(stage.last, activations.logits(work, c), 0.0)
+    kept = kept + np.where(stage.first, begun * activations.embedding(workload, c), 0.0)
+    inside = activations.recomputed_layer(workload, c)
+    head = np.where(stage.last, activations.logits(workload, c), 0.0)
     activation_bytes = kept + np.maximum(inside, head)
-    buffers = _buffers(work, c, stage)
+    buffers = _buffers(workload, c, stage)
     tensors = weights + gradients + optimizer + activation_bytes + buffers
     return Memory(
         weights=weights,
@@ -90,13 +92,13 @@ def stage_memory(work: Work, c: Candidates, index: Array) -> Memory:
         optimizer=optimizer,
         activations=activation_bytes,
         buffers=buffers,
-        residual=_residual(work, c, stage) + work.practice.allocator_share * tensors,
+        residual=_residual(workload, c, stage) + workload.profile.allocator_share * tensors,
     )
 
 
-def stage_parameters(work: Work, c: Candidates, index: Array) -> Stage:
+def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:
     """Layers are dealt out evenly; where they do not divide, the last stage has what is left."""
-    model = work.model
+    model = workload.model
     first, last = index == 0, index == c.pipeline - 1
     even = np.ceil(model.num_layers / c.pipeline)
     count = np.where(last, model.num_layers - even * (c.pipeline - 1), even)
@@ -112,7 +114,7 @@ def stage_parameters(work: Work, c: Candidates, index: Array) -> Stage:
         layers=count * layer + np.where(last, norm_parameters(model), 0.0) + np.where(first, positions, 0.0),
         layer_count=count,
         embedding=np.where(first, words, 0.0),
-        output=np.where(last & ~shared, words + (positions if work.practice.ties_positions else 0), 0.0),
+        output=np.where(last & ~shared, words + (positions if workload.profile.ties_positions else 0), 0.0),
         first=first,
         last=last,
     )
@@ -126,47 +128,47 @@ def in_flight(c: Candidates, index: Array) -> Array:
     return np.where(c.virtual_stages > 1, interleaved, plain)
 
 
-def _states(work: Work, c: Candidates, stage: Stage) -> tuple[Array, Array, Array]:
+def _states(workload: Workload, c: Candidates, stage: Stage) -> tuple[Array, Array, Array]:
     """Bytes of weights, gradients and optimizer at rest."""
     numel = stage.numel
-    if work.practice.kept:
-        weights, gradients, optimizer = work.practice.kept
+    if workload.profile.kept:
+        weights, gradients, optimizer = workload.profile.kept
         return weights * numel / c.weights, gradients * numel / c.gradients, optimizer * numel / c.optimizer
-    full_precision = work.compute_bytes == 4
+    full_precision = workload.compute_bytes == 4
     # Weights are kept as they travel; where they are not cut, decoded too.
-    decoded = (c.weights == 1) & (c.weight_wire != work.compute_bytes)
-    kept = numel * (c.weight_wire / c.weights + decoded * work.compute_bytes)
+    decoded = (c.weights == 1) & (c.weight_wire != workload.compute_bytes)
+    kept = numel * (c.weight_wire / c.weights + decoded * workload.compute_bytes)
     kept = kept + np.where(c.secondary < c.weights, numel / c.secondary * c.weight_wire, 0.0)
-    lost = np.where(c.error_feedback > 0, numel * work.compute_bytes, 0.0)
+    lost = np.where(c.error_feedback > 0, numel * workload.compute_bytes, 0.0)
     # Float32 weights are their own master copy.
     return (
         kept,
-        numel * work.gradient_bytes / c.gradients + lost,
+        numel * workload.gradient_bytes / c.gradients + lost,
         numel * (8 if full_precision else 12) / c.optimizer,
     )
 
 
-def _residual(work: Work, c: Candidates, stage: Stage) -> Array:
+def _residual(workload: Workload, c: Candidates, stage: Stage) -> Array:
     """What the engine keeps beside the states, and the buffers of its groups of several ranks."""
-    practice = work.practice
+    profile = workload.profile
     groups = sum(
         (ranks > 1).astype(float)
         for ranks in (c.tensor, c.pipeline, c.weights, c.gradients / c.weights, c.optimizer / c.gradients)
     )
     return (
-        practice.residual_bytes
-        + practice.communicator_bytes * groups
-        + np.where(stage.first & ~stage.last, practice.tied[0] * stage.embedding, 0.0)
-        + np.where(stage.last & ~stage.first, practice.tied[1] * stage.output, 0.0)
+        profile.residual_bytes
+        + profile.communicator_bytes * groups
+        + np.where(stage.first & ~stage.last, profile.tied[0] * stage.embedding, 0.0)
+        + np.where(stage.last & ~stage.first, profile.tied[1] * stage.output, 0.0)
     )
 
 
-def _buffers(work: Work, c: Candidates, stage: Stage) -> Array:
+def _buffers(workload: Workload, c: Candidates, stage: Stage) -> Array:
     """Two gathered units with their messages, and gradients of two units on their way."""
-    practice, width = work.practice, work.compute_bytes
-    if practice.kept and not practice.overlaps_weights:
-        largest = 2 * work.model.hidden_size * work.model.ffn_hidden_size / c.tensor
-        whole = practice.whole_gradients * stage.numel * (1 - 1 / c.gradients)
+    profile, width = workload.profile, workload.compute_bytes
+    if profile.kept and not profile.overlaps_weights:
+        largest = 2 * workload.model.hidden_size * workload.model.ffn_hidden_size / c.tensor
+        whole = profile.whole_gradients * stage.numel * (1 - 1 / c.gradients)
         return whole + largest  # the largest weight's gradient before it is added
     layer = stage.layers / np.maximum(stage.layer_count, 1)
     unit = np.maximum(layer, np.maximum(stage.embedding, stage.output))

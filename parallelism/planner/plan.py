@@ -6,17 +6,17 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Workload
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Estimate:
     """Memory and speed of n candidates; ``time`` is None where the machine's rates are not known."""
 
-    work: Work
+    workload: Workload
     candidates: Candidates
     memory: Memory
     time: StepTime | None
@@ -24,30 +24,34 @@ class Judgement:
     @property
     def fits(self) -> Array:
         """1 where the peak is within the device's memory."""
-        return (self.memory.peak <= self.work.machine.device.memory_bytes).astype(float)
+        return (self.memory.peak <= self.workload.machine.device.memory_bytes).astype(float)
 
     @property
     def tokens_per_s(self) -> Array:
         """Of a device."""
         assert self.time
         c = self.candidates
-        speed: Array = c.grad_accum_steps * self.work.tokens(c) / (c.tensor * c.pipeline) / self.time.total
+        speed: Array = (
+            c.grad_accum_steps * self.workload.tokens(c) / (c.tensor * c.pipeline) / self.time.total
+        )
         return speed
 
     def model_flops_per_s(self) -> Array:
         """Of a device."""
-        return self.tokens_per_s * model_flops_per_token(self.work.model, self.work.seq_len)
+        return self.tokens_per_s * model_flops_per_token(self.workload.model, self.workload.seq_len)
 
     def hardware_flops_per_s(self) -> Array:
         """Of a device, recomputation counted."""
-        each = [hardware_flops_per_token(self.work.model, self.work.seq_len, mode) for mode in RECOMPUTE]
+        each = [
+            hardware_flops_per_token(self.workload.model, self.workload.seq_len, mode) for mode in RECOMPUTE
+        ]
         a_token: Array = np.array(each, dtype=float)[self.candidates.recompute.astype(int)]
         return self.tokens_per_s * a_token
 
     def peak_flops_per_s(self) -> float | None:
         """Of a device in the run's precision; both 16-bit types have the same."""
-        peaks = self.work.machine.device.peak_flops_per_s
-        return peaks.get("float32" if self.work.compute_bytes == 4 else "bfloat16")
+        peaks = self.workload.machine.device.peak_flops_per_s
+        return peaks.get("float32" if self.workload.compute_bytes == 4 else "bfloat16")
 
     def as_dict(self, index: int) -> dict[str, object]:
         """The figures of one candidate, as the contract of ``--json`` names them."""
@@ -76,29 +80,33 @@ class Judgement:
         }
 
 
-def judge(work: Work, candidates: Candidates) -> Judgement:
-    time = step_time(work, candidates) if work.software else None
-    return Judgement(work, candidates, memory(work, candidates), time)
+def estimate(workload: Workload, candidates: Candidates) -> Estimate:
+    time = step_time(workload, candidates) if workload.software else None
+    return Estimate(workload, candidates, memory(workload, candidates), time)
 
 
-def assumptions(work: Work) -> list[str]:
+def assumptions(workload: Workload) -> list[str]:
     """What a prediction rests on, in sentences."""
-    practice = work.practice
-    said = [f"engine: {practice.reason}"]
-    if practice.fused_attention:
+    profile = workload.profile
+    said = [f"engine: {profile.reason}"]
+    if profile.fused_attention:
         said.append("attention is fused (flash): scores are never stored")
     said.append(
-        f"memory: the allocator loses {practice.allocator_share:.0%} of the tensors and each group of ranks "
-        f"takes {practice.communicator_bytes / 2**20:.0f} MiB (both in the residual)"
+        f"memory: the allocator loses {profile.allocator_share:.0%} of the tensors and each group of ranks "
+        f"takes {profile.communicator_bytes / 2**20:.0f} MiB (both in the residual)"
     )
-    if work.software is None:
+    if workload.software is None:
         return [
             *said,
-            f"no step time: {work.machine.name}'s machine file has no `software` section with measured rates",
+            f"no step time: {workload.machine.name}'s machine file has no `software` section of rates",
         ]
-    era = next(year for year, known in work.machine.software.items() if known is work.software)
-    fitted = ", ".join(f"{key} to {len(rows)} runs" for key, rows in work.software.fitted.items())
-    said.append(f"rates: {work.machine.name} with software of {era}; fitted: {fitted or 'nothing'}")
+    software_year = next(
+        year for year, known in workload.machine.software.items() if known is workload.software
+    )
+    fitted = ", ".join(f"{key} to {len(rows)} runs" for key, rows in workload.software.fitted.items())
+    said.append(
+        f"rates: {workload.machine.name} with software of {software_year}; fitted: {fitted or 'nothing'}"
+    )
     said.append("tensor-parallel messages and those between stages are not hidden by computing")
     said.append("no stragglers, no data loading, no checkpoints, a network without other jobs")
     return said

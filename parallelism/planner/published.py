@@ -19,16 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec
 from frontrunner.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt
-from frontrunner.parallelism.planner.candidates import PRECISION_BYTES, RECOMPUTE, Candidates, Work
-from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
-from frontrunner.parallelism.planner.practice import (
+from frontrunner.parallelism.planner.candidates import PRECISION_BYTES, RECOMPUTE, Candidates, Workload
+from frontrunner.parallelism.planner.engine_profile import (
     FSDP2,
     GPT_NEOX_ZERO1,
     MEGATRON_DEEPSPEED_BF16,
     MEGATRON_DEEPSPEED_FP16_ZERO1,
     MEGATRON_DISTRIBUTED_OPTIMIZER,
-    Practice,
+    EngineProfile,
 )
+from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 
 #: Vocabulary where a row does not give one: GPT-2's, padded as GPT-NeoX does.
 USUAL_VOCABULARY = 50304
@@ -102,7 +102,7 @@ class PublishedRun(_Row):
     usable_for: str = "speed"
     notes: str = ""
 
-    def strangers(self) -> list[str]:
+    def unknown_keys(self) -> list[str]:
         """What is said of each key that means nothing here."""
         known = [*type(self).model_fields, *UNUSED]
         found = []
@@ -119,7 +119,7 @@ class PublishedRun(_Row):
         return self.tp * self.pp * self.dp
 
     @property
-    def era(self) -> Literal["2023", "2025"]:
+    def software_year(self) -> Literal["2023", "2025"]:
         """Software: ROCm 6 and later is 2025's."""
         version = re.search(r"ROCm (\d+)", self.software)
         old = int(version.group(1)) < 6 if version else "2023" in self.software
@@ -214,30 +214,30 @@ def model_of(row: PublishedRun) -> ModelSpec:
     )
 
 
-def practice_of(row: PublishedRun) -> Practice:
+def profile_of(row: PublishedRun) -> EngineProfile:
     """How the row's engine works, by its name and ZeRO stage; Unusable for engines that are not known."""
     zero, software = str(row.zero or ""), row.software
-    rules: list[tuple[bool, Practice]] = [
+    rules: list[tuple[bool, EngineProfile]] = [
         ("FSDP2" in zero, FSDP2),
         ("Megatron-DeepSpeed" in software or "DeepSpeed 0" in software, _megatron_deepspeed(row)),
         ("NeoX" in software and zero.startswith("1"), GPT_NEOX_ZERO1),
         ("Megatron-LM" in software and "distributed optimizer" in zero, MEGATRON_DISTRIBUTED_OPTIMIZER),
     ]
-    for applies, practice in rules:
+    for applies, profile in rules:
         if applies:
-            return practice
+            return profile
     raise Unusable("what its engine keeps and sends is not known")
 
 
-def _megatron_deepspeed(row: PublishedRun) -> Practice:
+def _megatron_deepspeed(row: PublishedRun) -> EngineProfile:
     return MEGATRON_DEEPSPEED_BF16 if row.precision == "bf16" else MEGATRON_DEEPSPEED_FP16_ZERO1
 
 
-def _practice(row: PublishedRun) -> Practice:
-    """The practice of the row's engine, with what the row itself says of it."""
-    practice = replace(practice_of(row), fused_attention=bool(row.flash_attention))
+def _profile(row: PublishedRun) -> EngineProfile:
+    """The profile of the row's engine, with what the row itself says of it."""
+    profile = replace(profile_of(row), fused_attention=bool(row.flash_attention))
     kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
-    return replace(practice, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else practice
+    return replace(profile, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else profile
 
 
 def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
@@ -266,17 +266,17 @@ def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
         )
 
 
-def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
+def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Workload, Candidates]:
     """What the planner needs of a row; Unusable with the reason where that is not all published."""
     model = model_of(row)
     _check_layout(row, model)
-    practice = _practice(row)
+    profile = _profile(row)
     devices = row.devices
     tensor, pipeline, micro = (np.array([float(value or 0)]) for value in (row.tp, row.pp, row.mbs))
     data = (devices or 0) / tensor / pipeline
     accumulation = (row.gbs or 0) / (data * micro)
     checkpointing = str(row.activation_checkpointing).split()[0]
-    fully = practice.name == FSDP2.name
+    fully = profile.name == FSDP2.name
     one, all_ranks = np.ones(1), data
     candidates = Candidates(
         tensor=tensor,
@@ -288,24 +288,24 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Work, Candidates]:
         grad_accum_steps=accumulation,
         recompute=one * RECOMPUTE.index(checkpointing),
         weights=all_ranks if fully else one,
-        gradients=all_ranks if fully or practice.whole_gradients else one,
+        gradients=all_ranks if fully or profile.whole_gradients else one,
         optimizer=all_ranks,
         secondary=all_ranks if fully else one,
         weight_wire=one * 2,
-        gradient_wire=one * (practice.reduced_bytes or 2),
-        network_wire=one * (practice.reduced_bytes or 2),
+        gradient_wire=one * (profile.reduced_bytes or 2),
+        network_wire=one * (profile.reduced_bytes or 2),
         error_feedback=0 * one,
     )
-    work = Work(
+    workload = Workload(
         model=model,
         machine=machine,
-        software=machine.software[row.era],
+        software=machine.software[row.software_year],
         seq_len=row.seq_len or 0,
         compute_bytes=PRECISION_BYTES["bfloat16"],
         gradient_bytes=4,
-        practice=practice,
+        profile=profile,
     )
-    return work, candidates
+    return workload, candidates
 
 
 def published_tokens_per_s(row: PublishedRun, model: ModelSpec) -> float:

@@ -14,8 +14,8 @@ import numpy as np
 
 from frontrunner.configs.schema import MachineSpec, ModelSpec
 from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Preset
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.practice import NATIVE
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.engine_profile import NATIVE
 from frontrunner.parallelism.planner.step_time import step_time
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
@@ -42,11 +42,11 @@ class Ratios:
 
 def ratios(model: ModelSpec, machine: MachineSpec) -> list[Ratios]:
     """For each micro-batch of :data:`MICRO_BATCHES`, the convention's first."""
-    work = Work(model, machine, machine.software[ERA], 2048, 2, 4, replace(NATIVE, dropout=False))
+    workload = Workload(model, machine, machine.software[ERA], 2048, 2, 4, replace(NATIVE, dropout=False))
     found = []
     for size in MICRO_BATCHES:
-        seconds = {preset: _step(work, preset, NODES, size) for preset in COMPARED}
-        alone = _step(work, "three_level", 1, size)
+        seconds = {preset: _step(workload, preset, NODES, size) for preset in COMPARED}
+        alone = _step(workload, "three_level", 1, size)
         found.append(
             Ratios(
                 size,
@@ -58,9 +58,9 @@ def ratios(model: ModelSpec, machine: MachineSpec) -> list[Ratios]:
     return found
 
 
-def _step(work: Work, preset: Preset, nodes: int, micro_batch_size: int) -> float:
+def _step(workload: Workload, preset: Preset, nodes: int, micro_batch_size: int) -> float:
     """Seconds of a step without accumulation."""
-    machine = work.machine
+    machine = workload.machine
     levels = {
         1: 1,
         "package": machine.devices_per_package,
@@ -88,4 +88,4 @@ def _step(work: Work, preset: Preset, nodes: int, micro_batch_size: int) -> floa
         "error_feedback": 0,
     }
     c = Candidates(**{key: np.array([float(value)]) for key, value in values.items()})
-    return float(step_time(work, c).total[0])
+    return float(step_time(workload, c).total[0])

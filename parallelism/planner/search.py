@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from frontrunner.configs import legal
 from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Level, Precision, Wire
-from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Work
-from frontrunner.parallelism.planner.plan import Judgement, judge
+from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Workload
+from frontrunner.parallelism.planner.plan import Estimate, estimate
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
 #: Levels by growing number of ranks, and all nested triples of them; the last has ZeRO++'s secondary weights.
@@ -67,13 +67,13 @@ class Ranking:
     """All legal layouts, judged. ``order`` are indices by falling speed, of those that fit."""
 
     space: Space
-    judged: Judgement
+    estimated: Estimate
     order: npt.NDArray[np.intp]
 
     def pareto(self) -> list[int]:
         """Indices of the layouts than which none is faster with less memory, fastest first."""
         front, least = [], np.inf
-        peaks = self.judged.memory.peak
+        peaks = self.estimated.memory.peak
         for index in self.order:
             if peaks[index] < least:
                 front.append(int(index))
@@ -82,7 +82,7 @@ class Ranking:
 
     def nearest_miss(self) -> int:
         """The layout that needs least memory."""
-        return int(np.argmin(self.judged.memory.peak))
+        return int(np.argmin(self.estimated.memory.peak))
 
     def place(self, layout: Candidates) -> int | None:
         """Where in the order that one layout stands (from 0), wires aside; None if it is not in it."""
@@ -94,9 +94,9 @@ class Ranking:
         return int(places[0]) if len(places) else None
 
 
-def space(work: Work, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
+def space(workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
     """The legal layouts on so many nodes."""
-    model, machine = work.model, work.machine
+    model, machine = workload.model, workload.machine
     names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
     axes = [
         _divisors(machine.devices_per_node),
@@ -108,12 +108,12 @@ def space(work: Work, nodes: int, global_batch_size: int, precision: Precision =
         range(len(TRIPLES)),
         range(1 + len(QUANTISED)),
     ]
-    axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(work))]
+    axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(workload))]
     grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
     considered = grids[0].size
 
     def cut() -> legal.Cut:
-        return _cut(work, nodes, global_batch_size, *grids[:5])
+        return _cut(workload, nodes, global_batch_size, *grids[:5])
 
     for rules in (
         (legal.model_ranks_divide_world, legal.stages_divide_layers, legal.interleaving_has_stages),
@@ -153,29 +153,32 @@ def space(work: Work, nodes: int, global_batch_size: int, precision: Precision =
     return Space(candidates, triple, wires, precision, considered)
 
 
-def search(work: Work, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Ranking:
+def search(
+    workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16"
+) -> Ranking:
     """Judge them all."""
-    found = space(work, nodes, global_batch_size, precision)
-    judged = judge(work, found.candidates)
-    fitting = np.flatnonzero(judged.fits > 0)
-    speed = judged.tokens_per_s[fitting]
+    found = space(workload, nodes, global_batch_size, precision)
+    estimated = estimate(workload, found.candidates)
+    fitting = np.flatnonzero(estimated.fits > 0)
+    speed = estimated.tokens_per_s[fitting]
     # Of layouts as fast as each other the one with less memory.
-    order = fitting[np.lexsort((judged.memory.peak[fitting], -speed))]
-    return Ranking(found, judged, order)
+    order = fitting[np.lexsort((estimated.memory.peak[fitting], -speed))]
+    return Ranking(found, estimated, order)
 
 
-def compare(judged: Judgement, one: int, other: int) -> dict[str, float]:
+def compare(estimated: Estimate, one: int, other: int) -> dict[str, float]:
     """What ``one`` spends more than ``other`` a token, by part, as a share of ``other``'s step."""
-    assert judged.time
-    work = (
-        judged.candidates.grad_accum_steps
-        * judged.work.tokens(judged.candidates)
-        / (judged.candidates.tensor * judged.candidates.pipeline)
+    assert estimated.time
+    workload = (
+        estimated.candidates.grad_accum_steps
+        * estimated.workload.tokens(estimated.candidates)
+        / (estimated.candidates.tensor * estimated.candidates.pipeline)
     )
-    total = float(judged.time.total[other] / work[other])
-    parts = {f.name: getattr(judged.time, f.name) for f in fields(judged.time)}
+    total = float(estimated.time.total[other] / workload[other])
+    parts = {f.name: getattr(estimated.time, f.name) for f in fields(estimated.time)}
     return {
-        name: float(part[one] / work[one] - part[other] / work[other]) / total for name, part in parts.items()
+        name: float(part[one] / workload[one] - part[other] / workload[other]) / total
+        for name, part in parts.items()
     }
 
 
@@ -184,18 +187,18 @@ def _divisors(number: int, largest: int | None = None) -> list[int]:
     return [divisor for divisor in range(1, min(number, largest or number) + 1) if number % divisor == 0]
 
 
-def _tensor_sizes(work: Work) -> list[int]:
-    sizes = {**work.model.model_dump(), "devices_per_node": work.machine.devices_per_node}
+def _tensor_sizes(workload: Workload) -> list[int]:
+    sizes = {**workload.model.model_dump(), "devices_per_node": workload.machine.devices_per_node}
     return [sizes[name] for name in legal.TENSOR_SIZES]
 
 
-def _cut(work: Work, nodes: int, global_batch_size: int, *grids: npt.NDArray[np.intp]) -> legal.Cut:
+def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: npt.NDArray[np.intp]) -> legal.Cut:
     tensor, sequence_parallel, pipeline, virtual_stages, micro_batch_size = grids
     return legal.Cut.of(
-        work.model,
-        work.machine.devices_per_node,
+        workload.model,
+        workload.machine.devices_per_node,
         nodes=nodes,
-        seq_len=work.seq_len,
+        seq_len=workload.seq_len,
         global_batch_size=global_batch_size,
         tensor=tensor,
         sequence_parallel=sequence_parallel,

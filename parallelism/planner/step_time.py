@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from frontrunner.parallelism.planner import compute
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Work
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.collectives import Fabric
 from frontrunner.parallelism.planner.memory import Stage, stage_parameters
 
@@ -61,26 +61,26 @@ class MicroBatch:
 
 
 def step_time(
-    work: Work, c: Candidates, computing: MicroBatch | None = None, optimizer_s: float | None = None
+    workload: Workload, c: Candidates, computing: MicroBatch | None = None, optimizer_s: float | None = None
 ) -> StepTime:
     """Of each candidate. ``computing`` and ``optimizer_s`` replace what the machine's software says of one
     micro-batch and of the optimizer, for a machine where they were measured."""
-    fabric = Fabric(work.machine, work.software)
+    fabric = Fabric(workload.machine, workload.software)
     # The stage with most to do: one with the most layers, or the last, with the output layer.
-    middle = computing or micro_batch(work, c, np.zeros(len(c)), fabric)
-    last = computing or micro_batch(work, c, c.pipeline - 1, fabric)
+    middle = computing or micro_batch(workload, c, np.zeros(len(c)), fabric)
+    last = computing or micro_batch(workload, c, c.pipeline - 1, fabric)
     slowest = _choose(middle, last)
     stages = middle.total * (c.pipeline - 1) + last.total
     m = c.grad_accum_steps
-    sent = fabric.message(work.tokens(c) * work.model.hidden_size * work.compute_bytes / c.tensor)
+    sent = fabric.message(workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / c.tensor)
     sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
     # Virtual stages shorten what the others wait for, but not the messages in between.
     bubble = (stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages
-    stage = stage_parameters(work, c, np.zeros(len(c)))
-    weights, gradients, update = data_parallel(work, c, stage, slowest, fabric)
+    stage = stage_parameters(workload, c, np.zeros(len(c)))
+    weights, gradients, update = data_parallel(workload, c, stage, slowest, fabric)
     if optimizer_s is None:
-        assert work.software, "the optimizer's time is known of machines with measured software only"
-        steps = compute.optimizer(work, stage.numel / c.optimizer, work.software)
+        assert workload.software, "the optimizer's time is known of machines with measured software only"
+        steps = compute.optimizer(workload, stage.numel / c.optimizer, workload.software)
     else:
         steps = np.full(len(c), optimizer_s)
     return StepTime(
@@ -96,20 +96,22 @@ def step_time(
     )
 
 
-def micro_batch(work: Work, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
+def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
     """One micro-batch on stage ``index`` by the rates of the machine's software."""
-    assert work.software, "computing is known of machines with measured software only"
-    layer = compute.layer(work, c, work.software)
-    stage = stage_parameters(work, c, index)
-    head = np.where(stage.last, compute.head(work, c, work.software), 0.0)
-    share = work.practice.recomputed_share
+    assert workload.software, "computing is known of machines with measured software only"
+    layer = compute.layer(workload, c, workload.software)
+    stage = stage_parameters(workload, c, index)
+    head = np.where(stage.last, compute.head(workload, c, workload.software), 0.0)
+    share = workload.profile.recomputed_share
     selective = share * (layer.forward - layer.attention_forward) if share else layer.attention_forward
     again = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
     # Two all-reduces a layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
     all_reduce = (
         2
         * fabric.ring(
-            c.tensor, np.ones(len(c)), work.tokens(c) * work.model.hidden_size * work.compute_bytes
+            c.tensor,
+            np.ones(len(c)),
+            workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes,
         ).longest
     )
     repeated = np.where(c.recompute == 2, 2.0, 1.0)
@@ -123,12 +125,12 @@ def micro_batch(work: Work, c: Candidates, index: Array, fabric: Fabric) -> Micr
 
 
 def data_parallel(
-    work: Work, c: Candidates, stage: Stage, computing: MicroBatch, fabric: Fabric
+    workload: Workload, c: Candidates, stage: Stage, computing: MicroBatch, fabric: Fabric
 ) -> tuple[Array, Array, Array]:
     """Seconds in which weights, gradients and the update are waited for."""
-    practice, m = work.practice, c.grad_accum_steps
-    numel, width = stage.numel, float(work.compute_bytes)
-    if practice.all_reduces:
+    profile, m = workload.profile, c.grad_accum_steps
+    numel, width = stage.numel, float(workload.compute_bytes)
+    if profile.all_reduces:
         bytes_all = numel * width
         ring = fabric.ring(c.data, c.tensor, bytes_all).longest
         reduced = fabric.all_reduce(c.data, c.tensor, bytes_all)
@@ -140,7 +142,7 @@ def data_parallel(
     forward = computing.forward + computing.tensor_forward
     backward = computing.backward + computing.recompute + computing.tensor_backward
     behind = second + block
-    if practice.overlaps_weights:
+    if profile.overlaps_weights:
         weights = m * _beside(forward, gather.longest, units)
         gradients = m * _beside(backward, behind.longest, units)
     else:
@@ -153,7 +155,7 @@ def data_parallel(
     update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
     in_block = numel / c.weights * c.weight_wire
     update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)
-    if practice.overlaps_gradients:
+    if profile.overlaps_gradients:
         return (
             weights,
             gradients + _behind(backward, reduction, units),

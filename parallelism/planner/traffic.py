@@ -124,7 +124,7 @@ class _Node:
         sent = {level: [0.0] * len(self.ranks) for level in LEVELS}
         for rank, groups in zip(self.ranks, self.groups, strict=True):
             left = total
-            for stage in self.layout.stages(getattr(groups, kind), rank):
+            for stage in self.layout.hops(getattr(groups, kind), rank):
                 for other in stage:
                     if other != rank:
                         sent[self.layout.level_between(rank, other)][rank] += left / len(stage)

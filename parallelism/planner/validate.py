@@ -10,7 +10,7 @@ import numpy as np
 
 from frontrunner.configs.schema import MachineSpec
 from frontrunner.parallelism.planner.calibrate import BOUNDS, Measured, fit, log_errors, tokens_per_s
-from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.memory import stage_memory
 from frontrunner.parallelism.planner.published import (
     PublishedRun,
@@ -32,7 +32,7 @@ class Comparison:
     published: float
     predicted: float
     left_out_error_pct: float | None = None
-    practice: str = ""
+    profile: str = ""
 
     @property
     def error_pct(self) -> float:
@@ -60,13 +60,13 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
             if row.machine not in MACHINES:
                 raise Unusable(f"there is no machine file for {row.machine}")
             spec = machine(MACHINES[row.machine])
-            work, candidates = prepare(row, spec)
-            found.reasons[work.practice.name] = work.practice.reason
-            _compare_memory(row, work, candidates, found)
+            workload, candidates = prepare(row, spec)
+            found.reasons[workload.profile.name] = workload.profile.reason
+            _compare_memory(row, workload, candidates, found)
             if row.usable_for == "memory only":
                 continue
-            speed = published_tokens_per_s(row, work.model)
-            measured[row.id] = (row, Measured(work, candidates, speed))
+            speed = published_tokens_per_s(row, workload.model)
+            measured[row.id] = (row, Measured(workload, candidates, speed))
         except Unusable as reason:
             found.skipped.append((row.id, str(reason)))
     left_out = leave_one_source_out(measured.values())
@@ -76,31 +76,33 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
                 row.id,
                 row.machine,
                 run.tokens_per_s,
-                float(tokens_per_s(run.work, run.candidates)[0]),
+                float(tokens_per_s(run.workload, run.candidates)[0]),
                 left_out.get(row.id),
-                run.work.practice.name,
+                run.workload.profile.name,
             )
         )
-        software = run.work.software
+        software = run.workload.software
         assert software
-        found.fitted[f"{MACHINES[row.machine]} {row.era}"] = software.fitted
+        found.fitted[f"{MACHINES[row.machine]} {row.software_year}"] = software.fitted
     return found
 
 
 def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:
-    """Error in percent of each row with the constants fitted to the other sources of its era.
+    """Error in percent of each row with the constants fitted to the other sources of its year.
 
     The machines are built alike, so that one's rows serve for the other's.
     """
     everything = list(runs)
     errors: dict[str, float] = {}
-    for era, source in {(row.era, source_of(row)) for row, _ in everything}:
-        others = [run for row, run in everything if row.era == era and source_of(row) != source]
+    for software_year, source in {(row.software_year, source_of(row)) for row, _ in everything}:
+        others = [
+            run for row, run in everything if row.software_year == software_year and source_of(row) != source
+        ]
         if not others:
             continue
         constants = fit(others, list(BOUNDS))
         for row, run in everything:
-            if row.era == era and source_of(row) == source:
+            if row.software_year == software_year and source_of(row) == source:
                 errors[row.id] = float(np.expm1(log_errors([run], constants)[0]) * 100)
     return errors
 
@@ -111,13 +113,13 @@ def source_of(row: PublishedRun) -> str:
     return repository.group(0) if repository else row.source_url
 
 
-def _compare_memory(row: PublishedRun, work: Work, candidates: Candidates, found: Validation) -> None:
+def _compare_memory(row: PublishedRun, workload: Workload, candidates: Candidates, found: Validation) -> None:
     stages = row.memory_mib.per_stage_allocated_maxalloc_reserved if row.memory_mib else {}
     indices = {name: int(name.removeprefix("stage")) for name in stages}
     if any(index >= candidates.pipeline[0] for index in indices.values()):
         raise Unusable(f"it logs memory of stage {max(indices.values())}, but has pp {row.pp}")
     for name, logged in stages.items():
-        need = stage_memory(work, candidates, np.array([float(indices[name])]))
+        need = stage_memory(workload, candidates, np.array([float(indices[name])]))
         label = f"{row.id} {name}"
         for figures, value, predicted in (
             (found.at_rest, logged[0], need.at_rest),
@@ -126,6 +128,6 @@ def _compare_memory(row: PublishedRun, work: Work, candidates: Candidates, found
             if value:
                 figures.append(
                     Comparison(
-                        label, row.machine, value * 2**20, float(predicted[0]), None, work.practice.name
+                        label, row.machine, value * 2**20, float(predicted[0]), None, workload.profile.name
                     )
                 )

@@ -25,7 +25,7 @@ class ProcessGroups:
 
     Each hop of the sharding engine has a communicator of its own even where ranks coincide: hops overlap,
     and what follows a collective is issued when that is complete, at a moment that differs between ranks.
-    ``block_stages``, ``network_stages`` and ``replica_stages`` are the groups of each reduction in order.
+    ``block_hops``, ``network_hops`` and ``replica_hops`` are the groups of each reduction in order.
     """
 
     layout: Layout
@@ -43,9 +43,9 @@ class ProcessGroups:
     node_hop: Group
     network_hop: Group
     replicas: Group
-    block_stages: tuple[Group, ...]
-    network_stages: tuple[Group, ...]
-    replica_stages: tuple[Group, ...]
+    block_hops: tuple[Group, ...]
+    network_hops: tuple[Group, ...]
+    replica_hops: tuple[Group, ...]
 
     def for_megatron(self) -> ProcessGroupCollection:
         """The groups that megatron-core's model and schedules ask for."""
@@ -83,8 +83,8 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
     def own(members: tuple[int, ...]) -> Group:
         return _make(members) if len(members) > 1 else itself
 
-    def stages(members: tuple[int, ...]) -> tuple[Group, ...]:
-        return tuple(own(stage) for stage in layout.stages(members, rank))
+    def hops(members: tuple[int, ...]) -> tuple[Group, ...]:
+        return tuple(own(hop) for hop in layout.hops(members, rank))
 
     make_memory_buffer()
     coordinates = layout.coordinates(rank)
@@ -104,9 +104,9 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         node_hop=own(ranks.node_hop),
         network_hop=own(ranks.network_hop),
         replicas=own(ranks.replicas),
-        block_stages=stages(ranks.gradients),
-        network_stages=stages(ranks.network_hop),
-        replica_stages=stages(ranks.replicas),
+        block_hops=hops(ranks.gradients),
+        network_hops=hops(ranks.network_hop),
+        replica_hops=hops(ranks.replicas),
     )
 
 

@@ -21,8 +21,8 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout, cut_of
 from frontrunner.parallelism.planner.advise import advise
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import judge
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Space, space
 
 NODES = {(1, 1): 1, (4, 2): 3, (3, 2): 2, (2, 3): 4, (8, 1): 2, (1, 4): 3}
@@ -170,7 +170,7 @@ def test_the_loader_takes_what_is_legal_and_no_more(
 def test_all_that_search_finds_loads(node: tuple[int, int], model: dict[str, int], tmp_path: Path) -> None:
     document = base(tmp_path, *node, NODES[node], **model)
     batch = 24 * NODES[node]
-    found = space(Work.of(document.spec), NODES[node], batch)
+    found = space(Workload.of(document.spec), NODES[node], batch)
     assert len(found.candidates) > 10
     chosen = np.random.default_rng(0).choice(len(found.candidates), min(60, len(found.candidates)), False)
     for index in chosen:
@@ -188,7 +188,7 @@ def test_all_that_loads_is_found(node: tuple[int, int], tmp_path: Path) -> None:
     """With wires of the run's precision, and degrees that are presets."""
     document = base(tmp_path, *node, NODES[node])
     batch, plain = 24 * NODES[node], dict.fromkeys(("weights", "gradients", "network"), "bfloat16")
-    found = space(Work.of(document.spec), NODES[node], batch)
+    found = space(Workload.of(document.spec), NODES[node], batch)
     count = 0
     axes = {
         "tensor": (1, 2, 3, 4, 6, 8),
@@ -217,7 +217,7 @@ def advised(overrides: list[str]) -> int:
     except SpecError:
         return 0
     spec = document.spec
-    advice = advise(spec, judge(Work.of(spec), Candidates.of(spec, layout)), most=100)
+    advice = advise(spec, estimate(Workload.of(spec), Candidates.of(spec, layout)), most=100)
     for each in advice:
         key, _, value = each.change.partition(": ")
         if key.startswith("training.global_batch_size x "):

@@ -13,7 +13,7 @@ from frontrunner.parallelism.layout import Groups, Layout
 from frontrunner.parallelism.runtime import trainer
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
-from frontrunner.parallelism.runtime.sharding.unit import Geometry, Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import Geometry, ShardUnit
 from frontrunner.parallelism.runtime.sharding.weights import Gatherer
 
 _config = transformer_config
@@ -28,8 +28,8 @@ def _nothing(*_: Any) -> None:
     return None
 
 
-def _network_hop_crosses_dies(self: Layout, rank: int) -> Groups:
-    """Each rank meets the other die of its counterpart on the other node (16 ranks, 2 nodes)."""
+def _network_hop_crosses_devices(self: Layout, rank: int) -> Groups:
+    """Each rank meets the other device of its counterpart on the other node (16 ranks, 2 nodes)."""
     return _groups(self, rank)._replace(network_hop=tuple(sorted((rank, (rank + 8) % 16 ^ 1))))
 
 
@@ -41,11 +41,11 @@ def _shards_in_rank_order(numel: int, layout: Layout, position: Any, alignment: 
     return Geometry(right.padded, right.weights, wrong.gradients, wrong.optimizer)
 
 
-def _drop_one_parameter(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+def _drop_one_parameter(self: Reducer, unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
     _collect(self, unit, key, gradient * 0 if key.endswith("linear_fc2.weight") else gradient)
 
 
-def _drop_one_element(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+def _drop_one_element(self: Reducer, unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
     if key.endswith("layers.0.mlp.linear_fc2.weight"):
         gradient = gradient.clone()
         gradient[-1, -1] = 0
@@ -56,20 +56,20 @@ def _round_to_sixteen_bits(self: Reducer, chunks: torch.Tensor, *rest: Any) -> t
     return _encode(self, chunks.bfloat16(), *rest)
 
 
-def _no_gather(self: Gatherer, unit: Unit) -> None:
+def _no_gather(self: Gatherer, unit: ShardUnit) -> None:
     unit.encode_master()
 
 
-def _stop_before_the_network(self: Reducer, unit: Unit, last: bool) -> None:
+def _stop_before_the_network(self: Reducer, unit: ShardUnit, last: bool) -> None:
     _within_block(self, unit, False)
 
 
-def _stop_before_the_block(self: Reducer, unit: Unit, last: bool) -> None:
+def _stop_before_the_block(self: Reducer, unit: ShardUnit, last: bool) -> None:
     if last:
-        self.network_lane.submit(self._network_job(unit))
+        self.network_stream.submit(self._network_job(unit))
 
 
-def _first_micro_batch_only(self: Reducer, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+def _first_micro_batch_only(self: Reducer, unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
     seen = self.__dict__.setdefault("seen", set())
     _collect(self, unit, key, gradient * 0 if (unit, key) in seen else gradient)
     seen.add((unit, key))
@@ -86,7 +86,7 @@ def _patch(owner: Any, name: str, value: Any) -> Callable[[], None]:
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {
-    "network hop joins the wrong ranks": _patch(Layout, "groups", _network_hop_crosses_dies),
+    "network hop joins the wrong ranks": _patch(Layout, "groups", _network_hop_crosses_devices),
     "no reduction across the network": _patch(Reducer, "within_block", _stop_before_the_network),
     "no reduction inside the node": _patch(Reducer, "within_block", _stop_before_the_block),
     "no reduction over tensor ranks and tied stages": _patch(Reducer, "across_tensor_ranks", _nothing),

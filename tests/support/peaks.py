@@ -6,11 +6,11 @@ from emulated_runs import Engine, track_memory
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.rendezvous import Rendezvous
-from frontrunner.parallelism.runtime.lanes import Lane
+from frontrunner.parallelism.runtime.comm_streams import CommStream
 
 
 def largest_peak_bytes(place: Rendezvous, engine: Engine, spec: RunSpec) -> int:
     """The second step's peak where no message arrives before it is waited for: all that may be on its way
     is."""
-    Lane.advance = lambda self: None  # type: ignore[method-assign]
+    CommStream.advance = lambda self: None  # type: ignore[method-assign]
     return track_memory(place, engine, spec)

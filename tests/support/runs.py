@@ -13,7 +13,7 @@ import torch
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime import step
-from frontrunner.parallelism.runtime.sharding.unit import Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.train import train
 from frontrunner.parallelism.runtime.trainer import Trainer
 from frontrunner.run_folder import endings
@@ -59,7 +59,7 @@ def spoilt_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, first: int,
         if number >= first and rendezvous.rank == 1 and what == "gradient":
             collect = self.engine.reducer.collect
 
-            def bad(unit: Unit, key: str, gradient: torch.Tensor) -> None:
+            def bad(unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
                 collect(unit, key, torch.full_like(gradient, float("inf")))
 
             self.engine.reducer.collect = bad  # type: ignore[method-assign]

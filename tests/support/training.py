@@ -16,7 +16,7 @@ from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
-from frontrunner.parallelism.runtime.sharding.unit import Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.trainer import Trainer
 from support.mutations import MUTATIONS
 
@@ -79,7 +79,7 @@ def with_bad_gradient(rendezvous: Rendezvous, spec: RunSpec, value: float) -> li
     reducer, data, seen = trainer.engine.reducer, Patterns(spec), []
     collect = reducer.collect
 
-    def spoil(unit: Unit, key: str, gradient: torch.Tensor) -> None:
+    def spoil(unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
         spoilt = number == 0 and rendezvous.rank == 3 and key == "decoder.layers.0.input_layernorm.bias"
         collect(unit, key, torch.full_like(gradient, value) if spoilt else gradient)
 
@@ -106,14 +106,14 @@ def gathered_units(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, list[str
     """The most units that were gathered or on their way at once in a step, and those left after it."""
     trainer = make_trainer(rendezvous, spec)
     units, most = trainer.engine.units, 0
-    allocate = Unit.allocate
+    allocate = ShardUnit.allocate
 
-    def counted(unit: Unit) -> None:
+    def counted(unit: ShardUnit) -> None:
         nonlocal most
         allocate(unit)
         most = max(most, sum(u.full.untyped_storage().nbytes() > 0 for u in units))
 
-    Unit.allocate = counted  # type: ignore[method-assign,assignment]
+    ShardUnit.allocate = counted  # type: ignore[method-assign,assignment]
     trainer.step(0, Patterns(spec))
     dist.destroy_process_group()
     return most, [unit.name for unit in units if unit.full.untyped_storage().nbytes()]
@@ -122,17 +122,17 @@ def gathered_units(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, list[str
 def reductions_at_once(rendezvous: Rendezvous, spec: RunSpec) -> int:
     """The most units whose gradients were on their way at once in a step, where nothing arrives by itself."""
     trainer = make_trainer(rendezvous, spec)
-    lane, most = trainer.engine.reducer.block_lane, 0
-    submit = lane.submit
+    stream, most = trainer.engine.reducer.block_stream, 0
+    submit = stream.submit
 
     def counted(job: Any) -> Any:
         nonlocal most
-        ticket = submit(job)
-        most = max(most, len(lane.queue))
-        return ticket
+        handle = submit(job)
+        most = max(most, len(stream.queue))
+        return handle
 
-    lane.submit = counted  # type: ignore[method-assign]
-    lane.advance = lambda: None  # type: ignore[method-assign]
+    stream.submit = counted  # type: ignore[method-assign]
+    stream.advance = lambda: None  # type: ignore[method-assign]
     trainer.step(0, Patterns(spec))
     dist.destroy_process_group()
     return most

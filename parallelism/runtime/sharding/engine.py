@@ -19,7 +19,7 @@ from frontrunner.parallelism.runtime.gpt.build import LanguageModel, UnitPlan, p
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.sharding.parameters import describe, initial_values
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
-from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import ALIGNMENT, ShardUnit
 from frontrunner.parallelism.runtime.sharding.weights import Gatherer
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.runtime.wire.formats import wire_format
@@ -28,9 +28,9 @@ from frontrunner.parallelism.runtime.wire.formats import wire_format
 class Chunk:
     """A model chunk's units in order of use, and how far its backward has come."""
 
-    def __init__(self, units: list[Unit], accumulation: int) -> None:
+    def __init__(self, units: list[ShardUnit], accumulation: int) -> None:
         self.reduction_order = units[::-1]
-        self.visits: list[tuple[Unit, bool]] = []  # as modules use them; False: the backward does not
+        self.visits: list[tuple[ShardUnit, bool]] = []  # as modules use them; False: the backward does not
         self.accumulation = accumulation
         self.micro_batch = 0
         self._restart()
@@ -46,7 +46,7 @@ class Chunk:
 
 
 class ShardingEngine:
-    """Holds the sharded state of one rank's chunks; see :class:`Unit` for what is where."""
+    """Holds the sharded state of one rank's chunks; see :class:`ShardUnit` for what is where."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class ShardingEngine:
         quantised = any(wire.name.startswith("int") for wire in (self.weight_wire, block, network))
         self.alignment = wires.block if quantised else ALIGNMENT
         self.reducer = Reducer(groups, transport, device, DTYPES[spec.training.precision], block, network)
-        self.units: list[Unit] = []
-        self.held: list[Unit] = []  # gathered or on their way: the one in use and the next
+        self.units: list[ShardUnit] = []
+        self.held: list[ShardUnit] = []  # gathered or on their way: the one in use and the next
         for model in chunks:
             self._install(model)
 
@@ -121,10 +121,10 @@ class ShardingEngine:
             unit.free()
         self.units += units
 
-    def _make(self, plan: UnitPlan, parameters: dict[str, Any]) -> Unit:
+    def _make(self, plan: UnitPlan, parameters: dict[str, Any]) -> ShardUnit:
         precision, sharding = self.spec.training, self.spec.layout.sharding
         layout = self.groups.layout
-        unit = Unit(
+        unit = ShardUnit(
             plan.name,
             parameters,
             layout,
@@ -144,7 +144,7 @@ class ShardingEngine:
             )
         return unit
 
-    def _hook(self, module: torch.nn.Module, unit: Unit, plan: UnitPlan, chunk: Chunk) -> None:
+    def _hook(self, module: torch.nn.Module, unit: ShardUnit, plan: UnitPlan, chunk: Chunk) -> None:
         lookup = module in plan.lookups
         if not chunk.visits or chunk.visits[-1][0] is not unit:
             chunk.visits.append((unit, not lookup))
@@ -187,7 +187,7 @@ class ShardingEngine:
             self.gatherer.start(each, backward)
         self.gatherer.finish(unit)
 
-    def _collect(self, unit: Unit, key: str, parameter: torch.nn.Parameter, chunk: Chunk) -> None:
+    def _collect(self, unit: ShardUnit, key: str, parameter: torch.nn.Parameter, chunk: Chunk) -> None:
         """Autograd has finished the gradient of one parameter for this micro-batch."""
         if not chunk.running:
             chunk.running = True

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from frontrunner.parallelism.runtime.lanes import Job, Lane, Ticket
+from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
-from frontrunner.parallelism.runtime.sharding.unit import Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.runtime.wire.formats import WireFormat
 
@@ -40,14 +40,16 @@ class Reducer:
         self.block_wire = block_wire
         self.network_wire = network_wire
         # A job holds a whole unit's gradients here, and there what the block leaves of them.
-        self.block_lane = Lane(transport, device, depth=2)
-        self.network_lane = Lane(transport, device)
+        self.block_stream = CommStream(transport, device, depth=2)
+        self.network_stream = CommStream(transport, device)
         self._most_leaving = 2 * groups.layout.gradients
-        self._leaving: deque[tuple[Unit, Ticket]] = deque()  # units on their last way, with the block's job
-        self._across: dict[Unit, Ticket] = {}
-        self._whole: dict[Unit, torch.Tensor] = {}
+        self._leaving: deque[tuple[ShardUnit, Handle]] = (
+            deque()
+        )  # units on their last way, with the block's job
+        self._across: dict[ShardUnit, Handle] = {}
+        self._whole: dict[ShardUnit, torch.Tensor] = {}
 
-    def collect(self, unit: Unit, key: str, gradient: torch.Tensor) -> None:
+    def collect(self, unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:
         """Take one parameter's gradient of this micro-batch."""
         start = unit.offsets[key]
         part = slice(start, start + gradient.numel())
@@ -58,18 +60,18 @@ class Reducer:
             self._whole[unit] = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=gradient.device)
         self._whole[unit][part] = gradient.flatten()
 
-    def within_block(self, unit: Unit, last: bool) -> None:
+    def within_block(self, unit: ShardUnit, last: bool) -> None:
         """Start to add this micro-batch's gradients, summed over the gradient block, to the rank's shard.
 
         After the ``last`` micro-batch of a step the shard goes on across the network.
         """
         if last:
             self._make_room()
-        ticket = self.block_lane.submit(self._block_job(unit, last))
+        handle = self.block_stream.submit(self._block_job(unit, last))
         if last:
-            self._leaving.append((unit, ticket))
+            self._leaving.append((unit, handle))
 
-    def across_tensor_ranks(self, units: list[Unit]) -> None:
+    def across_tensor_ranks(self, units: list[ShardUnit]) -> None:
         """Sum what tensor ranks or tied stages hold parts of: a few parameters, in one message each."""
         if self.groups.tensor.size() > 1:
             parts = [
@@ -89,13 +91,13 @@ class Reducer:
 
     def advance(self) -> None:
         """Go on with what has arrived."""
-        self.block_lane.advance()
-        self.network_lane.advance()
+        self.block_stream.advance()
+        self.network_stream.advance()
 
     def join(self) -> None:
         """Wait for everything that was started."""
-        self.block_lane.join()
-        self.network_lane.join()
+        self.block_stream.join()
+        self.network_stream.join()
         self._leaving.clear()
         self._across.clear()
 
@@ -107,68 +109,68 @@ class Reducer:
         for weights that came from behind another such rank, would wait in a circle for ever.
         """
         if len(self._leaving) == self._most_leaving:
-            unit, ticket = self._leaving.popleft()
-            self.block_lane.wait(ticket)
-            self.network_lane.wait(self._across.pop(unit))
+            unit, handle = self._leaving.popleft()
+            self.block_stream.wait(handle)
+            self.network_stream.wait(self._across.pop(unit))
 
-    def _block_job(self, unit: Unit, last: bool) -> Job:
+    def _block_job(self, unit: ShardUnit, last: bool) -> Job:
         if self.groups.layout.gradients > 1:
             rows, size = self._encode_whole(unit)
-            job = self._reduce(rows, size, self.groups.block_stages, self.block_wire, unit.gradients.add_)
+            job = self._reduce(rows, size, self.groups.block_hops, self.block_wire, unit.gradients.add_)
             del rows  # the job drops it once it has been sent
             yield from job
         if last:
-            self._across[unit] = self.network_lane.submit(self._network_job(unit))
+            self._across[unit] = self.network_stream.submit(self._network_job(unit))
 
-    def _encode_whole(self, unit: Unit) -> tuple[torch.Tensor, int]:
+    def _encode_whole(self, unit: ShardUnit) -> tuple[torch.Tensor, int]:
         """A unit's gradients of this micro-batch in chunks for the block's ranks, and a chunk's length."""
         layout = self.groups.layout
         whole = self._whole.pop(unit, None)
         if whole is None:
             whole = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=unit.gradients.device)
-        self.block_lane.borrow(whole)
+        self.block_stream.borrow(whole)
         if unit.residual is not None:
             whole = whole + unit.residual
         # Flat order is (weights, gradients); the block's ranks are in order (gradients, weights).
         parts = whole.view(layout.weights, layout.gradients // layout.weights, -1).transpose(0, 1)
         if unit.residual is not None:
             self._keep_residual(unit, whole)
-        return self._encode(parts, self.groups.block_stages, self.block_wire)
+        return self._encode(parts, self.groups.block_hops, self.block_wire)
 
-    def _network_job(self, unit: Unit) -> Job:
+    def _network_job(self, unit: ShardUnit) -> Job:
         """Reduce the accumulated shard over the optimizer's block and then over replicas."""
         own = unit.own_gradients
         if self.groups.network_hop.size() > 1:
-            stages = self.groups.network_stages
+            hops = self.groups.network_hops
             chunks = unit.gradients.view(self.groups.network_hop.size(), 1, -1)
-            rows, size = self._encode(chunks, stages, self.network_wire)
-            yield from self._reduce(rows, size, stages, self.network_wire, own.copy_)
+            rows, size = self._encode(chunks, hops, self.network_wire)
+            yield from self._reduce(rows, size, hops, self.network_wire, own.copy_)
         replicas = self.groups.replicas.size()
         if replicas > 1:
             totals: list[torch.Tensor] = []
-            stages = self.groups.replica_stages
-            rows, size = self._encode(own.view(replicas, 1, -1), stages, self.network_wire)
-            yield from self._reduce(rows, size, stages, self.network_wire, totals.append)
+            hops = self.groups.replica_hops
+            rows, size = self._encode(own.view(replicas, 1, -1), hops, self.network_wire)
+            yield from self._reduce(rows, size, hops, self.network_wire, totals.append)
             total = totals[0].to(self.dtype)
             gathered = torch.empty(own.numel(), dtype=self.dtype, device=own.device)
             yield self.transport.all_gather(gathered, total, self.groups.replicas)
             own.copy_(gathered)
 
     def _encode(
-        self, chunks: torch.Tensor, stages: Sequence[Group], wire: WireFormat
+        self, chunks: torch.Tensor, hops: Sequence[Group], wire: WireFormat
     ) -> tuple[torch.Tensor, int]:
-        """[a, b, m] chunks for a x b ranks in order as rows in the order of the stages, and m."""
+        """[a, b, m] chunks for a x b ranks in order as rows in the order of the hops, and m."""
         size = chunks.size(-1)
-        if len(stages) > 1:
+        if len(hops) > 1:
             # To each rank of the node the chunks of its counterparts on all nodes, in the order of nodes.
-            chunks = chunks.reshape(-1, stages[0].size(), size).transpose(0, 1)
+            chunks = chunks.reshape(-1, hops[0].size(), size).transpose(0, 1)
         return wire.encode(chunks), size
 
     def _reduce(
-        self, rows: torch.Tensor, size: int, stages: Sequence[Group], wire: WireFormat, keep: Keep
+        self, rows: torch.Tensor, size: int, hops: Sequence[Group], wire: WireFormat, keep: Keep
     ) -> Job:
-        """Sum encoded chunks of ``size`` values over the stages; ``keep`` one's own [size]."""
-        for stage, group in enumerate(stages):
+        """Sum encoded chunks of ``size`` values over the hops; ``keep`` one's own [size]."""
+        for hop, group in enumerate(hops):
             members = group.size()
             held = rows.size(0) // members  # chunks that this rank goes on with
             received = torch.empty_like(rows)
@@ -177,11 +179,11 @@ class Reducer:
             sums = torch.empty(held, size, device=rows.device)
             for index, arrived in enumerate(rows.view(members, held, -1).unbind(1)):
                 wire.decode_sum(arrived.contiguous(), size, out=sums[index], accumulate=False)
-            if stage + 1 < len(stages):
+            if hop + 1 < len(hops):
                 rows = wire.encode(sums.view(held, 1, size))
         keep(sums[0])
 
-    def _keep_residual(self, unit: Unit, whole: torch.Tensor) -> None:
+    def _keep_residual(self, unit: ShardUnit, whole: torch.Tensor) -> None:
         """What encoding loses now is added to the next micro-batch's gradients (error feedback)."""
         rows = whole.view(self.groups.layout.gradients, -1)
         arrives = torch.empty_like(rows)

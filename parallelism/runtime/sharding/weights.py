@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from frontrunner.parallelism.runtime.lanes import Job, Lane, Ticket
+from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
-from frontrunner.parallelism.runtime.sharding.unit import Unit
+from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.transport import Transport
 
 
@@ -16,51 +16,51 @@ class Gatherer:
     def __init__(self, groups: ProcessGroups, transport: Transport, device: torch.device) -> None:
         self.groups = groups
         self.transport = transport
-        self.use_lane = Lane(transport, device)
-        self.update_lane = Lane(transport, device)
-        self._coming: dict[Unit, Ticket] = {}
-        self._updating: dict[Unit, Ticket] = {}
+        self.use_stream = CommStream(transport, device)
+        self.update_stream = CommStream(transport, device)
+        self._coming: dict[ShardUnit, Handle] = {}
+        self._updating: dict[ShardUnit, Handle] = {}
 
-    def start(self, unit: Unit, backward: bool) -> None:
+    def start(self, unit: ShardUnit, backward: bool) -> None:
         """Begin to gather a unit, if it is neither there nor on its way."""
         if unit.gathered or unit in self._coming:
             return
         self._settle(unit)
         unit.allocate()
-        self._coming[unit] = self.use_lane.submit(self._gather(unit, backward))
+        self._coming[unit] = self.use_stream.submit(self._gather(unit, backward))
 
-    def finish(self, unit: Unit) -> None:
+    def finish(self, unit: ShardUnit) -> None:
         """Wait until a unit that was started is gathered and up to date."""
         self._settle(unit)
-        ticket = self._coming.pop(unit, None)
-        if ticket is not None:
-            self.use_lane.wait(ticket)
+        handle = self._coming.pop(unit, None)
+        if handle is not None:
+            self.use_stream.wait(handle)
             unit.gathered = True
 
-    def update(self, unit: Unit) -> None:
+    def update(self, unit: ShardUnit) -> None:
         """Encode this rank's new weights and start to bring those of its weight shard together.
 
         They are awaited at the unit's next use.
         """
         unit.encode_master()
-        self._updating[unit] = self.update_lane.submit(self._gather_update(unit))
+        self._updating[unit] = self.update_stream.submit(self._gather_update(unit))
 
     def advance(self) -> None:
         """Go on with what has arrived."""
-        self.update_lane.advance()
-        self.use_lane.advance()
+        self.update_stream.advance()
+        self.use_stream.advance()
 
     def join(self) -> None:
         """Wait for everything that was started."""
-        self.update_lane.join()
-        self.use_lane.join()
+        self.update_stream.join()
+        self.use_stream.join()
 
-    def _settle(self, unit: Unit) -> None:
-        ticket = self._updating.pop(unit, None)
-        if ticket is not None:
-            self.update_lane.wait(ticket)
+    def _settle(self, unit: ShardUnit) -> None:
+        handle = self._updating.pop(unit, None)
+        if handle is not None:
+            self.update_stream.wait(handle)
 
-    def _gather(self, unit: Unit, backward: bool) -> Job:
+    def _gather(self, unit: ShardUnit, backward: bool) -> Job:
         group, shard = self.groups.weights, unit.rows
         if backward and unit.secondary is not None:
             group, shard = self.groups.secondary, unit.secondary
@@ -75,7 +75,7 @@ class Gatherer:
         if unit.secondary is not None and not backward:
             unit.secondary.copy_(rows.chunk(self.groups.secondary.size())[self.groups.secondary.rank()])
 
-    def _gather_update(self, unit: Unit) -> Job:
+    def _gather_update(self, unit: ShardUnit) -> Job:
         if self.groups.network_hop.size() > 1:
             yield self._all_gather(unit.gradient_rows, unit.own_row.clone(), self.groups.network_hop)
         if self.groups.node_hop.size() > 1:

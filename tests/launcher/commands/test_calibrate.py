@@ -14,7 +14,7 @@ from frontrunner.configs.load import dump, load_machine, load_run
 from frontrunner.launcher.commands.calibrate import calibrate
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.calibrate import with_constants
-from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.step_time import step_time
 
 TRUTH = {"gemm_factor": 0.65, "rings.across_nodes": 6e9}
@@ -23,10 +23,10 @@ TRUTH = {"gemm_factor": 0.65, "rings.across_nodes": 6e9}
 def trained(folder: Path, *overrides: str) -> Path:
     """The folder of a run as fast as the planner says with TRUTH."""
     spec = load_run("gpt-22b-frontier", overrides).spec
-    work = Work.of(spec)
-    assert work.software
-    work = replace(work, software=with_constants(work.software, TRUTH))
-    seconds = float(step_time(work, Candidates.of(spec, Layout.from_spec(spec))).total[0])
+    workload = Workload.of(spec)
+    assert workload.software
+    workload = replace(workload, software=with_constants(workload.software, TRUTH))
+    seconds = float(step_time(workload, Candidates.of(spec, Layout.from_spec(spec))).total[0])
     folder.mkdir()
     (folder / "run.yaml").write_text(dump(spec))
     steps = [seconds * 3, *[seconds] * 6]

@@ -17,7 +17,7 @@ from sweeps import SEARCHES, WITHIN, trials_until
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.sweep import Sampler
-from frontrunner.launcher.sweeping.guided import Guided, Seen, recalibrated
+from frontrunner.launcher.sweeping.guided import Guided, History, recalibrated
 from frontrunner.launcher.sweeping.samplers import strategy
 from frontrunner.launcher.sweeping.space import points, predict
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial
@@ -98,14 +98,14 @@ def test_the_best_predicted_come_first(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path)
     predicted = predict(points(sweep), sweep.spec.objective)
     guided = Guided(points(sweep), predicted.load <= -0.1, sweep.spec.objective)
-    seen = Seen({})
-    worth = predicted.objective * guided._fits(seen)
+    history = History({})
+    worth = predicted.objective * guided._fits(history)
     order = np.argsort(-np.where(predicted.load <= -0.1, worth, 0))
     for place in range(3):
-        point = guided.choose(seen)
+        point = guided.choose(history)
         assert point is not None
         assert point.number == order[place]
-        seen = replace(seen, running=seen.running | {point.number})
+        history = replace(history, running=history.running | {point.number})
 
 
 def test_memory_failures_move_the_boundary(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_memory_failures_move_the_boundary(tmp_path: Path) -> None:
     fitting = np.flatnonzero(load <= 0)
     middle = fitting[np.argsort(load[fitting])[-2]]
     guided = Guided(known, load <= 0, sweep.spec.objective)
-    chances = guided._fits(Seen({}, frozenset([int(middle)])))
+    chances = guided._fits(History({}, frozenset([int(middle)])))
     assert chances[load > load[middle]].max() < 0.5
     assert chances[load < load[middle] - 0.3].min() > 0.9
 
@@ -125,10 +125,10 @@ def test_the_planner_is_recalibrated(tmp_path: Path) -> None:
     """Of a machine whose products of matrices are slower than its file says, the rate is found."""
     sweep = small_sweep(tmp_path)
     known = points(sweep)[:6]
-    software = known[0].work.software
+    software = known[0].workload.software
     assert software is not None
     slower = with_constants(software, {"gemm_factor": 0.7 * software.gemm_factor})
-    truth = predict(known, sweep.spec.objective, {id(known[0].work): slower}).objective
+    truth = predict(known, sweep.spec.objective, {id(known[0].workload): slower}).objective
     found = recalibrated(known, {p.number: float(truth[p.number]) for p in known[:4]}, sweep.spec.objective)
     again = predict(known, sweep.spec.objective, found).objective
     before = predict(known, sweep.spec.objective).objective
@@ -171,7 +171,7 @@ def test_what_is_learnt_of_some_points_holds_for_those_like_them(tmp_path: Path)
     measured |= {n: 3 * float(predicted.objective[n]) for n in slowest_first[1][:3]}
     guided = Guided(known, predicted.load < 0, sweep.spec.objective)
     guided._recalibrated_at = 100  # of the errors alone
-    point = guided.choose(Seen(measured))
+    point = guided.choose(History(measured))
     assert point is not None
     assert point.spec.layout.tensor == 1
     free = [n for n in by_tensor[1] + by_tensor[2] if n not in measured]

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.sweeping.space import points
-from frontrunner.launcher.sweeping.store import FILE, OUT_OF_MEMORY, Store, best, mend
+from frontrunner.launcher.sweeping.store import FILE, OUT_OF_MEMORY, Store, best, repair
 from support.sweeps import SMALL, small_sweep
 
 
@@ -56,7 +56,7 @@ def test_a_record_cut_short_and_a_lock_that_was_left(tmp_path: Path) -> None:
     with (tmp_path / FILE).open("a") as journal:
         journal.write('{"op_code": 4, "stu')
     (tmp_path / f"{FILE}.lock").symlink_to(tmp_path / FILE)
-    mend(tmp_path)
+    repair(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(FILE)] == [FILE]
     again = Store(tmp_path, sweep, create=True)
     again.begin(points(sweep)[5], None)
@@ -74,14 +74,14 @@ def test_a_file_that_is_no_journal(tmp_path: Path, content: str) -> None:
 def test_mending_leaves_what_is_no_journal_as_it_is(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(SpecError, match="is not a journal of trials"):
-        mend(tmp_path)
+        repair(tmp_path)
     assert (tmp_path / FILE).read_bytes() == content
 
 
 @pytest.mark.parametrize("content", ["", '{"op_', '{"op_code": 0, "study'])
 def test_a_controller_that_was_killed_in_its_first_record(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
-    mend(tmp_path)
+    repair(tmp_path)
     with pytest.raises(SpecError, match="holds no sweep yet"):
         Store(tmp_path, small_sweep(tmp_path), create=False)
     assert Store(tmp_path, small_sweep(tmp_path), create=True).trials() == []

@@ -12,21 +12,21 @@ from frontrunner.configs.load import load_run
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.activations import kept_per_layer
-from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.memory import in_flight, memory, stage_memory, stage_parameters
 from frontrunner.parallelism.planner.parameters import stage_units
 
 
-def planned(run: str, *overrides: str) -> tuple[Work, Candidates]:
+def planned(run: str, *overrides: str) -> tuple[Workload, Candidates]:
     spec = load_run(run, overrides).spec
-    return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+    return Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
 
 
 @pytest.mark.parametrize("preset", SHARDING_PRESETS)
 def test_states_are_the_parameters_cut_by_the_degrees(preset: str) -> None:
     wires = "{weights: bfloat16, gradients: bfloat16, network: bfloat16}"
     run = ("gpt-1.4b", 2)
-    work, c = planned(
+    workload, c = planned(
         "gpt-22b-frontier",
         f"model={run[0]}",
         f"nodes={run[1]}",
@@ -34,8 +34,8 @@ def test_states_are_the_parameters_cut_by_the_degrees(preset: str) -> None:
         "training.global_batch_size=16",
         f"layout.sharding={{preset: {preset}, wire: {wires}}}",
     )
-    found = memory(work, c)
-    psi = float(stage_units(work.model).numel)
+    found = memory(workload, c)
+    psi = float(stage_units(workload.model).numel)
     w, g, o = {
         "ddp": (1, 1, 1),
         "zero1": (1, 1, 16),
@@ -54,11 +54,13 @@ def test_states_are_the_parameters_cut_by_the_degrees(preset: str) -> None:
 @pytest.mark.parametrize("model", ["gpt-175b", "llama-3-8b", "gpt-neox-20b"])
 @pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (8, 1), (4, 4), (2, 2)])
 def test_stages_hold_what_is_built(model: str, tensor: int, pipeline: int) -> None:
-    work, c = planned("gpt-22b-frontier", f"model={model}", "layout.pipeline=4", "nodes=2", "layout.tensor=2")
+    workload, c = planned(
+        "gpt-22b-frontier", f"model={model}", "layout.pipeline=4", "nodes=2", "layout.tensor=2"
+    )
     for index in {0, pipeline // 2, pipeline - 1}:
         cut = replace(c, tensor=np.array([float(tensor)]), pipeline=np.array([float(pipeline)]))
-        stage = stage_parameters(work, cut, np.array([float(index)]))
-        exact = stage_units(work.model, tensor, pipeline, index)
+        stage = stage_parameters(workload, cut, np.array([float(index)]))
+        exact = stage_units(workload.model, tensor, pipeline, index)
         assert stage.numel[0] == pytest.approx(exact.numel, rel=1e-9), index
 
 
@@ -91,23 +93,23 @@ def test_what_saves_memory_saves_memory(change: str, less: str) -> None:
 
 
 def test_the_first_stage_has_most_in_flight_and_the_last_the_logits() -> None:
-    work, c = planned("gpt-175b-frontier")
-    stages = [stage_memory(work, c, np.array([float(index)])) for index in range(16)]
+    workload, c = planned("gpt-175b-frontier")
+    stages = [stage_memory(workload, c, np.array([float(index)])) for index in range(16)]
     activations = [float(stage.activations[0]) for stage in stages]
     assert activations[:15] == sorted(activations[:15], reverse=True)
     assert activations[15] > activations[14] - (activations[13] - activations[14])
-    assert memory(work, c).peak[0] == max(float(stage.peak[0]) for stage in stages)
+    assert memory(workload, c).peak[0] == max(float(stage.peak[0]) for stage in stages)
 
 
 def test_the_first_stage_keeps_the_mask_of_the_embeddings_dropout() -> None:
     """A byte a value of each micro-batch that has begun: Korthikanti et al. 2022, section 4.3."""
-    work, plain = planned("gpt-175b-frontier")
-    masked = replace(work, practice=replace(work.practice, dropout=True))
+    workload, plain = planned("gpt-175b-frontier")
+    masked = replace(workload, profile=replace(workload.profile, dropout=True))
     interleaved = replace(plain, virtual_stages=np.array([2.0]))
     few = replace(plain, grad_accum_steps=np.array([3.0]))
     for c, begun in ((plain, 16), (interleaved, 2 * 16 - 1), (few, 3)):
         first, second = (stage_memory(masked, c, np.array([float(index)])).activations[0] for index in (0, 1))
-        bare = [stage_memory(work, c, np.array([float(index)])).activations[0] for index in (0, 1)]
+        bare = [stage_memory(workload, c, np.array([float(index)])).activations[0] for index in (0, 1)]
         more = (first - bare[0]) - (second - bare[1])
         assert more == pytest.approx(begun * 2048 * 12288)
 
@@ -127,39 +129,39 @@ def test_a_layer_keeps_what_korthikanti_et_al_count(
     tensor: int, sequence: int, recompute: int, hidden_bytes: float, scores: float
 ) -> None:
     """Equations 1 to 6: bytes of s b h, and of a s^2 b."""
-    work, c = planned("gpt-175b-frontier")
-    work = replace(work, practice=replace(work.practice, dropout=True, fused_attention=False))
+    workload, c = planned("gpt-175b-frontier")
+    workload = replace(workload, profile=replace(workload.profile, dropout=True, fused_attention=False))
     values = {"tensor": tensor, "sequence_parallel": sequence, "recompute": recompute}
     cut = replace(c, **{key: np.array([float(value)]) for key, value in values.items()})
     expected = 2048 * 12288 * hidden_bytes + 96 * 2048**2 * scores
-    assert kept_per_layer(work, cut)[0] == pytest.approx(expected)
+    assert kept_per_layer(workload, cut)[0] == pytest.approx(expected)
 
 
 def test_gathered_weights_are_two_units_and_their_messages() -> None:
     cut = ("gpt-22b-frontier", "layout.pipeline=1", "layout.sharding={preset: hsdp}")
-    work, c = planned(*cut)
+    workload, c = planned(*cut)
     whole = replace(c, weights=np.ones(1), secondary=np.ones(1))
-    unit = float(stage_units(work.model).embedding)
-    layer = (stage_units(work.model).layers - 2 * 6144 - 2048 * 6144) / 48
-    more = memory(work, c).buffers[0] - memory(work, whole).buffers[0]
+    unit = float(stage_units(workload.model).embedding)
+    layer = (stage_units(workload.model).layers - 2 * 6144 - 2048 * 6144) / 48
+    more = memory(workload, c).buffers[0] - memory(workload, whole).buffers[0]
     assert more == pytest.approx(2 * 2 * max(unit, layer), rel=0.05)
     quantised = replace(c, weight_wire=np.array([1.0]))
-    assert memory(work, quantised).buffers[0] - memory(work, c).buffers[0] == pytest.approx(more / 4)
+    assert memory(workload, quantised).buffers[0] - memory(workload, c).buffers[0] == pytest.approx(more / 4)
 
 
 def test_each_group_of_ranks_has_buffers() -> None:
-    work, c = planned("gpt-175b-frontier")
-    bare = replace(work, practice=replace(work.practice, communicator_bytes=0.0))
+    workload, c = planned("gpt-175b-frontier")
+    bare = replace(workload, profile=replace(workload.profile, communicator_bytes=0.0))
     # Tensor, stages, and the optimizer over all data-parallel ranks.
-    assert memory(work, c).residual[0] - memory(bare, c).residual[0] == 3 * 256 * 2**20
+    assert memory(workload, c).residual[0] - memory(bare, c).residual[0] == 3 * 256 * 2**20
 
 
 def test_many_candidates_at_once_are_each_judged_alone() -> None:
-    work, one = planned("gpt-175b-frontier")
+    workload, one = planned("gpt-175b-frontier")
     other = replace(one, recompute=np.array([0.0]), micro_batch_size=np.array([4.0]))
     both: Any = Candidates(
         **{key: np.concatenate([getattr(one, key), getattr(other, key)]) for key in one.__dict__}
     )
-    peaks = memory(work, both).peak
-    assert peaks[0] == memory(work, one).peak[0]
-    assert peaks[1] == memory(work, other).peak[0]
+    peaks = memory(workload, both).peak
+    assert peaks[0] == memory(workload, one).peak[0]
+    assert peaks[1] == memory(workload, other).peak[0]

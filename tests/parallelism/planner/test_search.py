@@ -13,8 +13,8 @@ from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.advise import advise
-from frontrunner.parallelism.planner.candidates import Candidates, Work
-from frontrunner.parallelism.planner.plan import judge
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Ranking, compare, search
 
 
@@ -27,7 +27,7 @@ def request(model: str, nodes: int, batch: int, layout: dict[str, Any] | None = 
 
 
 def ranked(model: str, nodes: int, batch: int) -> Ranking:
-    return search(Work.of(request(model, nodes, batch)), nodes, batch)
+    return search(Workload.of(request(model, nodes, batch)), nodes, batch)
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,18 @@ def test_what_is_found_is_legal_and_judged_as_alone(model: str, nodes: int, batc
     chosen = random.Random(1).sample(range(len(ranking.space.candidates)), 40)
     for index in [*chosen, *map(int, ranking.order[:3])]:
         spec = request(model, nodes, batch, ranking.space.layout(index))
-        alone = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
-        assert alone.memory.peak[0] == pytest.approx(ranking.judged.memory.peak[index])
-        assert alone.tokens_per_s[0] == pytest.approx(ranking.judged.tokens_per_s[index])
+        alone = estimate(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+        assert alone.memory.peak[0] == pytest.approx(ranking.estimated.memory.peak[index])
+        assert alone.tokens_per_s[0] == pytest.approx(ranking.estimated.tokens_per_s[index])
 
 
 def test_the_order_is_by_speed_and_only_of_what_fits() -> None:
     ranking = ranked("gpt-22b", 4, 96)
-    speeds = ranking.judged.tokens_per_s[ranking.order]
+    speeds = ranking.estimated.tokens_per_s[ranking.order]
     assert np.all(np.diff(speeds) <= 0)
-    assert np.all(ranking.judged.fits[ranking.order] == 1)
+    assert np.all(ranking.estimated.fits[ranking.order] == 1)
     front = ranking.pareto()
-    peaks = ranking.judged.memory.peak
+    peaks = ranking.estimated.memory.peak
     assert front[0] == ranking.order[0]
     assert all(peaks[a] > peaks[b] for a, b in zip(front, front[1:], strict=False))
     fastest_lean = ranking.order[peaks[ranking.order] <= peaks[front[-1]]][0]
@@ -61,13 +61,13 @@ def test_the_order_is_by_speed_and_only_of_what_fits() -> None:
 def test_the_layouts_of_dash_et_al_are_among_the_best(run: str) -> None:
     """In the first 5 % of what is legal, with the software that they were tuned with, and not the best."""
     known = load_run(run).spec
-    ranking = search(Work.of(known, "2023"), known.nodes, known.training.global_batch_size)
+    ranking = search(Workload.of(known, "2023"), known.nodes, known.training.global_batch_size)
     place = ranking.place(Candidates.of(known, Layout.from_spec(known)))
     assert place is not None
     assert 0 < place < 0.05 * len(ranking.space.candidates)
     best = int(ranking.order[0])
-    reasons = compare(ranking.judged, int(ranking.order[place]), best)
-    slower = ranking.judged.tokens_per_s[best] / ranking.judged.tokens_per_s[ranking.order[place]] - 1
+    reasons = compare(ranking.estimated, int(ranking.order[place]), best)
+    slower = ranking.estimated.tokens_per_s[best] / ranking.estimated.tokens_per_s[ranking.order[place]] - 1
     assert sum(reasons.values()) == pytest.approx(slower)
     assert max(reasons.values()) > 0.05
 
@@ -84,19 +84,19 @@ def test_no_two_layouts_are_one() -> None:
 
 def test_advice_is_what_a_plan_of_the_change_says() -> None:
     spec = load_run("gpt-175b-frontier", ["training.global_batch_size=64"]).spec
-    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    now = estimate(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
     best = advise(spec, now)[0]
     assert best.gain > 0.1
     assert best.fits
     assert best.change.startswith("training.global_batch_size x 4")
     changed = load_run("gpt-175b-frontier", ["training.global_batch_size=256"]).spec
-    then = judge(Work.of(changed), Candidates.of(changed, Layout.from_spec(changed)))
+    then = estimate(Workload.of(changed), Candidates.of(changed, Layout.from_spec(changed)))
     assert then.tokens_per_s[0] / now.tokens_per_s[0] - 1 == pytest.approx(best.gain)
 
 
 def test_advice_for_what_does_not_fit_makes_it_fit() -> None:
     spec = load_run("gpt-22b-frontier", ["layout.recompute=none", "layout.micro_batch_size=4"]).spec
-    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    now = estimate(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
     assert not now.fits[0]
     advice = advise(spec, now)
     assert advice
@@ -105,6 +105,6 @@ def test_advice_for_what_does_not_fit_makes_it_fit() -> None:
 
 def test_advice_knows_the_other_ways_to_cut_states() -> None:
     spec = load_run("gpt-22b-frontier", ["layout.pipeline=1", "layout.sharding.preset=ddp"]).spec
-    now = judge(Work.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
+    now = estimate(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
     assert not now.fits[0]
     assert any(change.change.startswith("layout.sharding.preset: ") for change in advise(spec, now))

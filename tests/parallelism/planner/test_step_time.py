@@ -9,15 +9,15 @@ import pytest
 
 from frontrunner.configs.load import load_run
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.candidates import Candidates, Work
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.compute import product
 from frontrunner.parallelism.planner.parameters import stage_units
 from frontrunner.parallelism.planner.step_time import MicroBatch, StepTime, step_time
 
 
-def planned(run: str, *overrides: str) -> tuple[Work, Candidates]:
+def planned(run: str, *overrides: str) -> tuple[Workload, Candidates]:
     spec = load_run(run, overrides).spec
-    return Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+    return Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
 
 
 def timed(run: str, *overrides: str) -> StepTime:
@@ -26,8 +26,8 @@ def timed(run: str, *overrides: str) -> StepTime:
 
 def speed(run: str, *overrides: str) -> float:
     """Tokens/s of a device."""
-    work, c = planned(run, *overrides)
-    found = c.grad_accum_steps * work.tokens(c) / (c.tensor * c.pipeline) / step_time(work, c).total
+    workload, c = planned(run, *overrides)
+    found = c.grad_accum_steps * workload.tokens(c) / (c.tensor * c.pipeline) / step_time(workload, c).total
     return float(found[0])
 
 
@@ -62,11 +62,11 @@ def test_the_bubble_is_stages_over_micro_batches(batch: int, accumulation: int) 
 @pytest.mark.parametrize("virtual", [1, 2, 3])
 def test_virtual_stages_do_not_shorten_messages(virtual: int) -> None:
     """A pipeline fills and drains in p - 1 pieces of a stage, each with a message both ways."""
-    work, c = planned("gpt-175b-frontier", f"layout.virtual_stages={virtual}")
-    assert work.software
-    rings = work.software.rings.model_copy(update={"point_to_point": 1e9})
-    slower = replace(work, software=work.software.model_copy(update={"rings": rings}))
-    now, then = step_time(work, c), step_time(slower, c)
+    workload, c = planned("gpt-175b-frontier", f"layout.virtual_stages={virtual}")
+    assert workload.software
+    rings = workload.software.rings.model_copy(update={"point_to_point": 1e9})
+    slower = replace(workload, software=workload.software.model_copy(update={"rings": rings}))
+    now, then = step_time(workload, c), step_time(slower, c)
     one = (then.pipeline - now.pipeline) / c.grad_accum_steps / virtual
     assert then.bubble - now.bubble == pytest.approx(15 * one)
 
@@ -80,10 +80,10 @@ def test_tensor_ranks_beyond_the_package_cost() -> None:
         shares.append(float(found.tensor[0] / found.total[0]))
     assert shares == sorted(shares)
     assert shares[1] > 2 * shares[0]
-    work, c = planned(*base, "layout.tensor=8")
+    workload, c = planned(*base, "layout.tensor=8")
     across = replace(c, tensor=np.array([16.0]), data=np.array([1.0]), optimizer=np.array([1.0]))
-    inside = step_time(work, c)
-    beyond = step_time(work, across)
+    inside = step_time(workload, c)
+    beyond = step_time(workload, across)
     # Twice the ranks halve what each computes, so that messages take most of the step.
     assert beyond.tensor[0] > beyond.compute[0] > inside.tensor[0]
 
@@ -126,18 +126,18 @@ def test_quantised_three_level_sharding_beats_zero3_across_nodes() -> None:
 
 def test_the_optimizer_takes_what_its_memory_traffic_takes() -> None:
     """Gradients read twice, master and moments read and written, the weights written."""
-    work, c = planned("gpt-22b-frontier")
-    stage = stage_units(work.model, 1, 8)
+    workload, c = planned("gpt-22b-frontier")
+    stage = stage_units(workload.model, 1, 8)
     rate = 1638.4e9 * 0.8
-    assert step_time(work, c).optimizer[0] == pytest.approx(stage.numel / 2 * (2 * 4 + 6 * 4 + 2) / rate)
+    assert step_time(workload, c).optimizer[0] == pytest.approx(stage.numel / 2 * (2 * 4 + 6 * 4 + 2) / rate)
 
 
 def test_measured_computing_takes_the_place_of_the_table() -> None:
     spec = load_run("quickstart", ["machine=emulated", "nodes=2"]).spec
-    work, c = Work.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+    workload, c = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     one = np.ones(1)
     computing = MicroBatch(one * 1.0, one * 2.0, 0 * one, 0 * one, 0 * one)
-    found = step_time(work, c, computing, optimizer_s=0.5)
+    found = step_time(workload, c, computing, optimizer_s=0.5)
     assert found.compute[0] == 3.0 * spec.grad_accum_steps
     assert found.optimizer[0] == 0.5
     assert found.total[0] >= 3.5

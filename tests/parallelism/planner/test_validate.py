@@ -20,7 +20,7 @@ from frontrunner.parallelism.planner.calibrate import (
     fit,
     with_constants,
 )
-from frontrunner.parallelism.planner.practice import PRACTICES
+from frontrunner.parallelism.planner.engine_profile import PRACTICES
 from frontrunner.parallelism.planner.published import prepare, published_tokens_per_s, read
 from frontrunner.parallelism.planner.relative import PUBLISHED, ratios
 from frontrunner.parallelism.planner.validate import MACHINES, Validation, validate
@@ -56,7 +56,7 @@ def test_every_logged_stage_needs_what_was_logged(found: Validation) -> None:
 
 
 def test_logged_rows_say_what_their_engine_keeps(found: Validation) -> None:
-    engines = {c.id.split()[0]: PRACTICES[c.practice] for c in found.memory}
+    engines = {c.id.split()[0]: PRACTICES[c.profile] for c in found.memory}
     for row in read(ROWS):
         if row.id in engines:
             assert row.memory_mib
@@ -75,8 +75,8 @@ def test_a_row_may_say_what_its_engine_keeps(tmp_path: Path) -> None:
         }
 
     (row,) = read(rows_file(tmp_path, change))
-    work, _ = prepare(row, load_machine("lumi-g"))
-    assert work.practice.kept == (4, 4, 8)
+    workload, _ = prepare(row, load_machine("lumi-g"))
+    assert workload.profile.kept == (4, 4, 8)
 
 
 def test_runs_that_nothing_was_fitted_to(tmp_path: Path) -> None:
@@ -101,17 +101,19 @@ def test_what_is_skipped_is_skipped_with_a_reason(found: Validation) -> None:
     assert "no machine file" in reasons["mi250-databricks-mpt7b-4to128"]
 
 
-@pytest.mark.parametrize(("name", "era"), [(m, e) for m in ("frontier", "lumi-g") for e in ("2023", "2025")])
-def test_constants_are_those_that_the_named_rows_give(name: str, era: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "software_year"), [(m, e) for m in ("frontier", "lumi-g") for e in ("2023", "2025")]
+)
+def test_constants_are_those_that_the_named_rows_give(name: str, software_year: str) -> None:
     machine = load_machine(name)
-    software = machine.software[era]
+    software = machine.software[software_year]
     keys = [key for key in software.fitted if key in BOUNDS]
     runs = []
     for row in read(ROWS):
         if row.id in {run for key in keys for run in software.fitted[key]}:
-            assert (MACHINES[row.machine], row.era) == (name, era)
-            work, candidates = prepare(row, machine)
-            runs.append(Measured(work, candidates, published_tokens_per_s(row, work.model)))
+            assert (MACHINES[row.machine], row.software_year) == (name, software_year)
+            workload, candidates = prepare(row, machine)
+            runs.append(Measured(workload, candidates, published_tokens_per_s(row, workload.model)))
     for key, value in fit(runs, keys).items():
         assert value == pytest.approx(constant(software, key), rel=0.01), key
 
@@ -188,8 +190,8 @@ def test_a_row_twice(tmp_path: Path) -> None:
 
 def test_keys_that_mean_nothing_are_named(tmp_path: Path) -> None:
     (row,) = read(rows_file(tmp_path, lambda row: row.update(vp=4)))
-    assert row.strangers() == ["lumi-megatron-llama2-7b-2n: vp is not used; did you mean vpp?"]
-    assert not any(row.strangers() for row in read(ROWS))
+    assert row.unknown_keys() == ["lumi-megatron-llama2-7b-2n: vp is not used; did you mean vpp?"]
+    assert not any(row.unknown_keys() for row in read(ROWS))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: b", "- 1", "[", "\x00"])

@@ -56,17 +56,17 @@ def reducer(transport: Transport) -> Reducer:
     package, pair = group("package", 2), group("replicas", 2)
     groups: Any = SimpleNamespace(
         layout=SimpleNamespace(weights=2, gradients=2),
-        block_stages=(package,),
+        block_hops=(package,),
         network_hop=group("network", 1),
         replicas=pair,
-        replica_stages=(pair,),
+        replica_hops=(pair,),
     )
     wire = wire_format("float32", 256)
     made: Any = transport
     return Reducer(groups, made, torch.device("cpu"), torch.float32, wire, wire)
 
 
-class Unit:
+class ShardUnit:
     """Eight values, four of which this rank keeps."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ def test_only_places_of_the_program_wait(package: bool, replicas: bool) -> None:
     """Not what goes on by chance: ranks that wait at moments of their own may wait in a circle for ever."""
     transport = Transport({"package": package, "replicas": replicas})
     sending = reducer(transport)
-    units: list[Any] = [Unit() for _ in range(10)]
+    units: list[Any] = [ShardUnit() for _ in range(10)]
     for number, each in enumerate(units):
         before = transport.waits
         sending.advance()

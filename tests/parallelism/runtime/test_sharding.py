@@ -10,7 +10,7 @@ import torch
 
 from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.runtime.sharding.unit import ALIGNMENT, Geometry
+from frontrunner.parallelism.runtime.sharding.shard_unit import ALIGNMENT, Geometry
 from support.ranks import run_ranks
 from support.specs import GPT, run_spec
 from support.training import curve

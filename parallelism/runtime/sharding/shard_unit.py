@@ -59,7 +59,7 @@ class Geometry:
         return cls(padded, *shards)
 
 
-class Unit:
+class ShardUnit:
     """Storage of one unit on one rank.
 
     ``rows`` is this rank's weight shard, encoded: uint8 [optimizer / weights, row_bytes]. ``full`` is the

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from frontrunner.parallelism.runtime.lanes import Lane
+from frontrunner.parallelism.runtime.comm_streams import CommStream
 
 
 class Failed:
@@ -33,8 +33,8 @@ def test_a_failed_collective_is_not_taken_for_one_that_has_arrived() -> None:
         went_on = True
 
     transport: Any = None
-    lane = Lane(transport, torch.device("cpu"))
-    lane.submit(job())
+    stream = CommStream(transport, torch.device("cpu"))
+    stream.submit(job())
     with pytest.raises(RuntimeError, match="bad_alloc"):
-        lane.advance()
+        stream.advance()
     assert not went_on

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Practice:
+class EngineProfile:
     """How one engine spends memory and hides communication.
 
     ``kept`` are (weights, gradients, optimizer) in bytes a parameter before the degrees divide them; None:
@@ -45,7 +45,7 @@ class Practice:
     all_reduces: bool = False
 
 
-NATIVE = Practice(
+NATIVE = EngineProfile(
     "native",
     "frontrunner's own: gathers and reductions run beside computing, weights are kept as they travel; "
     "what the allocator loses is the middle of four logs of MI250X runs (11 to 22 %), what a communicator "
@@ -53,7 +53,7 @@ NATIVE = Practice(
     allocator_share=0.15,
     communicator_bytes=256 * 2**20,
 )
-MEGATRON_DEEPSPEED_BF16 = Practice(
+MEGATRON_DEEPSPEED_BF16 = EngineProfile(
     "megatron-deepspeed-bf16",
     "BF16_Optimizer keeps bfloat16 weights and gradients and float32 gradients whole (2 + 2 + 4), and cuts "
     "the optimizer's 12 over all ranks whatever the ZeRO stage in the configuration; nothing overlaps. The "
@@ -69,7 +69,7 @@ MEGATRON_DEEPSPEED_BF16 = Practice(
     overlaps_weights=False,
     all_reduces=True,
 )
-MEGATRON_DEEPSPEED_FP16_ZERO1 = Practice(
+MEGATRON_DEEPSPEED_FP16_ZERO1 = EngineProfile(
     "megatron-deepspeed-fp16-zero1",
     "float16 weights whole (2), float16 gradients (2) and the optimizer (12) cut over all ranks once a step "
     "has ended; before, gradients are whole. Those of the tied embedding stay whole on both ends, twice on "
@@ -85,7 +85,7 @@ MEGATRON_DEEPSPEED_FP16_ZERO1 = Practice(
     overlaps_weights=False,
     all_reduces=True,
 )
-GPT_NEOX_ZERO1 = Practice(
+GPT_NEOX_ZERO1 = EngineProfile(
     "gpt-neox-zero1",
     "DeepSpeed's ZeRO-1 below GPT-NeoX: an all-reduce of 16-bit gradients and a gather of weights once a "
     "step, after the backward",
@@ -96,13 +96,13 @@ GPT_NEOX_ZERO1 = Practice(
     overlaps_weights=False,
     all_reduces=True,
 )
-MEGATRON_DISTRIBUTED_OPTIMIZER = Practice(
+MEGATRON_DISTRIBUTED_OPTIMIZER = EngineProfile(
     "megatron-distributed-optimizer",
     "bfloat16 weights and float32 gradients whole, the optimizer cut over all ranks; its reduction and the "
     "gather of weights are told to overlap",
     kept=(2, 4, 12),
 )
-FSDP2 = Practice(
+FSDP2 = EngineProfile(
     "fsdp2",
     "PyTorch's fully_shard: float32 weights cut over all ranks, gathered in bfloat16, gradients reduced in "
     "float32; operators of eager PyTorch",
@@ -112,8 +112,8 @@ FSDP2 = Practice(
     reduced_bytes=4,
 )
 PRACTICES = {
-    practice.name: practice
-    for practice in (
+    profile.name: profile
+    for profile in (
         NATIVE,
         MEGATRON_DEEPSPEED_BF16,
         MEGATRON_DEEPSPEED_FP16_ZERO1,
