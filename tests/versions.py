@@ -15,7 +15,7 @@ import sys
 import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -101,11 +101,19 @@ def _test_tools() -> list[str]:
     return [line for line in extras["test"] if not line.startswith(WITH_TORCH)]
 
 
+def _row(run: Callable[[str], Row], version: str) -> Row:
+    try:
+        return run(version)
+    except subprocess.CalledProcessError as error:  # the other versions are tried nevertheless
+        what = f"not made: {error.cmd[-1]} ended with {error.returncode}"
+        return f"{run.__name__}, {version}", what, "", False
+
+
 def main() -> int:
     VENVS.mkdir(exist_ok=True)
     cells = [(core, version) for version in PYTHONS] + [(runtime, version) for version in MEGATRON_CORES]
     wanted = sys.argv[1:] or [*PYTHONS, *MEGATRON_CORES]
-    rows = [run(version) for run, version in cells if version in wanted]
+    rows = [_row(run, version) for run, version in cells if version in wanted]
     print()
     for name, outcome, took, well in rows:
         print(f"{'' if well else 'FAILED '}{name}".ljust(36), outcome.ljust(44), took)
