@@ -21,8 +21,10 @@ lint: .venv/.test
 types: .venv/.test
 	$(BIN)/mypy
 
+# Two workers: a worker waits for much, Slurm above all. tests/conftest.py says which tests stay together.
+WORKERS ?= 2
 tests: .venv/.test tools
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
 # Every Python on the path, and the oldest and newest megatron-core. It takes long, and is no part of `make test`.
 test-versions: .venv/.test

@@ -14,12 +14,34 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
 
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
+
+
+#: Folders and files that take longest, which begin first, so that no worker is left with one of them at the end.
+_LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
+    root = Path(__file__).parent
+
+    def rank(item: Any) -> int:
+        place = item.path.relative_to(root).as_posix()
+        return next((n for n, start in enumerate(_LONGEST) if place.startswith(start)), len(_LONGEST))
+
+    items.sort(key=rank)
+    for item in items:
+        place = item.path.relative_to(root)
+        # One Slurm, and one emulated cluster whose rates are measured, at a time.
+        alone = place.parts[0] in ("slurm", "benchmarks")
+        item.add_marker(pytest.mark.xdist_group(place.parts[0] if alone else place.as_posix()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -25,10 +25,7 @@ from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import STOP_SIGNALS, TO_BE_CONTINUED
 
 PRELOAD = (
-    "torch",
-    "torch.distributed",
-    "megatron.core",
-    "megatron.core.models.gpt",
+    "frontrunner.parallelism.runtime.quick_import",
     "frontrunner.configs.load",
     "frontrunner.parallelism.runtime.train",
 )

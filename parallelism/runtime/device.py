@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import frontrunner.parallelism.runtime.quick_import  # noqa: F401  (before megatron-core)
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.sharding import Precision
 from frontrunner.parallelism.placement import Place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+import frontrunner.parallelism.runtime.quick_import  # noqa: F401  (before megatron-core)
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime.gpt.build import build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config

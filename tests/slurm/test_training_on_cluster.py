@@ -11,13 +11,13 @@ import yaml
 from support.slurm_user import HERE, User, steps, wait_for_step
 from support.tree import ROOT
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes to import torch in all ranks
 
 
 def test_a_run_trains_on_text(user: User) -> None:
-    """Four nodes of two ranks, three-level sharding."""
+    """Two nodes of two ranks, three-level sharding."""
     pytest.importorskip("torch")
-    user.write_run(nodes=4)
+    user.write_run(nodes=2)
     (user.folder / "texts").mkdir()
     for name in ("README.md", "CONTRIBUTING.md"):
         (user.folder / "texts" / name).write_text((ROOT / name).read_text())
@@ -31,15 +31,15 @@ def test_a_run_trains_on_text(user: User) -> None:
     data["slurm"] |= {"executable": None, "environment": HERE}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
     job, run_dir = user.submit()
-    user.cluster.wait(job, "COMPLETED", limit_s=200)
+    user.cluster.wait(job, "COMPLETED", limit_s=400)
     row, taken = user.status(), steps(run_dir)
     assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
     assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
 
 
-def write_training(user: User, steps: int, chain: str = "dependency") -> None:
-    """A run of two nodes of two ranks that trains, with a checkpoint now and then."""
-    user.write_run(nodes=2, chain=chain)
+def write_training(user: User, steps: int, nodes: int) -> None:
+    """A run of two ranks a node that trains, with a checkpoint now and then."""
+    user.write_run(nodes=nodes)
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
     data["slurm"] |= {"executable": None, "environment": HERE}
     data["model"] |= {"attention_dropout": 0.1, "hidden_dropout": 0.1}
@@ -57,15 +57,15 @@ def curve(run_dir: Path) -> dict[int, float]:
 def test_three_segments_of_training_are_one_run(user: User) -> None:
     """Its curve equals that of the run that nobody interrupts, bit for bit."""
     pytest.importorskip("torch")
-    write_training(user, steps=250)
+    write_training(user, steps=250, nodes=1)
     user.call("train", "run.yaml", "--run-dir", "whole")
     job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
     for _ in range(2):
         wait_for_step(run_dir, (max(curve(run_dir)) if (run_dir / "records.jsonl").exists() else 0) + 10)
         user.cluster.run("scancel", "--signal=USR1", user.status()["job_id"])
-        user.cluster.wait(job, "COMPLETED", limit_s=90)  # and the next one is in the queue
+        user.cluster.wait(job, "COMPLETED", limit_s=300)  # and the next one is in the queue
         job = user.status()["job_id"]
-    user.cluster.wait(job, "COMPLETED", limit_s=150)
+    user.cluster.wait(job, "COMPLETED", limit_s=400)
     row = user.status()
     assert (row["state"], row["segment"], row["segments"], row["step"]) == ("COMPLETED", 3, 3, 250)
     records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
@@ -75,13 +75,13 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
 
 def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
     pytest.importorskip("torch")
-    write_training(user, steps=300)
+    write_training(user, steps=300, nodes=2)
     job, run_dir = user.submit()
     wait_for_step(run_dir, 20)
     used = user.cluster.job(job)["BatchHost"]
     user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
     user.cluster.start_again(job)
-    user.cluster.wait(job, "COMPLETED", limit_s=150)
+    user.cluster.wait(job, "COMPLETED", limit_s=400)
     assert (user.status()["step"], user.cluster.job(job)["Restarts"]) == (300, "1")
     assert user.cluster.job(job)["BatchHost"] != used
     headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]

@@ -56,7 +56,7 @@ class User:
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
@@ -87,7 +87,7 @@ def steps(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def wait_for_step(run_dir: Path, step: int) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 400
     while not (run_dir / "records.jsonl").exists() or not any(s["step"] >= step for s in steps(run_dir)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
