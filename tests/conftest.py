@@ -24,7 +24,7 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_signal, _handler)
 
 
-#: Folders and files that take longest, which begin first, so that no worker is left with one of them at the end.
+#: What takes longest begins first, so that no worker is left with one of these at the end.
 _LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
 
 

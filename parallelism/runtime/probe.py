@@ -20,9 +20,8 @@ from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import DTYPES, select_device, synchronize
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.run_folder import files
 
-FILE = "probe.json"
-HANGS = "hangs"
 _HANG_S = 90.0
 _LINK_S = 0.4
 _LEAST_BYTES, _MOST_BYTES = 64 * 1024, 256 * 2**20
@@ -71,7 +70,7 @@ def probe(
     found: list[Any] = [None] * layout.world_size
     dist.all_gather_object(found, here)
     if rank == 0:
-        (run_dir / FILE).write_text(json.dumps({"ranks": found}), encoding="utf-8")
+        (run_dir / files.PROBE).write_text(json.dumps({"ranks": found}), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -177,7 +176,7 @@ def _best_s(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _report_hang(run_dir: Path, rank: int, what: str) -> None:
-    folder = run_dir / HANGS
+    folder = run_dir / files.HANGS
     folder.mkdir(exist_ok=True)
     text = json.dumps({"rank": rank, "host": socket.gethostname(), "what": what})
     (folder / f"rank-{rank}.json").write_text(text, encoding="utf-8")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from frontrunner.analysis.read import read
 from frontrunner.analysis.steady import OTHER, OUTLIER, STEADY, WARM_UP, mark, summarise
+from frontrunner.run_folder.steady import warm_up_steps
 from support import logs
 from support.specs import run_spec
 
@@ -31,6 +33,16 @@ def uses(folder: Path, times: list[float]) -> str:
 )
 def test_warm_up_and_outliers_are_left_out(tmp_path: Path, times: list[float], expected: str) -> None:
     assert uses(tmp_path, times) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rule_is_the_one_of_all_other_figures(tmp_path: Path, seed: int) -> None:
+    """Columns and lists of times: the same steps are warm-up."""
+    drawn = random.Random(seed)
+    for number in range(20):
+        times = [drawn.choice([1.0, 1.05, 1.11, 1.5, 4.0]) for _ in range(drawn.randint(1, 30))]
+        found = uses(tmp_path / str(number), times)
+        assert len(found) - len(found.lstrip("w")) == warm_up_steps(times), times
 
 
 def test_each_start_warms_up_and_steps_in_another_layout_do_not_count(tmp_path: Path) -> None:

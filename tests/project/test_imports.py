@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from frontrunner.run_folder import files
 from support.tree import FOLDERS, ROOT, modules
 
 KNOWS: dict[str, set[str]] = {
@@ -51,6 +53,39 @@ def all_imports() -> Iterator[tuple[Path, str, str]]:
         package = ".".join(["frontrunner", *path.parent.parts])
         for line, name in imports((ROOT / path).read_text(), package):
             yield path, f"{path}:{line} imports {name}", name
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in a circle of any length, and not inside functions either."""
+    known = {_dotted(path) for path in modules(*FOLDERS)}
+    edges: dict[str, set[str]] = {}
+    for path, _, name in all_imports():
+        importer, name = _dotted(path), name.partition(":")[0]
+        found = name if name in known else name.rpartition(".")[0]
+        if found in known - {importer}:
+            edges.setdefault(importer, set()).add(found)
+    assert len(edges) > 100
+    TopologicalSorter(edges).prepare()  # raises CycleError
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(["frontrunner", *path.with_suffix("").parts]).removesuffix(".__init__")
+
+
+#: Names in the folder of a run, but for those that are names of commands, keys or other locks too.
+NAMES = {value for name, value in vars(files).items() if name.isupper() and isinstance(value, str)}
+NAMES -= {files.CHECKPOINTS, files.LOGS, files.LOCK}
+
+
+def test_names_in_the_run_folder_are_spelt_once() -> None:
+    spelt = [
+        f"{path}:{node.lineno} {node.value}"
+        for path in modules(*FOLDERS)
+        if path != Path("run_folder/files.py")
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Constant) and node.value in NAMES
+    ]
+    assert not spelt
 
 
 def test_no_import_runs_against_the_data() -> None:
