@@ -42,6 +42,7 @@ RUNTIME = [
     )
 ]
 WITH_TORCH = ("transformers", "triton")  # of the extra `test`: large, and of no use without torch
+MEGATRON_VERSION = "from megatron.core.package_info import __shortversion__ as v; print(v)"
 PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 Row = tuple[str, str, str, bool]  # what ran, what came of it, how long it took, whether all is well
 
@@ -68,7 +69,13 @@ def runtime(megatron: str) -> Row:
         subprocess.run([sys.executable, *PIP, *wanted, "--target", str(folder)], check=True)
     env = {"PYTHONPATH": str(folder)}
     found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "import megatron.core as m; print(m.__version__)"],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            MEGATRON_VERSION,
+        ],
         env=os.environ | env,
         capture_output=True,
         text=True,

@@ -3,7 +3,7 @@
 Other modules use its classes and functions as their callers do; what we call was compared in 0.16.1 and
 0.19.2, and takes and gives the same. Here are the names without a promise that ours take the place of. Where
 a version has no such name this raises: to set it would change nothing and say nothing, and ranks would draw
-equal masks or bytes go uncounted.
+equal masks or bytes go uncounted. (What must be set before the first import of it is in ``__init__.py``.)
 """
 
 from __future__ import annotations

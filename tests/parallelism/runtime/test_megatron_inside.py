@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +50,17 @@ def test_a_name_that_a_version_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="_CUDA_RNG_STATE_TRACKER_INITIALIZED"):
         use_random_states(object())
     assert random._CUDA_RNG_STATE_TRACKER is tracker
+
+
+def test_a_rank_starts_no_program_for_its_imports(tmp_path: Path) -> None:
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")
+    git.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env.pop("NO_VCS_VERSION", None)  # set here by the same import
+    command = [sys.executable, "-W", "ignore", "-c", "import frontrunner.parallelism.runtime.train"]
+    subprocess.run(command, env=env, check=True)
+    assert not (tmp_path / "started").exists()
 
 
 def test_users_do_not_hear_of_other_classes(caplog: pytest.LogCaptureFixture) -> None:
