@@ -23,7 +23,10 @@ VENVS = ROOT / ".venv-versions"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MEGATRON_CORES = ("0.16.1", "0.19.2")
 CORE = [
-    *(f"tests/{folder}" for folder in ("analysis", "configs", "launcher", "parallelism", "project", "slurm")),
+    *(
+        f"tests/{folder}"
+        for folder in ("analysis", "configs", "launcher", "parallelism", "project", "run_folder", "slurm")
+    ),
     "--ignore=tests/parallelism/runtime",
     *(f"--ignore={path.relative_to(ROOT)}" for path in sorted(ROOT.glob("tests/slurm/test_*cluster.py"))),
 ]
