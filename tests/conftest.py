@@ -28,6 +28,7 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 _LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
     root = Path(__file__).parent

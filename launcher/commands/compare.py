@@ -22,7 +22,7 @@ def compare(
         list[str] | None,
         typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps of each run, the first of which is left out.")] = 6,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each run.")] = 6,
     run_dir: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Holds a folder for each engine [default: runs/NAME-DATE-TIME]."),
@@ -49,6 +49,7 @@ def compare(
     overrides += [
         f"training.steps={steps}",
         "training.validation_samples=0",
+        "training.validate_every_steps=0",
         f"optimizer.warmup_steps={warm_up}",
     ]
     require_torch()

@@ -16,6 +16,10 @@ from frontrunner.launcher.cli import build
 from support.specs import run_spec
 
 
+#: What is asked for in a run file and a comparison leaves out must not stop it.
+TRAINING = {"global_batch_size": 4, "validation_samples": 4, "validate_every_steps": 2}
+
+
 def compare(*arguments: str) -> Result:
     command = ["compare", *arguments]
     return CliRunner().invoke(build(command), command)
@@ -25,7 +29,7 @@ def compare(*arguments: str) -> Result:
 def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "two.yaml"
-    path.write_text(dump(run_spec(devices=2, sharding="hsdp", training={"global_batch_size": 4})))
+    path.write_text(dump(run_spec(devices=2, sharding="hsdp", training=TRAINING)))
     return path
 
 
