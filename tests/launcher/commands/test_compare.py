@@ -15,7 +15,6 @@ from frontrunner.configs.load import dump
 from frontrunner.launcher.cli import build
 from support.specs import run_spec
 
-
 #: What is asked for in a run file and a comparison leaves out must not stop it.
 TRAINING = {"global_batch_size": 4, "validation_samples": 4, "validate_every_steps": 2}
 
