@@ -116,7 +116,12 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     from frontrunner.run_folder.record_reader import read_records, steps_of
     from frontrunner.run_folder.steady import steady_median
 
-    spec = read_resolved(folder / files.SPEC).model_copy(update={"machine": machine})
+    spec = read_resolved(folder / files.SPEC)
+    was, now = (f"{m.packages_per_node} x {m.devices_per_package}" for m in (spec.machine, machine))
+    if was != now:
+        constraint = f"ran on nodes of {was} devices, and {machine.name}'s have {now}"
+        raise SpecError([Violation("RUNS", str(folder), constraint, "give runs of that machine")])
+    spec = spec.model_copy(update={"machine": machine})
     try:
         records = read_records(folder)
     except OSError as error:

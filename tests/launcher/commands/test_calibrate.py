@@ -127,3 +127,10 @@ def test_folders_that_hold_no_steps(tmp_path: Path) -> None:
         calibrate([short], "frontier", output=tmp_path / "mine.yaml")
     with pytest.raises(SpecError, match="cannot be read"):
         calibrate([tmp_path / "none"], "frontier", output=tmp_path / "mine.yaml")
+
+
+def test_a_run_of_a_machine_of_another_shape(tmp_path: Path) -> None:
+    """Its layout on these nodes would be another, and its speed no speed of it."""
+    run = trained(tmp_path / "a", "nodes=2", "machine.packages_per_node=2")
+    with pytest.raises(SpecError, match="nodes of 2 x 2 devices, and frontier's have 4 x 2"):
+        calibrate([run], "frontier", output=tmp_path / "mine.yaml")
