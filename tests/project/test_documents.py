@@ -136,3 +136,16 @@ def test_the_site_is_built_without_a_network(tmp_path: Path) -> None:
             r'<(?:script|img|iframe)[^>]+src="?(?:https?:)?//|<link[^>]+href="?https?://', page.read_text()
         )
         assert not loaded, page
+
+
+def test_files_that_documents_name_are_there() -> None:
+    documents = [*PAGES.rglob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+    folders = "|".join((*FOLDERS, "tests", "benchmarks", "docs"))
+    named = {
+        name
+        for page in documents
+        if "reference" not in page.parts
+        for name in re.findall(rf"`((?:{folders})/[\w/.]*)`", page.read_text())
+    }
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
