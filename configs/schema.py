@@ -200,7 +200,7 @@ class LayoutSpec(Frozen):
     """Sequences in one forward pass of one data-parallel rank."""
     recompute: Recompute = "none"
     """What the backward computes again instead of keeping it: nothing, the attention, or each whole layer."""
-    sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec(preset="three_level"))
+    sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec.of("three_level"))
     """What each data-parallel rank keeps (default: preset three_level)."""
 
 

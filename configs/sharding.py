@@ -86,6 +86,12 @@ class ShardingSpec(Frozen):
     wire: WireSpec = Field(default_factory=WireSpec)
     """In which format each kind of message travels."""
 
+    @classmethod
+    def of(cls, preset: Preset) -> ShardingSpec:
+        """A preset as the loader resolves it, with its own wires."""
+        weights, gradients, optimizer = SHARDING_PRESETS[preset]
+        return cls(preset=preset, weights=weights, gradients=gradients, optimizer=optimizer)
+
     def wires(self, precision: Precision) -> Wires:
         """The format of each message in a run of this precision."""
         formats = PRESET_WIRES.get(self.preset, (precision,) * 3) if self.preset else (precision,) * 3

@@ -210,25 +210,34 @@ def test_all_that_loads_is_found(node: tuple[int, int], tmp_path: Path) -> None:
     assert count > 10
 
 
-def advised(overrides: list[str]) -> int:
-    """How many changes are advised for a run; each of them must load. 0 where the run itself is refused."""
+def advised(overrides: list[str]) -> list[str]:
+    """What is advised for a run; it must load and be what was promised. Nothing where the run is refused."""
     try:
         document, layout = verified("gpt-22b-frontier", overrides)
     except SpecError:
-        return 0
+        return []
     spec = document.spec
-    advice = advise(spec, estimate(Workload.of(spec), Candidates.of(spec, layout)), most=100)
+    now = estimate(Workload.of(spec), Candidates.of(spec, layout))
+    advice = advise(spec, now, most=100)
     for each in advice:
         key, _, value = each.change.partition(": ")
         if key.startswith("training.global_batch_size x "):
             factor = int(each.change.split()[2])
             key, value = "training.global_batch_size", str(factor * spec.training.global_batch_size)
-        if (
-            key == "layout.sharding.preset"
-        ):  # instead of the sharding of the file, with the preset's own wires
+        if key == "layout.sharding.preset":  # with the preset's own wires, not those of the file
             key, value = "layout.sharding", value
-        verified("gpt-22b-frontier", [*overrides, f"{key}={value}"])
-    return len(advice)
+        changed, cut = verified("gpt-22b-frontier", [*overrides, f"{key}={value}"])
+        then = estimate(Workload.of(changed.spec), Candidates.of(changed.spec, cut))
+        assert then.fits[0] == each.fits, each
+        assert then.tokens_per_s[0] / now.tokens_per_s[0] - 1 == pytest.approx(each.gain), each
+    return [each.change for each in advice]
+
+
+def test_presets_whose_levels_fall_unevenly_are_not_advised() -> None:
+    """Twelve data-parallel ranks over nodes of eight: no level of a node."""
+    run = ["nodes=3", "layout.pipeline=2", "layout.micro_batch_size=2", "layout.sharding=ddp"]
+    found = advised([*run, "training.global_batch_size=96"])
+    assert found == [f"layout.sharding.preset: {preset}" for preset in ("zero2", "zero3")]
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 6])
@@ -238,15 +247,17 @@ def test_all_that_is_advised_loads(nodes: int, preset: str) -> None:
     for tensor, pipeline, micro, engine in product(
         (1, 2, 8), (1, 2), (1, 2), ("native", "fsdp", "deepspeed")
     ):
-        count += advised(
-            [
-                f"nodes={nodes}",
-                f"layout.tensor={tensor}",
-                f"layout.pipeline={pipeline}",
-                f"layout.micro_batch_size={micro}",
-                "training.global_batch_size=96",
-                f"layout.sharding={preset}",
-                f"engine={engine}",
-            ]
+        count += len(
+            advised(
+                [
+                    f"nodes={nodes}",
+                    f"layout.tensor={tensor}",
+                    f"layout.pipeline={pipeline}",
+                    f"layout.micro_batch_size={micro}",
+                    "training.global_batch_size=96",
+                    f"layout.sharding={preset}",
+                    f"engine={engine}",
+                ]
+            )
         )
     assert count > 10
