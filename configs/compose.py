@@ -1,7 +1,7 @@
-"""From the files and overrides of a request to one tree: ``extends``, presets, ``-o key=value``.
+"""Composes files and overrides into one tree: ``extends``, presets, ``-o key=value``.
 
-Mappings are merged key by key, the later one winning; anything else replaces what it meets. Three
-places know more: below ``model`` and ``machine`` a name meeting a mapping becomes that preset's mapping
+Mappings are merged key by key, and later values win; anything else is replaced. There are three special
+cases: in ``model`` and ``machine`` a name merged with a mapping becomes that preset's mapping
 (``extends``), and in ``layout.sharding`` a preset replaces degrees.
 """
 
@@ -26,7 +26,7 @@ DEGREES = ("weights", "gradients", "optimizer")
 def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violation]) -> Node | None:
     """The whole tree of a run, presets expanded; None if its own file cannot be read.
 
-    What is wrong is appended to ``problems``; the parts that could not be expanded stay as written.
+    Problems are appended to ``problems``; parts that could not be expanded stay as written.
     """
     given = Node(path_or_preset, Source(COMMAND_LINE, Path()))
     path = find("run", given, "", problems)
@@ -64,7 +64,7 @@ def vary(tree: Node, values: Mapping[str, Scalar], problems: list[Violation]) ->
 
 
 def _run_file(path: Path, problems: list[Violation], below: tuple[Path, ...]) -> Node | None:
-    """A run file merged over those that it extends, as far as they can be read; None if it cannot itself."""
+    """A run file merged over the readable files that it extends; None if it is unreadable itself."""
     tree = _mapping_file(path, problems, "")
     if tree is None or "extends" not in tree.entries:
         return tree
@@ -79,24 +79,24 @@ def _mapping_file(path: Path, problems: list[Violation], key: str) -> Node | Non
     tree = read_file(path, problems, key)
     if tree is None or isinstance(tree.value, dict):
         return tree
-    what = "is empty" if tree.value is None else "must hold keys and values"
-    problems.append(tree.violation(key, what, "write key: value lines, such as `machine: frontier`"))
+    what = "is empty" if tree.value is None else "must be a mapping"
+    problems.append(tree.violation(key, what, "write key: value lines, for example `machine: frontier`"))
     return None
 
 
 def _follow(
     kind: Kind, name: Node, below: tuple[Path, ...], key: str, problems: list[Violation]
 ) -> Path | None:
-    """The file that ``extends`` names, which must not be one of those below it."""
+    """The file that ``extends`` names; it must not extend itself through others."""
     path = find(kind, name, key, problems)
     if path and path.resolve() in below:
-        problems.append(name.violation(key, "the files extend each other in a circle", "remove an `extends`"))
+        problems.append(name.violation(key, "the files extend each other in a cycle", "remove an `extends`"))
         return None
     return path
 
 
 def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | None:
-    """The file that a preset's name or a path means; a path starts at the folder of the file it is in."""
+    """The file of a preset or path; a path is relative to the file that contains it."""
     if not isinstance(name.value, str) or not name.value:
         what = f"must be the name of a {kind} preset or a path"
         problems.append(name.violation(key, what, f"write one of: {', '.join(presets.names(kind))}"))
@@ -112,22 +112,26 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
             return path
     except (OSError, ValueError):  # ValueError: a NUL in the path
         pass
-    what = "there is no such file" if is_path else f"is neither a {kind} preset nor a file"
+    what = "no such file" if is_path else f"is neither a {kind} preset nor a file"
     fix = presets.suggest(path.stem, presets.names(kind))
     problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))
     return None
 
 
 def _override(text: str, problems: list[Violation]) -> Node | None:
-    """``layout.tensor=4`` as a tree of one branch."""
+    """``layout.tensor=4`` as a tree with one branch."""
     source = Source(COMMAND_LINE, Path())
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     wrong = None
     if not equals or not all(parts) or len(parts) > DEEPEST_TREE:
-        wrong = Violation("", text, "an override is key=value", "write -o layout.tensor=4", COMMAND_LINE)
+        wrong = Violation(
+            "", text, "an override must be key=value", "write it like -o layout.tensor=4", COMMAND_LINE
+        )
     elif parts[0] == "extends":
-        wrong = Violation(key, value, "belongs in a file", "give that run instead", COMMAND_LINE)
+        wrong = Violation(
+            key, value, "cannot be an override", "name that run file or preset instead", COMMAND_LINE
+        )
     if wrong:
         problems.append(wrong)
         return None
@@ -186,7 +190,7 @@ def _seq_len(tree: Node) -> int | None:
 
 
 def _without_stale_sources(node: Node, own: Node) -> Node:
-    """Drops the sources of facts that ``own``, which was merged into ``node``, gave without a source."""
+    """Drops the sources of facts that ``own`` (merged into ``node``) overrides without a source."""
     sources, new = node.entries.get("sources"), own.entries.get("sources")
     if sources is None or not isinstance(sources.value, dict):
         return node
@@ -205,7 +209,7 @@ def _sharding_mapping(node: Node) -> Node:
 
 
 def _preset_degrees(node: Node) -> dict[str, Node]:
-    """The degrees of the preset that a sharding mapping names, in the preset's place."""
+    """The degrees of the preset that a sharding mapping names, at the preset's location."""
     preset = node.entries.get("preset")
     if preset is None or preset.value not in get_args(Preset):
         return {}
@@ -219,7 +223,7 @@ def _degrees_only(node: Node) -> Node:
 
 
 def _expand_sharding(node: Node, problems: list[Violation]) -> Node:
-    """A preset's degrees beside its name; degrees that contradict it are a problem."""
+    """Adds a preset's degrees to its name; contradicting degrees are a problem."""
     node = _sharding_mapping(node)
     degrees = _preset_degrees(node)
     for kind, degree in degrees.items():

@@ -1,4 +1,4 @@
-"""Which engine trains: our own, or one to compare with."""
+"""The training engines: our own, and two to compare with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one exception for requests that are wrong.
+"""The one exception for invalid requests.
 
 A wrong request (a misspelt key, a degree that does not divide, a missing file) raises
-:class:`SpecError`, which carries every violation found, each with the place it came from and one
-fix. The command line prints them and ends with exit code 2. Anything else that escapes is a bug.
+:class:`SpecError`. It carries every violation found, each with its location and one fix. The command
+line prints them and exits with code 2. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ LONGEST_VALUE = 60
 
 @dataclass(frozen=True)
 class Violation:
-    """One thing that is wrong with a request.
+    """One problem with a request.
 
-    ``path`` is the dotted key (``layout.tensor``), ``value`` what the user wrote (None: nothing),
-    ``constraint`` what must hold (with numbers on both sides) and ``fix`` one thing to do. ``file`` and
-    ``line`` are None where the value did not come from a file.
+    ``path`` is the dotted key (``layout.tensor``) and ``value`` is what the user wrote (None: nothing).
+    ``constraint`` states the rule, with both numbers. ``fix`` is one thing to do. ``file`` and ``line`` are
+    None if the value did not come from a file.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Violation:
 
 
 class SpecError(Exception):
-    """A request that is wrong; ``violations`` is never empty."""
+    """An invalid request; ``violations`` is never empty."""
 
     def __init__(self, violations: Iterable[Violation]) -> None:
         self.violations = tuple(violations)
@@ -48,10 +48,10 @@ class SpecError(Exception):
 
 
 def show_value(value: object) -> str:
-    """A value as one would write it in YAML, on one line and shortened."""
+    """The value as YAML, on one line and truncated."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
         text.encode()
-    except ValueError:  # integers of thousands of digits, and halves of surrogate pairs
-        text = ascii(value) if isinstance(value, str) else "a value that cannot be shown"
+    except ValueError:  # integers with thousands of digits, lone surrogates
+        text = ascii(value) if isinstance(value, str) else "a value that cannot be displayed"
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -1,8 +1,8 @@
-"""A Hugging Face ``config.json`` as the fields of a model.
+"""Reads a Hugging Face ``config.json`` as the fields of a model.
 
-Reads the families gpt2, gpt_neox, llama, mistral and qwen2 with the defaults of the library
-transformers (5.0, ``models/*/configuration_*.py``) for keys that a file leaves out. What a model here
-cannot express is a violation, never an approximation.
+Supports the families gpt2, gpt_neox, llama, mistral and qwen2. Missing keys get the defaults of the library
+transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are never
+approximated.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from frontrunner.configs.yaml_tree import Node, Scalar
 _TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 ACTIVATIONS = {"gelu": "gelu"} | dict.fromkeys(_TANH, "gelu_tanh")
 GATED = {"silu": "swiglu", "swish": "swiglu"}
-#: What megatron-core's rotary scaling has built in (Llama 3.1; ``rotary_pos_embedding.py``).
+#: Built into megatron-core's rotary scaling (Llama 3.1; ``rotary_pos_embedding.py``).
 LLAMA_3_SCALING = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
 ROPE_KEYS = {*LLAMA_3_SCALING, "factor", "rope_type", "type", "rope_theta", "partial_rotary_factor"}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-#: The key below which a file that we wrote holds fields for which its family has no key. transformers passes
-#: over it: none of them changes what a trained model computes.
+#: Files that we write keep fields without a key in their family under this key. transformers ignores it: none
+#: of these fields changes what a trained model computes.
 OWN_KEY = "frontrunner"
 OWN = ("padded_vocab_size", "hidden_dropout")
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one ``model_type`` is read, and written.
+    """How one ``model_type`` is read and written.
 
     ``architecture``: transformers' class. ``keys``: our field to their key. ``defaults``: transformers'
-    values for keys left out. ``implied``: fields that follow from the family. ``only``: keys for which one
-    value alone can be expressed. ``equal``: keys that must have the value of another, as here both are one.
-    ``whole_heads``: transformers refuses a hidden size that the heads do not divide.
+    values for missing keys. ``implied``: fields fixed by the family. ``only``: keys with a single supported
+    value. ``equal``: pairs of keys that must agree, because both are one field here. ``whole_heads``:
+    transformers requires num_heads to divide hidden_size.
     """
 
     architecture: str
@@ -176,15 +176,17 @@ def recognises(tree: Node) -> bool:
 
 
 def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Node:
-    """The fields of a model, each in the place of the key that it was read from.
+    """The fields of a model, each at the location of the key it was read from.
 
-    ``seq_len``: what the run trains with (None: the default), which an attention window must not cut.
+    ``seq_len``: the run's sequence length (None: the default), which an attention window must cover.
     """
     kind = config.entries.get("model_type", config.moved(None))
     family = FAMILIES.get(kind.value) if isinstance(kind.value, str) else None
     if family is None:
-        constraint = f"model_type is none of those that can be read: {', '.join(FAMILIES)}"
-        problems.append(kind.violation("model", constraint, "give the model's own fields (num_layers, ...)"))
+        constraint = f"model_type must be one of {', '.join(FAMILIES)}"
+        problems.append(
+            kind.violation("model", constraint, "write the model's fields instead (num_layers, ...)")
+        )
         return config.moved({})
     reading = _Reading(config, family, problems)
     reading.check_values()
@@ -204,7 +206,7 @@ class _Reading:
         self.config, self.family, self.problems = config, family, problems
 
     def get(self, key: str) -> Node | None:
-        """A key's node, with transformers' default; None where there is neither (or null)."""
+        """A key's node, or transformers' default; None if there is neither (or null)."""
         node = self.config.entries.get(key)
         if node is None and key in self.family.defaults:
             node = self.config.moved(self.family.defaults[key])
@@ -217,19 +219,19 @@ class _Reading:
         for key, value in self.family.only.items():
             node = self.get(key)
             if node and node.value is not value:
-                self.refuse(key, node, f"only {str(value).lower()} can be expressed", "choose another model")
+                self.refuse(key, node, f"only {str(value).lower()} is supported", "choose another model")
         for key in EXPERTS:
             node = self.get(key)
             if node and node.value not in (0, 1):
-                self.refuse(key, node, "mixtures of experts cannot be expressed", "choose a dense model")
+                self.refuse(key, node, "mixtures of experts are not supported", "choose a dense model")
         for key, other in self.family.equal.items():
             node, twin = self.get(key), self.get(other)
             if node and twin and node.value != twin.value:
-                what = f"must equal {other} {twin.plain()}: here one value serves for both"
+                what = f"must equal {other} {twin.plain()}"
                 self.refuse(key, node, what, "choose another model")
 
     def check_window(self, seq_len: int | None) -> None:
-        """Attention here sees the whole sequence, which equals a window of at least its length."""
+        """Attention here covers the whole sequence, like any window of at least that length."""
         switch, window = self.get("use_sliding_window"), self.get("sliding_window")
         if window is None or switch and switch.value is False:
             return
@@ -237,7 +239,7 @@ class _Reading:
         limit = longest.value if longest and isinstance(longest.value, int) else 2048
         length = seq_len or min(2048, limit)
         if not isinstance(window.value, int) or window.value < length:
-            what = f"a window shorter than training.seq_len {length} cannot be expressed"
+            what = f"a window shorter than training.seq_len {length} is not supported"
             self.refuse("sliding_window", window, what, "shorten training.seq_len to the window")
 
     def activation(self, node: Node) -> dict[str, Node]:
@@ -260,12 +262,12 @@ class _Reading:
             if ours in self.family.keys and theirs in node.entries
         }
         if "rotary_fraction" not in fields and given.get("partial_rotary_factor", 1) != 1:
-            what = "transformers rotates whole heads in this family, whatever partial_rotary_factor says"
+            what = "transformers ignores partial_rotary_factor in this family and rotates whole heads"
             self.refuse("rope_scaling", node, what, "set partial_rotary_factor to 1, or remove it")
         as_llama = all(given.get(key) == value for key, value in LLAMA_3_SCALING.items())
         if kind == "llama3" and as_llama and "factor" in given:
             fields["rotary_scaling_factor"] = node.entries["factor"]
         elif kind != "default" or not given.keys() <= ROPE_KEYS or not given:
-            what = "of rotary scalings, only llama3 with factors 1 and 4 from 8192 positions can be expressed"
+            what = "only llama3 rotary scaling with factors 1 and 4 from 8192 positions is supported"
             self.refuse("rope_scaling", node, what, "choose another model, or remove the scaling")
         return fields

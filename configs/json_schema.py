@@ -1,8 +1,8 @@
-"""The JSON schemas of run and sweep files as people write them, for editors and other tools.
+"""The JSON schemas of run and sweep files, for editors and other tools.
 
-That of runs is derived from the types of a resolved run (``schema.py``): every key has a default or may come
-from a file that is extended, ``model`` and ``machine`` may be named, and so may the sharding. That of sweeps
-(``sweep.py``) has the keys of a run, dotted, in its space.
+The run schema is derived from the types of a resolved run (``schema.py``). Every key is optional, because it
+has a default or may come from an extended file. ``model``, ``machine`` and the sharding may be names. The
+space of the sweep schema (``sweep.py``) has the dotted keys of a run.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sweep import ACCUMULATION, OWN_KEYS, SweepSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-FILES = {"type": "string", "pattern": r"/|\.(ya?ml|json)$", "description": "A file, relative to this one."}
+FILES = {"type": "string", "pattern": r"/|\.(ya?ml|json)$", "description": "A file, relative to this file."}
 
 
 def run_file_schema() -> dict[str, Any]:
-    """What a run file may hold, as plain data."""
+    """The JSON schema of run files."""
     schema = _without(RunSpec.model_json_schema(), "title")
     required = [key for key in schema.pop("required") if key in ("model", "machine", "data")]
     definitions, properties = schema["$defs"], schema["properties"]
@@ -31,7 +31,7 @@ def run_file_schema() -> dict[str, Any]:
     for kind, name in components.items():
         definitions[name]["properties"]["extends"] = {
             "anyOf": _names(kind),
-            "description": "A preset or a file that gives the other fields.",
+            "description": "A preset or file for the other fields.",
         }
         properties[kind] = {
             "anyOf": [*_names(kind), properties[kind]],
@@ -54,14 +54,18 @@ def run_file_schema() -> dict[str, Any]:
 
 
 def sweep_file_schema() -> dict[str, Any]:
-    """What a sweep file may hold, as plain data."""
+    """The JSON schema of sweep files."""
     run = run_file_schema()
     schema = _without(SweepSpec.model_json_schema(), "title")
     definitions, properties = run["$defs"] | schema["$defs"], schema["properties"]
     axis = definitions["AxisSpec"]
     axis["anyOf"] = [{"required": ["choices"]}, {"required": ["from", "to"]}]
     keys = {key: part for key, part in _dotted_keys(run, run["$defs"]) if key not in OWN_KEYS}
-    keys[ACCUMULATION] = {"type": "integer", "minimum": 1, "description": "The global batch follows from it."}
+    keys[ACCUMULATION] = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Gradient accumulation steps; sets the global batch size.",
+    }
     free = [key for key, part in keys.items() if any("additionalProperties" in form for form in _forms(part))]
     return {
         "$schema": DIALECT,
@@ -71,10 +75,10 @@ def sweep_file_schema() -> dict[str, Any]:
         "required": ["base", "space"],
         "properties": properties
         | {
-            "base": {"anyOf": _names("run"), "description": "The run file or preset that trials vary."},
+            "base": {"anyOf": _names("run"), "description": "The run file or preset to vary."},
             "space": {
                 "type": "object",
-                "description": "The keys that vary: a list of values each, or a range.",
+                "description": "Keys to vary, each with a list of values or a range.",
                 "minProperties": 1,
                 "properties": {key: _axis(part) for key, part in keys.items()},
                 "patternProperties": {f"^{re.escape(key)}\\.": _axis({}) for key in free},
@@ -85,7 +89,7 @@ def sweep_file_schema() -> dict[str, Any]:
 
 
 def _axis(value: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the values of a key, from that of one value."""
+    """The schema of a key's axis, from the schema of one value."""
     said = {key: value[key] for key in ("description",) if key in value}
     values = {"type": "array", "minItems": 1, "uniqueItems": True, "items": value}
     return {"anyOf": [values, {"$ref": "#/$defs/AxisSpec"}], **said}
@@ -94,11 +98,11 @@ def _axis(value: dict[str, Any]) -> dict[str, Any]:
 def _dotted_keys(
     schema: dict[str, Any], definitions: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All keys below a mapping that may have one value, at any depth, with the schemas of their values."""
+    """All keys that take a single value, at any depth, with the schemas of their values."""
     for key, part in schema.get("properties", {}).items():
         if key == "extends":
             continue
-        if "$ref" not in part:  # a section has keys, and no value
+        if "$ref" not in part:  # a section has keys but no value
             yield f"{prefix}{key}", part
         for form in _forms(part):
             below = definitions[form["$ref"].rpartition("/")[2]] if "$ref" in form else {}
@@ -114,7 +118,7 @@ def _names(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _without(schema: Any, key: str) -> Any:
-    """The schema without pydantic's titles, which repeat the keys; a property of that name stays."""
+    """The schema without pydantic's titles, which repeat the keys; a property named ``title`` stays."""
     if isinstance(schema, list):
         return [_without(part, key) for part in schema]
     if not isinstance(schema, dict):

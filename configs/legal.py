@@ -1,8 +1,7 @@
-"""What layouts are legal. Nothing else says it: the loader, layouts, the planner's advice and search ask it.
+"""Which layouts are legal. The loader, the planner's advice and the search all use these rules.
 
-Each rule is a function of a :class:`Cut`, and takes numbers and arrays of numbers alike: the loader asks
-about one run, a search about many thousands of layouts. A rule says only whether it holds; ``rules.py`` has
-the words for people.
+Each rule is a function of a :class:`Cut` and accepts numbers or arrays: the loader checks one run, a search
+checks many thousands of layouts. A rule only returns whether it holds; ``rules.py`` has the messages.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from frontrunner.configs.schema import ModelSpec
 
-#: A whole number, or an integer array [n] of one for each layout.
+#: An integer, or an integer array [n] with one entry per layout.
 Number: TypeAlias = Any
-#: True where a rule holds: a bool, or an array [n] of them.
+#: True where a rule holds: a bool, or a bool array [n].
 Holds: TypeAlias = Any
 
 
 @dataclass(frozen=True)
 class Cut:
-    """All that legality depends on. Degrees of sharding are numbers of data-parallel ranks."""
+    """All inputs of the rules. Sharding degrees are counted in data-parallel ranks."""
 
     num_layers: Number
     num_heads: Number
@@ -45,13 +44,13 @@ class Cut:
 
     @classmethod
     def of(cls, model: ModelSpec, devices_per_node: int, **others: Number) -> Cut:
-        """With the model's sizes."""
+        """Build from the model's sizes."""
         sizes = ("num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
         own = {size: getattr(model, size) for size in sizes}
         return cls(**own, devices_per_node=devices_per_node, **others)
 
 
-#: What the tensor ranks cut, or fill: each of these must be a multiple of ``tensor``.
+#: Sizes that ``tensor`` must divide.
 TENSOR_SIZES = ("num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size", "devices_per_node")
 
 
@@ -75,7 +74,7 @@ def sequence_parallel_has_ranks(cut: Cut) -> Holds:
 
 
 def tensor_divides_sequence(cut: Cut) -> Holds:
-    """Under sequence parallelism, which cuts it."""
+    """Sequence parallelism splits the sequence over the tensor ranks."""
     return (cut.sequence_parallel == 0) | (cut.seq_len % cut.tensor == 0)
 
 
@@ -96,12 +95,12 @@ def ranks_divide_batch(cut: Cut) -> Holds:
 
 
 def stages_divide_micro_batches(cut: Cut) -> Holds:
-    """Under the interleaved schedule, which takes them in groups of one a stage."""
+    """The interleaved schedule takes micro-batches in groups of one per stage."""
     return (cut.virtual_stages == 1) | (micro_batches(cut) % cut.pipeline == 0)
 
 
 def degrees_nest(cut: Cut) -> Holds:
-    """secondary | weights | gradients | optimizer | data-parallel ranks; a degree of 0 is no degree."""
+    """secondary | weights | gradients | optimizer | data-parallel ranks; 0 is not a degree."""
     chain = (cut.secondary, cut.weights, cut.gradients, cut.optimizer, data_parallel(cut))
     holds: Holds = True
     for inner, outer in zip(chain, chain[1:], strict=False):
@@ -109,7 +108,7 @@ def degrees_nest(cut: Cut) -> Holds:
     return holds
 
 
-#: All rules. Where an earlier one is broken, a later one may say anything.
+#: All rules. If an earlier one is broken, the result of a later one is meaningless.
 RULES: tuple[Callable[[Cut], Holds], ...] = (
     tensor_divides_sizes,
     sequence_parallel_has_ranks,
@@ -132,22 +131,22 @@ def legal(cut: Cut) -> Holds:
 
 
 def data_parallel(cut: Cut) -> Number:
-    """Data-parallel ranks: what tensor and pipeline ranks leave of the devices; 1 at least."""
+    """Data-parallel ranks: devices / (tensor x pipeline), at least 1."""
     ranks = cut.nodes * cut.devices_per_node // (cut.tensor * cut.pipeline)
     return ranks + (ranks == 0)
 
 
 def micro_batches(cut: Cut) -> Number:
-    """Micro-batches that a data-parallel rank runs in a step."""
+    """Micro-batches per data-parallel rank and step."""
     return cut.global_batch_size // (cut.micro_batch_size * data_parallel(cut))
 
 
 def ranks_sharing(span: int, tensor: Number, data: Number) -> Number:
     """How many of ``data`` data-parallel ranks share a package or node of ``span`` devices; 0: it varies.
 
-    Data-parallel ranks of one stage are ``tensor`` apart, and stages follow each other. So they fill whole
-    spans exactly where their number is a multiple or a divisor of what one span holds. The devices of all
-    stages, ``tensor * data * pipeline``, must be a multiple of ``span``.
+    The data-parallel ranks of a stage are ``tensor`` apart, and stages are consecutive. So they fill whole
+    spans exactly if their number is a multiple or a divisor of the ranks that one span holds. The devices
+    of all stages, ``tensor * data * pipeline``, must be a multiple of ``span``.
     """
     held = span // tensor + (tensor > span)
     alone = (tensor >= span) | (data == 1)

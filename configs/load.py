@@ -1,10 +1,10 @@
-"""From a run file to a resolved specification.
+"""Loads a run file into a resolved specification.
 
 A run file is YAML. ``extends`` names another run file or preset, whose keys it overrides; ``-o
 layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files (a model also a Hugging
-Face config.json), or the fields themselves, with ``extends`` for the rest. Paths to such files start at
-the folder of the file that gives them, those in ``data`` at the working directory. Whatever is wrong
-raises SpecError with every violation at once.
+Face config.json), or the fields themselves, with ``extends`` for the rest. Their paths are relative to
+the file that names them; paths in ``data`` are relative to the working directory. SpecError lists every
+violation at once.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar
 
 @dataclass(frozen=True)
 class Document:
-    """A resolved specification and where each of its values was written."""
+    """A resolved specification and the location of each value."""
 
     spec: RunSpec
     tree: Node
 
     def locate(self, dotted: str) -> tuple[str | None, int | None]:
-        """File (as shown) and line of a key, or of the nearest key around it; no line on the command line."""
+        """File (as shown) and line of a key, or of its nearest parent; no line on the command line."""
         return _locate(self.tree, dotted)
 
     def annotate(self, error: SpecError) -> SpecError:
-        """The same error with file, line and value filled in where its violations lack them."""
+        """The same error with missing files, lines and values filled in."""
         return SpecError(_annotate(violation, self.tree, self.spec) for violation in error.violations)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What a request holds: ``document`` unless a value of it is unusable, and all that is wrong."""
+    """The ``document``, unless a value is unusable, and all problems."""
 
     document: Document | None
     violations: tuple[Violation, ...]
 
 
 def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
-    """The specification of a run file or preset; SpecError if anything is wrong with it."""
+    """The specification of a run file or preset; SpecError if it is invalid."""
     examination = examine(path_or_preset, overrides)
     if examination.violations or examination.document is None:
         raise SpecError(examination.violations)
@@ -59,14 +59,14 @@ def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
 
 
 def load_machine(preset_or_file: str) -> MachineSpec:
-    """A machine by name or file; SpecError if anything is wrong with it."""
+    """A machine by name or file; SpecError if it is invalid."""
     return load_run("quickstart", [f"machine={preset_or_file}", "nodes=1"]).spec.machine
 
 
 def load_model(preset_or_file: str) -> ModelSpec:
-    """A model by name or file (a Hugging Face config.json, too); SpecError if anything is wrong with it.
+    """A model by name or file (or a Hugging Face config.json); SpecError if it is invalid.
 
-    An attention window must hold the sequence length that a run of the model has by default.
+    An attention window must cover the default sequence length of the model.
     """
     given = [f"model={json.dumps(preset_or_file, ensure_ascii=False)}", "data=synthetic"]
     model = load_run("quickstart", [*given, "training.seq_len=1"]).spec.model
@@ -75,10 +75,10 @@ def load_model(preset_or_file: str) -> ModelSpec:
 
 
 def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
-    """Like :func:`load_run`, with the violations as a result.
+    """Like :func:`load_run`, but returns the violations.
 
-    There is a document even so where they leave every value known: a key too many, or sound values
-    that do not fit together.
+    There is still a document if every value is known: with an extra key, or with valid values that do not
+    fit together.
     """
     problems: list[Violation] = []
     tree = compose.compose(path_or_preset, overrides, problems)
@@ -92,7 +92,7 @@ def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
 
 
 def vary(document: Document, values: Mapping[str, Scalar]) -> Examination:
-    """A run with other values at dotted keys, and all that is wrong with it; the files are not read again."""
+    """A run with other values at dotted keys, and its problems; does not read the files again."""
     problems: list[Violation] = []
     tree = compose.vary(document.tree, values, problems)
     outcome = validate(tree.plain(), problems)
@@ -101,18 +101,18 @@ def vary(document: Document, values: Mapping[str, Scalar]) -> Examination:
 
 
 def dump(spec: RunSpec) -> str:
-    """A resolved specification as a run file that says everything itself."""
+    """A resolved specification as a self-contained run file."""
     data = spec.model_dump(mode="json")
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_resolved(path: str | Path) -> RunSpec:
-    """The specification that :func:`dump` wrote; SpecError if the file does not hold one."""
+    """The specification that :func:`dump` wrote; SpecError if the file has none."""
     return load_run(str(path)).spec
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text so that it is read back: PyYAML would leave 6e-5 without quotes, and fold U+0085."""
+    """Writes text that reads back unchanged: PyYAML would not quote 6e-5, and would fold U+0085."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
@@ -124,7 +124,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _in_order(violations: list[Violation], first: str) -> tuple[Violation, ...]:
-    """As one reads the files: the run's own, those that it uses, the command line."""
+    """Sort order: the run's own file, files that it uses, the command line."""
     files = list(dict.fromkeys([first, *(violation.file for violation in violations)]))
     return tuple(sorted(violations, key=lambda v: (v.file == COMMAND_LINE, files.index(v.file), v.line or 0)))
 
@@ -144,6 +144,6 @@ def _annotate(violation: Violation, tree: Node, spec: RunSpec | None = None) -> 
 def _locate(tree: Node, dotted: str) -> tuple[str | None, int | None]:
     node, rest = tree, f"{dotted}."
     while keys := [key for key in node.entries if rest.startswith(f"{key}.")]:
-        key = max(keys, key=len)  # a key may hold dots (sources)
+        key = max(keys, key=len)  # a key may contain dots (sources)
         node, rest = node.entries[key], rest[len(key) + 1 :]
     return node.source.shown, None if node is tree else node.line

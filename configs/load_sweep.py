@@ -1,4 +1,4 @@
-"""From a sweep file to a specification and the run that it starts from; SpecError with all that is wrong."""
+"""Loads a sweep file and its base run; SpecError lists all problems."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ _AXIS_FIX = "write [1, 2, 4], or {from: 1, to: 8}"
 
 @dataclass(frozen=True)
 class SweepDocument:
-    """A sweep, the run that its trials vary, and where the sweep was written."""
+    """A sweep, its base run, and the locations of the sweep's values."""
 
     spec: SweepSpec
     base: Document
     tree: Node
 
     def violation(self, key: str, constraint: str, fix: str) -> Violation:
-        """One at a dotted key of the sweep file, or at the key around it."""
+        """A violation at a dotted key of the sweep file, or at its parent."""
         node, path = _nearest(self.tree, key)
         found = node.violation(path, constraint, fix)
         return replace(found, value=None) if node.entries else found
 
 
 def load_sweep(path_or_preset: str) -> SweepDocument:
-    """The sweep of a file or preset; SpecError if anything is wrong with it or with its base run."""
+    """The sweep of a file or preset; SpecError if it or its base run is invalid."""
     problems: list[Violation] = []
     path = find("sweep", Node(path_or_preset, Source(COMMAND_LINE, Path())), "", problems)
     tree = read_file(path, problems) if path else None
     if tree is None or path is None:
         raise SpecError(problems)
     if not tree.entries:
-        raise SpecError([tree.violation("", "must hold keys and values", "write `base:` and `space:`")])
+        raise SpecError([tree.violation("", "must be a mapping", "write `base:` and `space:`")])
     tree = tree.moved({"name": tree.moved(path.stem), **tree.entries})
     spec = _specification(tree, problems)
     base = None
     if "base" in tree.entries:
         file = find("run", tree.entries["base"], "base", problems)
         if file and file.resolve() == path.resolve():
-            fix = "give the run file or preset that trials vary"
+            fix = "name the run file or preset to vary"
             problems.append(tree.entries["base"].violation("base", "is this sweep file itself", fix))
         elif file:
             base = load.load_run(str(file))
@@ -78,20 +78,20 @@ def _specification(tree: Node, problems: list[Violation]) -> SweepSpec | None:
         return SweepSpec.model_validate(tree.plain())
     except ValidationError as error:
         found = error.errors(include_url=False)
-        # What `base` must be is said where it is looked for.
+        # `base` is checked where it is loaded.
         problems += [_placed(e, tree) for e in found if e["loc"] != ("base",) or e["type"] == "missing"]
     return None
 
 
 def _placed(error: Any, tree: Node) -> Violation:
-    """One of pydantic's errors with its place in the sweep file."""
+    """A pydantic error with its location in the sweep file."""
     keys = [str(key) for key in error["loc"]]
     node, _ = _nearest(tree, ".".join(keys))
     mapping = error["type"] in ("missing", "model_type", "dict_type")
     if error["type"] == "extra_forbidden":
         if keys[0] == "space" and isinstance(error["input"], list | dict):
-            fix = f"write the keys of a section as one: {'.'.join(keys[1:])}"
-            return node.violation(".".join(keys), "is no list or range of values", fix)
+            fix = f"write a dotted key: {'.'.join(keys[1:])}"
+            return node.violation(".".join(keys), "is not a list or range of values", fix)
         below: dict[str, type[Frozen]] = {"budget": BudgetSpec, "space": AxisSpec}
         known = below.get(keys[0], SweepSpec) if keys[1:] else SweepSpec
         names = [field.alias or name for name, field in known.model_fields.items()]
@@ -100,17 +100,17 @@ def _placed(error: Any, tree: Node) -> Violation:
     assert found is not None
     found = replace(found, file=node.source.shown, line=node.line)
     if mapping and keys[0] == "space" and len(keys) == 2:
-        return replace(found, constraint="is no list or range of values", fix=_AXIS_FIX)
+        return replace(found, constraint="is not a list or range of values", fix=_AXIS_FIX)
     fixes = {
         "base": "add a run file or preset",
-        "space": "add keys with their values, as in nodes: [12, 16]",
-        "budget": f"write keys below it ({', '.join(BudgetSpec.model_fields)}), or leave it out",
+        "space": "add keys with their values, for example nodes: [12, 16]",
+        "budget": f"write keys under it ({', '.join(BudgetSpec.model_fields)}), or remove it",
     }
     return replace(found, fix=fixes.get(found.path, found.fix)) if mapping else found
 
 
 def _nearest(tree: Node, dotted: str) -> tuple[Node, str]:
-    """The node of a key, or of the nearest key around it, and its dotted path."""
+    """The node of a key, or of its nearest parent, and its dotted path."""
     node, rest, path = tree, f"{dotted}.", ""
     while keys := [key for key in node.entries if rest.startswith(f"{key}.")]:
         key = max(keys, key=len)
@@ -119,16 +119,18 @@ def _nearest(tree: Node, dotted: str) -> tuple[Node, str]:
 
 
 def _check_space(spec: SweepSpec, base: Document, tree: Node) -> list[Violation]:
-    """What is wrong with the space whatever else holds: keys, types of values, conditions, no values."""
+    """Problems of the space alone: keys, types of values, conditions, missing values."""
     found: list[Violation] = []
     if not spec.space:
-        what = "is empty: there is nothing to choose"
-        found.append(_nearest(tree, "space")[0].violation("space", what, "add a key, as in nodes: [12, 16]"))
+        what = "is empty"
+        found.append(
+            _nearest(tree, "space")[0].violation("space", what, "add a key, for example nodes: [12, 16]")
+        )
     combinations = math.prod(max(1, axis.count) for axis in spec.space.values())
-    if combinations > MOST_POINTS:  # before any of them is looked at
-        what = f"has {combinations:,} combinations, and at most {MOST_POINTS:,} are looked at"
+    if combinations > MOST_POINTS:  # before any is evaluated
+        what = f"has {combinations:,} combinations, more than the limit of {MOST_POINTS:,}"
         place = _nearest(tree, "space")[0]
-        return [replace(place.violation("space", what, "leave out values"), value=None)]
+        return [replace(place.violation("space", what, "remove values"), value=None)]
     for key, axis in spec.space.items():
         node, path = _nearest(tree, f"space.{key}")
         found += _check_form(axis, node, path)
@@ -153,14 +155,14 @@ def _check_form(axis: AxisSpec, node: Node, path: str) -> list[Violation]:
 
 
 def _check_values(key: str, axis: AxisSpec, base: Document, node: Node) -> list[Violation]:
-    """Each value alone on the base run: the schema must know it."""
+    """Checks each value alone, on the base run, against the schema."""
     path = f"space.{key}"
     if key in OWN_KEYS:
         return [replace(node.violation(path, f"cannot vary: {OWN_KEYS[key]}", "remove it"), value=None)]
     if key == ACCUMULATION:
         wrong = [v for v in axis.values() if isinstance(v, bool) or not isinstance(v, int) or v < 1]
         fix = "use a number greater than 0"
-        return [replace(node.violation(path, "must be whole numbers from 1", fix), value=v) for v in wrong]
+        return [replace(node.violation(path, "must be integers of at least 1", fix), value=v) for v in wrong]
     found = []
     for value in axis.values():
         problem = _type_problem(base, key, value)
@@ -171,7 +173,7 @@ def _check_values(key: str, axis: AxisSpec, base: Document, node: Node) -> list[
         if problem.constraint == UNKNOWN_KEY:
             return [replace(problem, value=None)]
         if section and section.entries and problem.constraint.startswith("must be a mapping"):
-            fix = f"name a key below it, as in {key}.{next(iter(section.entries))}"
+            fix = f"name a key under it, such as {key}.{next(iter(section.entries))}"
             return [replace(problem, value=None, constraint="is a section, not one value", fix=fix)]
         found.append(replace(problem, value=value))
     return found
@@ -187,17 +189,17 @@ def _type_problem(base: Document, key: str, value: Scalar) -> Violation | None:
 def _check_condition(
     key: str, other: str, values: list[Scalar], spec: SweepSpec, node: Node
 ) -> list[Violation]:
-    """A condition names another key of the space, and values that it has."""
+    """A condition must name another key of the space, with values of that key."""
     path = f"space.{key}.when"
     place = node.at("when") or node
     if other == key or other not in spec.space:
         fix = suggest(other, [name for name in spec.space if name != key])
-        what = f"{other} is no other key of the space"
+        what = f"{other} is not another key of the space"
         return [replace(place.violation(path, what, fix), value=None)]
     if spec.space[other].when:
-        what = f"{other} has a condition itself"
+        what = f"{other} has a condition of its own"
         return [replace(place.violation(path, what, "name a key without one"), value=None)]
     known = spec.space[other].values()
     wrong = [value for value in values if value not in known]
-    fix = f"use some of: {', '.join(map(str, known))}"
-    return [replace(place.violation(path, f"{other} never has this value", fix), value=v) for v in wrong]
+    fix = f"use values from: {', '.join(map(str, known))}"
+    return [replace(place.violation(path, f"{other} never takes this value", fix), value=v) for v in wrong]

@@ -1,4 +1,4 @@
-"""pydantic's errors in the project's words: what must hold, and one thing to do."""
+"""Translates pydantic's errors: the rule that is broken, and one fix."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from frontrunner.configs import presets
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.schema import RunSpec
 
-UNKNOWN_KEY = "there is no such key"
+UNKNOWN_KEY = "unknown key"
 
 _SORTS = {
-    "int_type": ("must be a whole number", "write digits, without quotes, point or exponent"),
+    "int_type": ("must be an integer", "write digits only, without quotes, decimal point or exponent"),
     "float_type": ("must be a finite number", "write digits without quotes"),
     "bool_type": ("must be true or false", "write true or false, without quotes"),
     "string_type": ("must be text", "put it in quotes"),
     "string_unicode": ("must be valid Unicode text", "write it in UTF-8"),
-    "string_too_short": ("must not be empty", "write it or leave the key out"),
+    "string_too_short": ("must not be empty", "write a value or remove the key"),
 }
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
@@ -30,7 +30,7 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-#: What other trainers call our keys.
+#: Other trainers' names for our keys.
 _ELSEWHERE = {
     "tp": "layout.tensor",
     "sp": "layout.sequence_parallel",
@@ -51,15 +51,15 @@ _MISSING = {
 
 
 def location(error: Any) -> list[str]:
-    """The keys that lead to one of pydantic's errors."""
+    """The key path of a pydantic error."""
     loc = [str(part) for part in error["loc"]]
     if error["type"] == "literal_error" and loc[-1] == "[key]":  # pydantic's word for the key itself
         loc.pop()
-    return loc[:1] + loc[2:] if loc[0] == "data" else loc  # the second names the form that data has
+    return loc[:1] + loc[2:] if loc[0] == "data" else loc  # the second part is the union's tag
 
 
 def violation(error: Any) -> Violation | None:
-    """One of pydantic's errors, without its place; None for one that only follows from another."""
+    """A pydantic error without its location; None if it is only a consequence of another."""
     kind, loc, context = error["type"], location(error), error.get("ctx", {})
     path, value = ".".join(loc), error["input"]
     if kind == "default_factory_not_called" or kind == "missing" and loc[0] == "training":
@@ -88,13 +88,13 @@ def violation(error: Any) -> Violation | None:
 
 
 def _sort(value: object) -> str:
-    """What a value is, for people who write YAML."""
+    """The type of a value, in YAML terms."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):
-        return "a whole number" if isinstance(value, int) else "a number with a point or exponent"
+        return "an integer" if isinstance(value, int) else "a number with a decimal point or exponent"
     if isinstance(value, str):
         return "text"
     return "a list" if isinstance(value, list) else "a mapping"
@@ -106,13 +106,13 @@ def _missing_fix(path: str) -> str:
         names = presets.names("model" if path == "model" else "machine")
         return f"{_MISSING[path]}: {', '.join(names)}"
     if section in ("model", "machine"):
-        return f"add it, or take the rest from a preset with `extends` below {section}"
+        return f"add it, or set `extends` under {section} to a preset"
     return _MISSING.get(path, "add it")
 
 
 def _mapping_fix(loc: list[str]) -> str:
     keys = ", ".join(_model_at(loc).model_fields)
-    return f"write keys below it ({keys}), or leave it out"
+    return f"write keys under it ({keys}), or remove it"
 
 
 def _not_a_choice(path: str, value: object, expected: str) -> Violation:
@@ -125,7 +125,7 @@ def _not_a_choice(path: str, value: object, expected: str) -> Violation:
 
 
 def nearest_key(loc: list[str]) -> str | None:
-    """The dotted key that an unknown one most likely stands for: one beside it, or one elsewhere."""
+    """The most likely intended key: a sibling first, then keys elsewhere."""
     key, beside = loc[-1], _keys_at(loc[:-1])
     elsewhere = {path.rpartition(".")[2]: path for path in reversed(_dotted_keys())} | _ELSEWHERE
     if key in elsewhere:
@@ -143,7 +143,7 @@ def _keys_at(keys: list[str]) -> list[str]:
 
 
 def _model_at(keys: list[str]) -> type[BaseModel]:
-    """The type of the mapping that ``keys`` lead to."""
+    """The type of the mapping at ``keys``."""
     model: type[BaseModel] = RunSpec
     for key in keys:
         if key in model.model_fields:
@@ -160,7 +160,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 @lru_cache
 def _dotted_keys() -> tuple[str, ...]:
-    """Every key of a run file, the sections that people write most first."""
+    """Every key of a run file, most used sections first."""
 
     def below(model: type[BaseModel], prefix: str) -> Iterator[str]:
         for key, field in model.model_fields.items():

@@ -1,4 +1,4 @@
-"""The presets that come with the package: machines, models, runs and sweeps, each a YAML file."""
+"""The presets in the package: machines, models, runs and sweeps, each a YAML file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def names(kind: Kind) -> list[str]:
 
 
 def path(kind: Kind, name: str) -> Path | None:
-    """The file of a preset; None if there is none of that name."""
+    """The file of a preset; None if the name is unknown."""
     return Path(str(files(f"frontrunner.configs.{kind}s") / f"{name}.yaml")) if name in names(kind) else None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A fix for a word that is not one of the known ones: the nearest, or all of them."""
+    """A fix for an unknown word: the nearest known one, or all of them."""
     choices = list(known)
     near = difflib.get_close_matches(word, choices, n=1) or [c for c in choices if c in word]
     return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(choices)}"

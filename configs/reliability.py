@@ -1,4 +1,4 @@
-"""What a run saves, what it watches for, and how often its machine fails."""
+"""Checkpoints, the watchdog, and the failure rate of a machine."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from frontrunner.configs.types import Frozen, PositiveFloat, PositiveInt, say
 class CheckpointSpec(Frozen):
     """When checkpoints are written, and which are kept.
 
-    With neither interval none is written while all is well; a run that is asked to stop always writes one.
+    Without an interval, a run writes a checkpoint only when it is asked to stop.
     """
 
     every_steps: PositiveInt | None = None
-    """Steps between checkpoints; with an interval the last step has one, too."""
+    """Steps between checkpoints; with an interval, the last step is also saved."""
     every_minutes: Annotated[
         Literal["auto"] | PositiveFloat | None,
-        say("must be a number of minutes or auto", "write minutes, as in 30, or auto"),
+        say("must be a number of minutes or auto", "write minutes, for example 30, or auto"),
     ] = None
-    """Minutes between checkpoints; auto: by what one costs and how often the machine fails (Young-Daly)."""
+    """Minutes between checkpoints; auto: from write time and the machine's failure rate (Young-Daly)."""
     keep: PositiveInt = 2
-    """The newest ones that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: PositiveInt | None = None
-    """Keep for good those after every so many steps, too."""
+    """Also keep every checkpoint at a multiple of this many steps."""
     background: bool = True
-    """Write while training goes on; costs a copy of the optimizer shard in host memory."""
+    """Write while training continues; costs a copy of the optimizer shard in host memory."""
     start_from: Annotated[str, Field(min_length=1)] | None = None
-    """Weights at step 0: a checkpoint or a run folder, relative to the folder that the command runs in."""
+    """Initial weights: a checkpoint or a run folder, relative to the working directory."""
 
     @property
     def periodic(self) -> bool:
@@ -37,18 +37,19 @@ class CheckpointSpec(Frozen):
 
 
 class WatchSpec(Frozen):
-    """What ends a run that goes wrong without an error."""
+    """Limits that end a run that hangs or diverges."""
 
     hang_after_s: PositiveFloat = 600.0
-    """A rank that neither sends, receives nor comes to a step for so long ends the run."""
+    """End the run if a rank makes no progress for this long: no communication and no step."""
     stop_after_bad_steps: PositiveInt = 20
-    """Steps in a row without a finite loss and gradient (float16 starts with some while its scale falls)."""
+    """End the run after this many consecutive steps with a non-finite loss or gradient (float16 starts with
+    some while its loss scale falls)."""
 
 
 class ReliabilitySpec(Frozen):
-    """What the planner and automatic checkpoints need to know of a machine."""
+    """Machine figures for the planner and automatic checkpoints."""
 
     node_mtbf_s: PositiveFloat
     """Mean time between failures of one node that end a job; n nodes fail n times as often."""
     write_bytes_per_s_per_node: PositiveFloat
-    """To the file system, all nodes writing at once."""
+    """Write speed to the file system per node, with all nodes writing."""

@@ -1,4 +1,4 @@
-"""What must hold between the values of a run, and the words for what does not. Layouts: see ``legal.py``."""
+"""Rules between the values of a run, and the messages for broken ones. Layouts: see ``legal.py``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frontrunner.configs.presets import suggest
 from frontrunner.configs.validate import Outcome
 
 LARGEST_CHOICE = 4096
-#: Where a run file has the fields of a :class:`legal.Cut`.
+#: Run file keys of the fields of a :class:`legal.Cut`.
 _PLACES = {
     **{
         key: f"model.{key}"
@@ -30,7 +30,7 @@ _ABSENT = object()
 
 
 class _UnknownError(Exception):
-    """A rule asks for a value that could not be read."""
+    """A rule needs a value that could not be read."""
 
 
 class _Facts:
@@ -52,7 +52,7 @@ class _Facts:
         return int(self("machine.packages_per_node") * self("machine.devices_per_package"))
 
     def cut(self, *keys: str) -> legal.Cut:
-        """The layout with these fields alone: a rule must read no other. Raises _UnknownError."""
+        """The layout with only these fields: a rule must read no others. Raises _UnknownError."""
         known = {key: int(self(_PLACES[key])) for key in keys if key != "devices_per_node"}
         if "devices_per_node" in keys:
             known["devices_per_node"] = self.devices_per_node
@@ -60,7 +60,7 @@ class _Facts:
 
 
 def check(outcome: Outcome) -> list[Violation]:
-    """Every rule that a run breaks, without places; rules on values that are unknown are left out."""
+    """Every rule that a run breaks, without locations; rules on unknown values are skipped."""
     facts = _Facts(outcome)
     found: list[Violation] = []
     for rule in RULES:
@@ -81,27 +81,27 @@ def _heads(f: _Facts) -> Iterator[Violation]:
 def _head_dim(f: _Facts) -> Iterator[Violation]:
     hidden, heads = f("model.hidden_size"), f("model.num_heads")
     if hidden % heads and f("model.head_dim") == hidden // heads:
-        fix = "change one of the two, or give head_dim"
+        fix = "change one of the two, or set head_dim"
         yield f.broken("model.num_heads", f"must divide hidden_size {hidden}", fix)
 
 
 def _qkv_bias(f: _Facts) -> Iterator[Violation]:
     if f("model.linear_bias") and not f("model.qkv_bias"):
-        constraint = "the model's other projections have biases (linear_bias), and then these have them too"
-        yield f.broken("model.qkv_bias", constraint, "leave it out, or set linear_bias to false")
+        constraint = "must be true when linear_bias is true"
+        yield f.broken("model.qkv_bias", constraint, "remove it, or set linear_bias to false")
 
 
 def _rotary(f: _Facts) -> Iterator[Violation]:
     rotated = int(f("model.head_dim") * f("model.rotary_fraction"))
     if f("model.position_embedding") == "rotary" and (rotated % 2 or not rotated):
         constraint = f"rotates {rotated} of head_dim {f('model.head_dim')}, which must be even and not 0"
-        yield f.broken("model.rotary_fraction", constraint, "choose a share that rotates pairs")
+        yield f.broken("model.rotary_fraction", constraint, "choose a fraction that rotates an even number")
 
 
 def _vocabulary(f: _Facts) -> Iterator[Violation]:
     size = f("model.vocab_size")
     if f("model.padded_vocab_size") < size:
-        fix = f"use {-(-size // 128) * 128}, or leave it out"
+        fix = f"use {-(-size // 128) * 128}, or remove it"
         yield f.broken("model.padded_vocab_size", f"must be at least vocab_size {size}", fix)
 
 
@@ -118,7 +118,7 @@ def _sources(f: _Facts) -> Iterator[Violation]:
 
 
 def _tensor(f: _Facts) -> Iterator[Violation]:
-    """Asked a size at a time, because some may be unknown and the message names those that are wrong."""
+    """Checks one size at a time: some may be unknown, and the message names the wrong ones."""
     known = {
         key: f.devices_per_node if key == "devices_per_node" else f(_PLACES[key])
         for key in legal.TENSOR_SIZES
@@ -136,17 +136,19 @@ def _tensor(f: _Facts) -> Iterator[Violation]:
 
 
 def _size_text(f: _Facts, key: str, size: int) -> str:
-    return f"{f('machine.name')}'s {size} devices a node" if key == "devices_per_node" else f"{key} {size}"
+    return f"{f('machine.name')}'s {size} devices per node" if key == "devices_per_node" else f"{key} {size}"
 
 
 def _sequence_parallel(f: _Facts) -> Iterator[Violation]:
     tensor = f("layout.tensor")
     if not legal.sequence_parallel_has_ranks(f.cut("sequence_parallel", "tensor")):
         fix = "raise layout.tensor or remove sequence_parallel"
-        yield f.broken("layout.sequence_parallel", "needs tensor greater than 1, which is 1", fix)
+        yield f.broken("layout.sequence_parallel", "needs tensor greater than 1, but it is 1", fix)
     elif not legal.tensor_divides_sequence(f.cut("sequence_parallel", "tensor", "seq_len")):
         fix = _use(_multiples(f("training.seq_len"), tensor), None)
-        yield f.broken("training.seq_len", f"tensor {tensor} must divide it under sequence_parallel", fix)
+        yield f.broken(
+            "training.seq_len", f"must be a multiple of tensor {tensor} under sequence_parallel", fix
+        )
 
 
 def _stages(f: _Facts) -> Iterator[Violation]:
@@ -155,7 +157,7 @@ def _stages(f: _Facts) -> Iterator[Violation]:
     if legal.stages_divide_layers(cut):
         if not legal.interleaving_has_stages(cut):
             fix = "raise layout.pipeline or remove virtual_stages"
-            yield f.broken("layout.virtual_stages", "needs pipeline greater than 1, which is 1", fix)
+            yield f.broken("layout.virtual_stages", "needs pipeline greater than 1, but it is 1", fix)
     elif layers % stages:
         yield f.broken("layout.pipeline", f"must divide num_layers {layers}", _use(_divisors(layers), stages))
     else:
@@ -174,10 +176,10 @@ def _world(f: _Facts) -> Iterator[Violation]:
     tensor, stages, nodes = f("layout.tensor"), f("layout.pipeline"), f("nodes")
     world = nodes * f.devices_per_node
     fits = legal.model_ranks_divide_world(f.cut("nodes", "devices_per_node", "tensor", "pipeline"))
-    if not fits and f.devices_per_node % tensor == 0:  # else tensor is said to be wrong
+    if not fits and f.devices_per_node % tensor == 0:  # else the violation is reported for tensor
         product = f"tensor {tensor} x pipeline {stages} = {tensor * stages}"
         constraint = f"{product} must divide the {world} devices of {nodes} nodes x {f.devices_per_node}"
-        yield f.broken("layout.pipeline", constraint, "change one of the degrees, or nodes")
+        yield f.broken("layout.pipeline", constraint, "change a degree or nodes")
 
 
 def _batch(f: _Facts) -> Iterator[Violation]:
@@ -185,15 +187,15 @@ def _batch(f: _Facts) -> Iterator[Violation]:
     keys = ("nodes", "devices_per_node", "tensor", "pipeline", "micro_batch_size", "global_batch_size")
     cut = f.cut(*keys, "virtual_stages")
     if not legal.model_ranks_divide_world(cut):
-        return  # which has a rule of its own
+        return  # has its own rule
     ranks = legal.data_parallel(cut)
     if not legal.ranks_divide_batch(cut):
         product = f"micro_batch_size {micro} x {ranks} data-parallel ranks = {micro * ranks}"
         fix = _use(_multiples(batch, micro * ranks), None)
-        yield f.broken("training.global_batch_size", f"{product} must divide it", fix)
+        yield f.broken("training.global_batch_size", f"must be a multiple of {product}", fix)
     elif not legal.stages_divide_micro_batches(cut):
         count = legal.micro_batches(cut)
-        constraint = f"interleaved stages: pipeline {stages} must divide the {count} micro-batches of a step"
+        constraint = f"interleaved stages: pipeline {stages} must divide the {count} micro-batches per step"
         fix = _use(_multiples(batch, micro * ranks * stages), None)
         yield f.broken("training.global_batch_size", constraint, fix)
 
@@ -201,24 +203,24 @@ def _batch(f: _Facts) -> Iterator[Violation]:
 def _positions(f: _Facts) -> Iterator[Violation]:
     limit = f("model.max_position_embeddings")
     if f("model.position_embedding") == "learned" and f("training.seq_len") > limit:
-        constraint = f"the model has learned positions up to max_position_embeddings {limit}"
+        constraint = f"exceeds the model's learned positions, max_position_embeddings {limit}"
         yield f.broken("training.seq_len", constraint, f"use at most {limit}")
 
 
 def _gradient_dtype(f: _Facts) -> Iterator[Violation]:
     precision = f("training.precision")
     if f("training.gradient_dtype") == "bfloat16" and precision != "bfloat16":
-        constraint = f"needs precision bfloat16, which is {precision}"
+        constraint = f"needs precision bfloat16, but it is {precision}"
         yield f.broken("training.gradient_dtype", constraint, "use float32")
 
 
 def _validation(f: _Facts) -> Iterator[Violation]:
     samples, every = f("training.validation_samples"), f("training.validate_every_steps")
     if every and not samples:
-        constraint = "needs training.validation_samples, which is 0"
+        constraint = "needs training.validation_samples, but it is 0"
         yield f.broken("training.validate_every_steps", constraint, "set validation_samples")
     if samples and f("data") != "synthetic" and not f("data.validation_fraction"):
-        constraint = f"must be greater than 0 for the {samples} validation_samples"
+        constraint = f"must be greater than 0 for {samples} validation_samples"
         yield f.broken("data.validation_fraction", constraint, "use 0.01, or set validation_samples to 0")
 
 
@@ -242,15 +244,15 @@ def _learning_rate(f: _Facts) -> Iterator[Violation]:
 
 def _checkpoints(f: _Facts) -> Iterator[Violation]:
     if f("checkpoint.every_minutes") == "auto" and f("machine.reliability") is None:
-        constraint = f"{f('machine.name')}'s machine file does not say how often its nodes fail"
-        yield f.broken("checkpoint.every_minutes", constraint, "give minutes, or machine.reliability")
+        constraint = f"needs machine.reliability, which {f('machine.name')}'s machine file lacks"
+        yield f.broken("checkpoint.every_minutes", constraint, "set minutes, or add machine.reliability")
     if f("checkpoint.keep_every") and not f("checkpoint").periodic:
         fix = "set every_steps or every_minutes"
-        yield f.broken("checkpoint.keep_every", "keeps nothing without an interval", fix)
+        yield f.broken("checkpoint.keep_every", "has no effect without an interval", fix)
     every, keep_every = f("checkpoint.every_steps"), f("checkpoint.keep_every")
     if every and keep_every and keep_every % every and f("checkpoint.every_minutes") is None:
         fix = _use(_multiples(keep_every, every), None)
-        yield f.broken("checkpoint.keep_every", f"every_steps {every} must divide it", fix)
+        yield f.broken("checkpoint.keep_every", f"must be a multiple of every_steps {every}", fix)
 
 
 RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
@@ -280,13 +282,13 @@ def _divisors(number: int) -> list[int]:
 
 
 def _multiples(number: int, of: int) -> list[int]:
-    """The two multiples on either side of a number."""
+    """The nearest multiples below and above a number."""
     below = number // of * of
     return [m for m in (below, below + of) if m]
 
 
 def _use(choices: list[int], near: int | None) -> str:
-    """``use 1, 2, 4 or 8``: at most six of the choices, the nearest ones."""
+    """``use 1, 2, 4 or 8``: at most six choices, the nearest ones."""
     shown = choices if near is None else sorted(sorted(choices, key=lambda c: abs(c - near))[:6])
     *others, last = map(str, shown)
     return f"use {', '.join(others)} or {last}" if others else f"use {last}"

@@ -1,9 +1,9 @@
-"""What a user writes: the types of run, model, machine and layout.
+"""The types of run files: run, model, machine and layout.
 
 All are frozen and reject unknown keys. A :class:`RunSpec` is fully resolved: presets are expanded, so
-that the same file predicts, trains and submits the same run. Units are in the names (SI: bytes,
-seconds, FLOP/s). The defaults below are the defaults of a run file, and the descriptions are what an
-editor shows: ``frontrunner schema`` is derived from these classes.
+the same file predicts, trains and submits the same run. Units are in the names (SI: bytes, seconds,
+FLOP/s). The defaults below are the defaults of a run file. Editors show the descriptions: ``frontrunner
+schema`` is derived from these classes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from frontrunner.configs.types import (
 
 
 def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]], Any]:
-    """A default that follows from other fields; None where they are wrong and the whole is refused anyway."""
+    """A default derived from other fields; None if those are invalid (the file is then refused anyway)."""
     return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None
 
 
@@ -42,29 +42,29 @@ Recompute = Literal["none", "selective", "full"]
 
 
 class SourceSpec(Frozen):
-    """Where a fact was read."""
+    """The source of a fact."""
 
     source: Annotated[str, Field(min_length=1)]
     """Document, repository or paper, precise enough to find the figure again."""
     date: Annotated[
         str,
         Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$"),
-        say("must be a date, YYYY-MM-DD or the beginning of one", "write it so; a year alone in quotes"),
+        say("must be a date: YYYY-MM-DD, YYYY-MM or YYYY", "use one of these; put a year alone in quotes"),
     ]
     """Date of the source, YYYY-MM-DD (or YYYY-MM, YYYY)."""
     status: Literal["verified", "secondary", "computed", "inferred", "memory", "assumed"] = "verified"
-    """verified: read in the source itself; secondary: in a text about it; computed: from verified figures;
-    inferred, memory: not verified; assumed: a placeholder, replace it by your own figure."""
+    """verified: read in the source itself; secondary: read in a text about it; computed: from verified
+    figures; inferred, memory: not verified; assumed: a placeholder, replace it with your own figure."""
 
 
 Sources = Annotated[dict[str, SourceSpec], Field(default_factory=dict)]
 
 
 class ModelSpec(Frozen):
-    """A decoder-only transformer, in Megatron's names."""
+    """A decoder-only transformer; the keys use Megatron's names."""
 
     name: Name = "custom"
-    """Name for display (default: the file's)."""
+    """Display name (default: the file's name)."""
     num_layers: PositiveInt
     """Transformer layers."""
     hidden_size: Annotated[int, Field(gt=0, le=LARGEST // 4)]
@@ -78,24 +78,24 @@ class ModelSpec(Frozen):
     ffn_hidden_size: PositiveInt = Field(default_factory=_derived(lambda size: 4 * size, "hidden_size"))
     """Width of the MLP (default: 4 * hidden_size)."""
     vocab_size: PositiveInt
-    """Tokens of the tokenizer."""
+    """Tokens in the tokenizer's vocabulary."""
     padded_vocab_size: PositiveInt = Field(
         default_factory=_derived(lambda size: -(-size // 128) * 128, "vocab_size")
     )
-    """Rows of the embedding, whatever the layout (default: vocab_size rounded up to a multiple of 128)."""
+    """Rows of the embedding, for every layout (default: vocab_size rounded up to a multiple of 128)."""
     max_position_embeddings: PositiveInt = 2048
     """Longest sequence: a hard limit with learned positions."""
     position_embedding: Literal["learned", "rotary"] = "learned"
-    """How positions enter: a learned table (GPT-2) or rotated queries and keys (Llama, GPT-NeoX)."""
+    """Position encoding: a learned table (GPT-2) or rotary embeddings (Llama, GPT-NeoX)."""
     rotary_base: PositiveFloat = 10000.0
     """Base of the rotary frequencies (theta)."""
     rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of head_dim that is rotated."""
+    """Fraction of head_dim that is rotated."""
     rotary_scaling_factor: PositiveFloat | None = None
     """Llama 3.1's frequency scaling (low_freq_factor 1, high_freq_factor 4, trained on 8192 positions);
     null: none."""
     normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Norm before attention, MLP and output layer."""
+    """Normalization before attention, MLP and output layer."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in each norm."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"
@@ -103,7 +103,7 @@ class ModelSpec(Frozen):
     parallel_residual: bool = False
     """Attention and MLP both read the layer's input (GPT-NeoX)."""
     linear_bias: bool = True
-    """Biases in all linear layers but the output layer."""
+    """Biases in all linear layers except the output layer."""
     qkv_bias: bool = Field(default_factory=_derived(lambda bias: bias, "linear_bias"))
     """Biases in the query, key and value projections (default: linear_bias)."""
     tie_embeddings: bool = True
@@ -115,16 +115,16 @@ class ModelSpec(Frozen):
     init_std: PositiveFloat = 0.02
     """Standard deviation of initial weights."""
     sources: Sources
-    """Where the facts come from, by key."""
+    """Sources of the facts, by key."""
 
 
 class LinkSpec(Frozen):
     """One level of the interconnect as a single device sees it, one direction, all devices busy."""
 
     bandwidth_bytes_per_s: PositiveFloat
-    """What a large message achieves, not the link's peak, where that was measured."""
+    """Bandwidth that large messages achieve; the link's peak if that was not measured."""
     latency_s: NonNegativeFloat
-    """Time of a small message."""
+    """Latency of a small message."""
 
 
 class LinksSpec(Frozen):
@@ -139,46 +139,46 @@ class LinksSpec(Frozen):
 
 
 class DeviceSpec(Frozen):
-    """What torch sees as one device (one GCD on MI250X)."""
+    """One device as torch sees it (one GCD on MI250X)."""
 
     name: Name
-    """Name for display."""
+    """Display name."""
     kind: Literal["cuda", "cpu", "auto"] = "auto"
-    """ROCm is "cuda" in torch; auto: cuda if there is one."""
+    """torch's device type (ROCm is "cuda"); auto: cuda if available, else cpu."""
     memory_bytes: PositiveInt
-    """Memory of one device; what the planner holds a layout against."""
+    """Memory of one device; the planner's limit for a layout."""
     limit_memory: bool = False
-    """Hold each rank to memory_bytes where it could have more: a larger device, or the memory that the CPU
-    processes of one machine share."""
+    """Limit each rank to memory_bytes even if more is available, as on a larger device or with CPU
+    processes that share a machine's memory."""
     peak_flops_per_s: dict[Precision, PositiveFloat] = Field(default_factory=dict)
-    """Dense matrix peak by precision; empty where unknown: then no MFU is printed."""
+    """Dense matrix peak by precision; empty: unknown, and no MFU is printed."""
     memory_bandwidth_bytes_per_s: PositiveFloat | None = None
-    """Peak of the device's own memory; null where unknown."""
+    """Peak bandwidth of the device's memory; null: unknown."""
 
 
 class MachineSpec(Frozen):
-    """Nodes of packages of devices, and the links between them."""
+    """Nodes, packages and devices, and the links between them."""
 
     name: Name = "custom"
-    """Name for display (default: the file's)."""
+    """Display name (default: the file's name)."""
     num_nodes: Annotated[int, Field(gt=0, le=100_000)]
-    """Nodes that the machine has."""
+    """Nodes of the machine."""
     packages_per_node: Annotated[int, Field(gt=0, le=64)]
-    """Packages in a node (4 on Frontier and LUMI-G)."""
+    """Packages per node (4 on Frontier and LUMI-G)."""
     devices_per_package: Annotated[int, Field(gt=0, le=64)]
-    """Devices that share a package (2 on MI250X)."""
+    """Devices per package (2 on MI250X)."""
     device: DeviceSpec
-    """What one device is."""
+    """Properties of one device."""
     links: LinksSpec
     """Bandwidth and latency at each level."""
     software: dict[str, SoftwareSpec] = Field(default_factory=dict)
-    """What devices and links achieve, by the year of the software; the planner takes the newest."""
+    """Measured rates of devices and links, by software year; the planner uses the newest by default."""
     reliability: ReliabilitySpec | None = None
-    """How often nodes fail and how fast they write; null where unknown."""
+    """Failure rate of nodes and write speed; null: unknown."""
     site: SiteSpec = Field(default_factory=SiteSpec)
-    """What its Slurm allows and its nodes need."""
+    """Slurm limits and job environment of the site."""
     sources: Sources
-    """Where the facts come from, by key (dotted below this machine)."""
+    """Sources of the facts, by dotted key under this machine."""
 
     @property
     def devices_per_node(self) -> int:
@@ -186,88 +186,88 @@ class MachineSpec(Frozen):
 
 
 class LayoutSpec(Frozen):
-    """How the work is cut; what tensor x pipeline leaves of the devices is data parallel."""
+    """How the work is split over devices; data-parallel ranks = devices / (tensor x pipeline)."""
 
     tensor: PositiveInt = 1
-    """Devices that share each layer; stays inside a node."""
+    """Tensor-parallel degree: devices that share each layer, all inside one node."""
     sequence_parallel: bool = False
-    """Cut norms and dropout along the sequence too (needs tensor > 1)."""
+    """Also split norms and dropout along the sequence (needs tensor > 1)."""
     pipeline: PositiveInt = 1
-    """Stages."""
+    """Pipeline stages."""
     virtual_stages: PositiveInt = 1
-    """Pieces of the model held by each stage (interleaved schedule)."""
+    """Model chunks per stage (interleaved schedule)."""
     micro_batch_size: PositiveInt = 1
-    """Sequences in one forward pass of one data-parallel rank."""
+    """Sequences per forward pass of one data-parallel rank."""
     recompute: Recompute = "none"
-    """What the backward computes again instead of keeping it: nothing, the attention, or each whole layer."""
+    """What the backward recomputes instead of storing: nothing, attention, or whole layers."""
     sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec.of("three_level"))
-    """What each data-parallel rank keeps (default: preset three_level)."""
+    """How state is sharded over data-parallel ranks (default: preset three_level)."""
 
 
 class TrainingSpec(Frozen):
-    """How much is trained, and in which numbers."""
+    """Batch, sequence length, steps and precision."""
 
     seq_len: PositiveInt
-    """Tokens in a sequence (default: 2048, or the model's max_position_embeddings where that is less)."""
+    """Tokens per sequence (default: 2048, or the model's max_position_embeddings if that is less)."""
     global_batch_size: PositiveInt
-    """Sequences in a step of all ranks (default: one micro-batch a stage for each data-parallel rank)."""
+    """Sequences per step over all ranks (default: one micro-batch per stage and data-parallel rank)."""
     steps: PositiveInt = 100
     """Optimizer steps of the whole run."""
     precision: Precision = "bfloat16"
-    """Type of weights and activations in the forward and backward; master weights are float32."""
+    """Type of weights and activations in forward and backward; master weights are float32."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type in which micro-batches' gradients are summed; bfloat16 only with precision bfloat16."""
+    """Type for summing gradients of micro-batches; bfloat16 only with precision bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1234
-    """Of initial weights, the order of the data and dropout."""
+    """Seed of initial weights, data order and dropout."""
     deterministic: bool = False
-    """Ask for kernels that give the same bits each time, so that a continued run is the uninterrupted one on
-    a GPU too; slower. CPU ranks need no asking."""
+    """Use bitwise deterministic GPU kernels, so that a continued run equals an uninterrupted one; slower.
+    CPU ranks are always deterministic."""
     validate_every_steps: Count = 0
-    """0: before the first and after the last step only."""
+    """Steps between validations; 0: only before the first and after the last step."""
     validation_samples: Count = 0
-    """Sequences in a validation; 0: no validation."""
+    """Sequences per validation; 0: no validation."""
 
 
 class OptimizerSpec(Frozen):
     """AdamW with warm-up, decay and clipping."""
 
     name: Literal["adamw"] = "adamw"
-    """Which optimizer."""
+    """Name of the optimizer."""
     learning_rate: PositiveFloat = 3e-4
-    """The highest, reached after the warm-up."""
+    """Peak learning rate, reached after the warm-up."""
     min_learning_rate: NonNegativeFloat = Field(
         default_factory=_derived(lambda rate: 0.1 * rate, "learning_rate")
     )
-    """Where the decay ends (default: 0.1 * learning_rate)."""
+    """Learning rate at the end of the decay (default: 0.1 * learning_rate)."""
     betas: Annotated[
         tuple[Probability, Probability],
         Strict(False),
-        say("must be two numbers, each at least 0 and below 1", "write two, as in [0.9, 0.95]"),
+        say("must be two numbers, each at least 0 and below 1", "write two, for example [0.9, 0.95]"),
     ] = (0.9, 0.95)
-    """Decay rates of the first and the second moment."""
+    """Decay rates of the first and second moments."""
     epsilon: PositiveFloat = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the square root of the second moment."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay; biases and norms are not decayed."""
     clip: NonNegativeFloat = 1.0
-    """Largest global norm of the gradient; 0: no clipping."""
+    """Maximum global gradient norm; 0: no clipping."""
     warmup_steps: Count = 0
     """Steps in which the learning rate rises linearly to learning_rate."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
-    """Curve from learning_rate to min_learning_rate after the warm-up; constant: none."""
+    """Decay from learning_rate to min_learning_rate after the warm-up; constant: no decay."""
     decay_steps: PositiveInt | None = None
-    """Step at which min_learning_rate is reached, warm-up included; null: training.steps."""
+    """Step at which min_learning_rate is reached, including the warm-up; null: training.steps."""
 
 
 class DataSpec(Frozen):
     """A prepared corpus."""
 
     train: Annotated[str, Field(min_length=1)]
-    """The prefix of PREFIX.bin and PREFIX.idx, relative to the folder that the command runs in."""
+    """PREFIX of PREFIX.bin and PREFIX.idx, relative to the working directory."""
     tokenizer: Annotated[str, Field(min_length=1)] | None = None
-    """A tokenizer.json, relative to the folder that the command runs in."""
+    """A tokenizer.json, relative to the working directory."""
     validation_fraction: Probability = 0.01
-    """Share of the corpus, its last documents, that is not trained on."""
+    """Fraction of the corpus (its last documents) that is held out for validation."""
 
 
 def _data_form(value: object) -> str:
@@ -278,38 +278,38 @@ class RunSpec(Frozen):
     """A training run: model x machine x layout."""
 
     name: Name
-    """Name for display (default: the file's)."""
+    """Display name (default: the file's name)."""
     model: ModelSpec
     """The model: a preset, a Hugging Face config.json, or the fields themselves."""
     machine: MachineSpec
     """The machine: a preset, a file, or the fields themselves."""
     nodes: PositiveInt = 1
-    """Nodes of the machine that the run uses."""
+    """Number of nodes that the run uses."""
     engine: Engine = "native"
-    """native: frontrunner's own; deepspeed, fsdp: the same model, data and optimizer under DeepSpeed's or
-    PyTorch's sharding, to compare with."""
+    """native: frontrunner's own; deepspeed, fsdp: the same model, data and optimizer with DeepSpeed's or
+    PyTorch's sharding, for comparison."""
     layout: LayoutSpec = Field(default_factory=LayoutSpec)
-    """How the work is cut over devices."""
+    """How the work is split over devices."""
     training: TrainingSpec
-    """Batch, length, steps and precision."""
+    """Batch size, sequence length, steps and precision."""
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     """Optimizer and learning-rate schedule."""
     data: Annotated[
         Annotated[DataSpec, Tag("corpus")] | Annotated[Literal["synthetic"], Tag("synthetic")],
         Discriminator(_data_form),
     ]
-    """A prepared corpus, or "synthetic" for runs that measure speed."""
+    """A prepared corpus, or "synthetic" to measure speed only."""
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    """When checkpoints are written, which are kept, and which weights the run starts from."""
+    """When checkpoints are written, which are kept, and the initial weights."""
     watch: WatchSpec = Field(default_factory=WatchSpec)
-    """When a run that hangs or learns nothing is ended."""
+    """When to end a run that hangs or diverges."""
     slurm: SlurmSpec = Field(default_factory=SlurmSpec)
-    """How `frontrunner submit` submits the run."""
+    """Slurm options of `frontrunner submit`."""
 
     @field_validator("training", mode="before")
     @classmethod
     def _fill_training(cls, training: Any, info: ValidationInfo) -> Any:
-        """The defaults that depend on other sections (fields are validated in order)."""
+        """Defaults that depend on other sections (fields are validated in order)."""
         given = info.data
         if not isinstance(training, dict) or not {"model", "machine", "nodes", "layout"} <= given.keys():
             return training

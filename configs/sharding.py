@@ -1,4 +1,4 @@
-"""How each kind of state is cut over data-parallel ranks, and in which format its messages travel."""
+"""How each kind of state is sharded over data-parallel ranks, and the format of its messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frontrunner.configs.types import Frozen, PositiveInt, say
 Level = Literal["package", "node", "all"]
 Degree = Annotated[
     Level | PositiveInt,
-    say("must be a level (package, node, all) or a number of ranks", "write package, node, all or a number"),
+    say("must be a level (package, node, all) or a number of ranks", "write one of these"),
 ]
 Preset = Literal["ddp", "zero1", "zero2", "zero3", "zeropp", "hsdp", "three_level"]
 Wire = Literal["float32", "bfloat16", "float16", "int8", "int4"]
@@ -30,22 +30,22 @@ SHARDING_PRESETS: dict[Preset, tuple[Level | int, Level | int, Level | int]] = {
 
 
 class WireSpec(Frozen):
-    """In which format each kind of message travels; int8 and int4 are quantised in blocks.
+    """Format of each kind of message; int8 and int4 are quantised in blocks.
 
-    Without a format the preset's: int8 weights and int4 gradients for zeropp (on the network too) and for
-    three_level (bfloat16 on the network), else the run's precision.
+    The default follows the preset. zeropp: int8 weights and int4 gradients, on the network too. three_level:
+    int8 weights and int4 gradients, bfloat16 on the network. Others: the run's precision.
     """
 
     weights: Wire | None = None
-    """Weights, when they are gathered for use and when they are brought up to date."""
+    """Weights, in all-gathers for use and after updates."""
     gradients: Wire | None = None
-    """Gradients inside the block that is reduced in each micro-batch."""
+    """Gradients inside the block that is reduced every micro-batch."""
     network: Wire | None = None
-    """Gradients that cross to the other ranks once per step."""
+    """Gradients that are reduced across blocks once per step."""
     block: Literal[32, 64, 128, 256, 512, 1024, 2048] = 256
-    """Elements that share a scale, in int8 and int4."""
+    """Elements per scale, in int8 and int4."""
     error_feedback: bool = False
-    """Add what gradients lost on the wire to the next micro-batch's (costs a copy of the gradients)."""
+    """Add the quantisation error to the next micro-batch's gradients (costs a copy of the gradients)."""
 
 
 class Wires(Frozen):
@@ -66,25 +66,25 @@ PRESET_WIRES: dict[Preset, tuple[Wire, Wire, Wire]] = {
 
 
 class ShardingSpec(Frozen):
-    """Over how many data-parallel ranks each kind of state is cut: a preset, or levels and numbers.
+    """Over how many data-parallel ranks each kind of state is sharded: a preset, levels or numbers.
 
     The loader resolves a preset into the three degrees and keeps its name for display.
     """
 
     preset: Preset | None = None
-    """A named triple of degrees; instead of the degrees."""
+    """A named triple of degrees, in place of the three keys."""
     weights: Degree = SHARDING_PRESETS["three_level"][0]
-    """Over how many data-parallel ranks the weights are cut: a level, or a number."""
+    """Data-parallel ranks that share one copy of the weights: a level or a number."""
     gradients: Degree = SHARDING_PRESETS["three_level"][1]
-    """Over how many data-parallel ranks the gradients are cut; weights must divide it."""
+    """Data-parallel ranks that share one copy of the gradients; a multiple of weights."""
     optimizer: Degree = SHARDING_PRESETS["three_level"][2]
-    """Over how many data-parallel ranks the optimizer state is cut; gradients must divide it, and it must
-    divide the data-parallel ranks."""
+    """Data-parallel ranks that share one copy of the optimizer state; a multiple of gradients that divides
+    the data-parallel ranks."""
     secondary: Degree | None = None
-    """Over how many ranks a second copy of the weights is cut that serves the backward (ZeRO++'s hpZ);
-    null: none, or the node with preset zeropp."""
+    """Ranks that share a second copy of the weights for the backward (ZeRO++'s hpZ); null: no second copy,
+    or the node with preset zeropp."""
     wire: WireSpec = Field(default_factory=WireSpec)
-    """In which format each kind of message travels."""
+    """Format of each kind of message."""
 
     @classmethod
     def of(cls, preset: Preset) -> ShardingSpec:
@@ -93,7 +93,7 @@ class ShardingSpec(Frozen):
         return cls(preset=preset, weights=weights, gradients=gradients, optimizer=optimizer)
 
     def wires(self, precision: Precision) -> Wires:
-        """The format of each message in a run of this precision."""
+        """The format of each message in a run with this precision."""
         formats = PRESET_WIRES.get(self.preset, (precision,) * 3) if self.preset else (precision,) * 3
         chosen = (self.wire.weights, self.wire.gradients, self.wire.network)
         weights, gradients, network = (own or usual for own, usual in zip(chosen, formats, strict=True))

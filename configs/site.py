@@ -1,4 +1,4 @@
-"""The ``site`` section of a machine file: what its Slurm allows and what its nodes need."""
+"""The ``site`` section of a machine file: Slurm limits and the environment of jobs."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from frontrunner.configs.types import Frozen, PositiveInt
 
 
 class SizeLimit(Frozen):
-    """Wall time of jobs of some size."""
+    """Wall time limit for a range of job sizes."""
 
     max_nodes: PositiveInt
-    """Jobs of up to so many nodes (and more than the limit before)."""
+    """Largest job, in nodes, under this limit."""
     max_time: Duration
-    """Longest wall time of such a job."""
+    """Maximum wall time of one job."""
     rule: Annotated[str, Field(min_length=1)]
-    """What the site's documentation says, to be quoted."""
+    """The rule as the site's documentation states it; quoted in messages."""
 
 
 class QueueSpec(Frozen):
-    """A partition, or a quality of service in one, and what it refuses."""
+    """A partition, or a QOS in one, and its limits."""
 
     partition: Word
     """Slurm's name of the partition."""
     qos: Word | None = None
-    """null: jobs without one."""
+    """Quality of service; null: jobs without one."""
     limits: Annotated[list[SizeLimit], Field(min_length=1)]
-    """By increasing max_nodes; the last one's is the largest job."""
+    """In order of max_nodes; the last entry is the largest job."""
     max_jobs: PositiveInt | None = None
-    """Jobs of one user in any state; null: no such rule."""
+    """Maximum jobs per user, in any state; null: no limit."""
     jobs_rule: str | None = None
-    """What the site's documentation says about max_jobs, to be quoted."""
+    """The rule behind max_jobs as the site's documentation states it; quoted in messages."""
     chains: bool = True
-    """Whether a job may submit the next."""
+    """Whether a job may submit the next one."""
     chains_rule: str | None = None
-    """What forbids it."""
+    """The rule that forbids chains; quoted in messages."""
 
     @property
     def max_nodes(self) -> int:
         return self.limits[-1].max_nodes
 
     def limit(self, nodes: int) -> SizeLimit | None:
-        """The limit of jobs of that size; None where they are too large."""
+        """The limit for jobs of that size; None if they are too large."""
         return next((limit for limit in self.limits if nodes <= limit.max_nodes), None)
 
 
 class PlaceSpec(Frozen):
-    """Where one device of a node is."""
+    """Location of one device in a node."""
 
     cores: Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*$")]
-    """Cores of its NUMA domain that a job may use, as in 49-55."""
+    """Cores of its NUMA domain that jobs may use, for example 49-55."""
     numa: Annotated[int, Field(ge=0, lt=1024)]
     """Number of its NUMA domain."""
     nic: Word
@@ -69,74 +69,74 @@ class PlaceSpec(Frozen):
 
 
 class LargeJobs(Frozen):
-    """What only large jobs need."""
+    """Extra variables for large jobs."""
 
     from_nodes: PositiveInt
-    """Jobs of so many nodes or more."""
+    """Smallest job, in nodes, that gets them."""
     environment: Variables
-    """Variables over the recipe's; null leaves one out."""
+    """Overrides the recipe's variables; null unsets one."""
 
 
 class RecipeSpec(Frozen):
-    """What a job needs on this site with the software of one date."""
+    """Modules, variables and options of jobs, for the software of one date."""
 
     modules: Words = Field(default_factory=list)
     """Loaded in this order, after a reset."""
     module_paths: list[PathText] = Field(default_factory=list)
-    """Where more modules are found."""
+    """Extra folders for `module use`."""
     environment: Variables = Field(default_factory=dict)
-    """${NAME} stands for another variable on the node."""
+    """Environment variables; ${NAME} expands to another variable on the node."""
     large_jobs: list[LargeJobs] = Field(default_factory=list)
-    """Variables over those above, from some number of nodes on."""
+    """Overrides for jobs above a number of nodes."""
     sbatch: Options = Field(default_factory=dict)
-    """More options of sbatch, without dashes."""
+    """Extra sbatch options, without dashes."""
     srun: Options = Field(default_factory=dict)
-    """More options of srun, without dashes."""
+    """Extra srun options, without dashes."""
     node_disk: PathText | None = None
-    """A folder on each node's own disk; null: nodes have none."""
+    """A folder on each node's local disk; null: no local disk."""
     notes: list[str] = Field(default_factory=list)
-    """What a user should know, shown with the script."""
+    """Notes for users, shown in the job script."""
 
 
 class ContainerSpec(Frozen):
     """How images run on this site."""
 
     command: Word = "apptainer"
-    """singularity where the site calls it so."""
+    """Container program: apptainer or singularity."""
     image: PathText | None = None
-    """The site's image for training; null: the run file names one."""
+    """The site's image for training; null: only if the run file names one."""
     binds: list[PathText] = Field(default_factory=list)
-    """Host folders that the image needs, beside the run's own."""
+    """Host folders to bind, besides the run's own."""
     modules: Words = Field(default_factory=list)
-    """Loaded instead of the recipe's, most of which an image brings itself."""
+    """Modules for containers; replaces the recipe's."""
     module_paths: list[PathText] = Field(default_factory=list)
-    """Where they are found."""
+    """Extra folders for `module use`, for containers."""
     options: Options = Field(default_factory=dict)
-    """More options of exec, without dashes."""
+    """Extra options of `exec`, without dashes."""
 
 
 class SiteSpec(Frozen):
-    """How a cluster is used."""
+    """Queues, device placement and job environment of a cluster."""
 
     queues: dict[str, QueueSpec] = Field(default_factory=dict)
-    """By a name for people; the first that fits is taken where a run names none. Empty: limits unknown."""
+    """Queues by display name; a run that names none gets the first that fits. Empty: limits unknown."""
     account_required: bool = False
-    """Whether the site refuses a job without an account."""
+    """Whether jobs need an account."""
     chain: Literal["dependency", "requeue"] = "dependency"
-    """How a segment is followed by the next: a new job that waits for its end, or the same one again."""
+    """How the next segment starts: dependency submits a new job, requeue reuses the same one."""
     devices: list[PlaceSpec] = Field(default_factory=list)
-    """The devices of a node by number; neighbours share a package. Empty: ranks are not bound."""
+    """Devices of a node in order; neighbours share a package. Empty: ranks are not bound."""
     device_request: Word | None = "gpu"
-    """The generic resource that stands for devices; null: jobs ask for none."""
+    """Slurm generic resource (GRES) for devices; null: jobs request none."""
     recipes: dict[Annotated[str, Field(pattern=r"^\d{4}(-\d{2}){0,2}$")], RecipeSpec] = Field(
         default_factory=dict
     )
-    """By date of the software."""
+    """Recipes by date of the software."""
     container: ContainerSpec = Field(default_factory=ContainerSpec)
-    """How images run here, for runs that use one."""
+    """Container settings, for runs that use an image."""
 
     def recipe(self, date: str | None) -> RecipeSpec:
-        """The recipe of that date (KeyError where there is none), or the newest."""
+        """The recipe of that date (KeyError if missing), or the newest."""
         if date is not None:
             return self.recipes[date]
         return self.recipes[max(self.recipes)] if self.recipes else RecipeSpec()

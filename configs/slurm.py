@@ -1,4 +1,4 @@
-"""The ``slurm`` section of a run file: how a run is submitted as a job."""
+"""The ``slurm`` section of a run file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS_S = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _CLOCK = re.compile(r"(?:(\d{1,3})-)?(\d{1,4}):([0-5]?\d)(?::([0-5]?\d))?")
 _PARTS = re.compile(r"(?=\d)(?:(\d{1,3})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?")
 
-#: A plain word or list of hosts: nothing that a shell, sbatch or a configuration line could read otherwise.
+#: A plain word or host list, without characters that are special in shells, sbatch or configuration lines.
 WORD = r"^[A-Za-z0-9_][A-Za-z0-9_.@,:+=\[\]/-]{0,999}$"
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 OPTION = r"^[a-z][a-z-]*$"
@@ -24,8 +24,8 @@ _TEXT = r"^[^\x00-\x1f\x7f]*$"
 def seconds(text: str) -> int:
     """``2:00:00``, ``1-12:00:00``, ``1-12:00``, ``2h``, ``1h30m`` or ``90s`` in seconds; else ValueError.
 
-    Two numbers are hours and minutes, as in Slurm after days; without days they are refused, because
-    Slurm reads them as minutes and seconds and people do not.
+    Two numbers after days are hours and minutes, as in Slurm. Without days they are ambiguous and refused:
+    Slurm reads minutes and seconds, people read hours and minutes.
     """
     if clock := _CLOCK.fullmatch(text):
         days, hours, minutes, rest = clock.groups()
@@ -34,7 +34,7 @@ def seconds(text: str) -> int:
         return int(days or 0) * 86400 + int(hours) * 3600 + int(minutes) * 60 + int(rest or 0)
     if parts := _PARTS.fullmatch(text):
         return sum(int(n or 0) * unit for n, unit in zip(parts.groups(), _UNITS_S.values(), strict=True))
-    raise ValueError(f"{text} is no duration")
+    raise ValueError(f"{text} is not a duration")
 
 
 def clock(duration_s: int) -> str:
@@ -47,22 +47,22 @@ def clock(duration_s: int) -> str:
 
 def _positive(text: str) -> str:
     if not seconds(text):
-        raise ValueError("is nothing")
+        raise ValueError("is zero")
     return text
 
 
 _DURATION_PATTERN = r"^(([0-9]{1,3}-)?[0-9]{1,4}:[0-9]{1,2}(:[0-9]{1,2})?|([0-9]{1,8}[dhms])+)$"
-_NO_OTHERS: JsonDict = {"additionalProperties": False}  # pydantic leaves it out beside patterns of keys
+_NO_OTHERS: JsonDict = {"additionalProperties": False}  # pydantic omits it next to key patterns
 Duration = Annotated[
     str,
     Field(pattern=_DURATION_PATTERN),
     AfterValidator(_positive),
-    say("must be a duration greater than 0", "write it as 2h, 1h30m, 2:00:00 or 1-12:00:00"),
+    say("must be a duration greater than 0", "write it like 2h, 1h30m, 2:00:00 or 1-12:00:00"),
 ]
 Word = Annotated[
     str,
     Field(pattern=WORD),
-    say("must be a word of letters, digits and . _ @ , : + = [ ] / -", "write it without blanks and quotes"),
+    say("must use only letters, digits and . _ @ , : + = [ ] / -", "remove spaces and quotes"),
 ]
 Words = Annotated[
     list[Annotated[str, Field(pattern=WORD)]],
@@ -72,16 +72,16 @@ Options = Annotated[
     dict[Annotated[str, Field(pattern=OPTION)], Annotated[str, Field(pattern=_TEXT)]],
     Field(json_schema_extra=_NO_OTHERS),
     say(
-        "must map names of long options, without dashes, to texts on one line",
-        'write it as in {constraint: nvme, exclusive: ""}',
+        "must map long option names, without dashes, to one-line strings",
+        'write it like {constraint: nvme, exclusive: ""}',
     ),
 ]
 Variables = Annotated[
     dict[Annotated[str, Field(pattern=VARIABLE)], Annotated[str, Field(pattern=_TEXT)] | None],
     Field(json_schema_extra=_NO_OTHERS),
     say(
-        "must map names of environment variables to texts on one line, or to null to leave one out",
-        'write it as in {NCCL_DEBUG: INFO, OMP_NUM_THREADS: "7"}',
+        "must map environment variables to one-line strings, or to null to unset one",
+        'write it like {NCCL_DEBUG: INFO, OMP_NUM_THREADS: "7"}',
     ),
 ]
 PathText = Annotated[
@@ -92,39 +92,39 @@ PathText = Annotated[
 
 
 class SlurmSpec(Frozen):
-    """How the run is submitted; the rest is the site's, from the machine file."""
+    """How the run is submitted; other settings come from the machine file's site."""
 
     account: Word | None = None
-    """Who pays: the project's name at the site; null: Slurm's default for you."""
+    """Project to charge; null: your default in Slurm."""
     partition: Word | None = None
-    """null: the site's first that takes a job of this size, or Slurm's default."""
+    """Partition; null: the site's first one that accepts a job of this size, else Slurm's default."""
     qos: Word | None = None
-    """Quality of service, such as debug; null: none."""
+    """Quality of service, for example debug; null: none."""
     time_limit: Duration | None = None
-    """Wall time of the whole run, as in 2h or 1-12:00:00; beyond what the site gives one job, the run becomes
-    segments. null: what the site gives one job."""
+    """Wall time of the whole run, for example 2h or 1-12:00:00; null: the site's limit for one job. A run
+    longer than that limit is split into segments."""
     segment_time: Duration | None = None
-    """Wall time of one job, where shorter ones start sooner; null: as long as the site allows."""
+    """Wall time of one job (shorter jobs often start sooner); null: the site's limit."""
     signal_before_end: Duration = "5m"
-    """How long before the end of a job the ranks are told to write a checkpoint and stop."""
+    """Time before the end of a job at which the ranks write a checkpoint and stop."""
     exclude: Word | None = None
-    """Nodes to avoid, as in frontier[00012,00345-00347]."""
+    """Nodes to avoid, for example frontier[00012,00345-00347]."""
     reservation: Word | None = None
-    """A reservation of nodes; null: none."""
+    """Node reservation; null: none."""
     recipe: Word | None = None
-    """Which of the machine file's recipes of modules and variables; null: the newest."""
+    """Recipe of modules and variables from the machine file; null: the newest."""
     modules: Words | None = None
-    """Instead of the recipe's modules."""
+    """Modules to load in place of the recipe's."""
     environment: Variables = Field(default_factory=dict)
-    """Variables over the recipe's; ${NAME} stands for another variable on the node."""
+    """Overrides the recipe's variables; ${NAME} expands to another variable on the node."""
     sbatch: Options = Field(default_factory=dict)
-    """More options of sbatch, without dashes."""
+    """Extra sbatch options, without dashes."""
     srun: Options = Field(default_factory=dict)
-    """More options of srun, without dashes."""
+    """Extra srun options, without dashes."""
     executable: PathText | None = None
-    """The frontrunner that runs in the job, of the container if there is one; null: the one that submits, or
-    the container's."""
+    """Path of frontrunner in the job (inside the container, if any); null: the one that submits, or the
+    container's."""
     environment_archive: PathText | None = None
-    """A packed environment (tar.gz, as conda-pack makes it) that is copied to each node's own disk first."""
+    """A packed environment (tar.gz from conda-pack) to copy to each node's local disk first."""
     container: PathText | None = None
-    """An Apptainer image to run in; null: the machine file's, if it has one."""
+    """An Apptainer image to run in; null: the machine file's image, if any."""

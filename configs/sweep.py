@@ -1,4 +1,4 @@
-"""What a sweep file says: a base run, the space around it, what is sought, and what may be spent."""
+"""Sweep files: a base run, a search space, an objective and a budget."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from frontrunner.configs.slurm import Duration
 from frontrunner.configs.types import Frozen, Name, PositiveFloat, PositiveInt, Probability, say
 
 Scalar: TypeAlias = str | int | float | bool | None
-Choice = Annotated[Scalar, say("must be one value: text, a number, true, false or null", "write it alone")]
+Choice = Annotated[Scalar, say("must be one value: text, a number, true, false or null", "write one value")]
 Sampler = Literal["guided", "tpe", "gp", "random", "grid"]
-#: Beside the keys of a run file: accumulation, from which the global batch size follows.
+#: In addition to the keys of a run file: accumulation, which determines the global batch size.
 ACCUMULATION = "grad_accum_steps"
 #: Keys that a trial sets itself, and why they cannot vary.
-OWN_KEYS = {"name": "trials are numbered", "training.steps": "`steps` says how many a trial takes"}
-#: The most combinations that are looked at one by one.
+OWN_KEYS = {"name": "trials are numbered", "training.steps": "`steps` sets the steps of a trial"}
+#: Maximum number of combinations to enumerate.
 MOST_POINTS = 100_000
-#: Records' figures that can be sought, and whether more is better.
+#: Figures of the records that can be the objective, and whether more is better.
 OBJECTIVES: dict[str, bool] = {
     "tokens_per_s_per_device": True,
     "model_flops_per_s_per_device": True,
@@ -47,11 +47,11 @@ class AxisSpec(Frozen):
     step: PositiveInt = 1
     """Distance between two numbers of a range."""
     when: dict[str, list[Choice]] = Field(default_factory=dict)
-    """The key varies only where other keys of the space have such values; elsewhere the base's holds."""
+    """Vary the key only if other keys of the space have these values; otherwise use the base's value."""
 
     @property
     def count(self) -> int:
-        """How many values there are, without listing them."""
+        """Number of values, without listing them."""
         if self.choices is not None:
             return len(self.choices)
         if self.first is None or self.to is None:
@@ -59,7 +59,7 @@ class AxisSpec(Frozen):
         return max(0, (self.to - self.first) // self.step + 1)
 
     def values(self) -> list[Scalar]:
-        """All values, in the order given; none where neither form is complete."""
+        """All values, in the order given; empty if neither form is complete."""
         if self.choices is not None:
             return list(self.choices)
         if self.first is None or self.to is None:
@@ -68,43 +68,43 @@ class AxisSpec(Frozen):
 
 
 class BudgetSpec(Frozen):
-    """What a sweep may spend: it starts no more trials once any of these is used up."""
+    """Budget of a sweep: no new trial starts once one of these is used up."""
 
     trials: PositiveInt = 30
-    """Layouts that are tried, whatever becomes of them."""
+    """Layouts to try, including failures."""
     node_hours: PositiveFloat | None = None
-    """Nodes times hours of all trials together; null: no such limit."""
+    """Total node-hours of all trials; null: no limit."""
     wall_time: Duration | None = None
-    """From the first start on, as in 12h."""
+    """Time since the first start, for example 12h; null: no limit."""
     jobs: PositiveInt = 1
-    """Trials at once; on one machine they run one after the other."""
+    """Concurrent trials under Slurm; local trials run one after another."""
 
 
 class SweepSpec(Frozen):
     """A sweep file, in full."""
 
     name: Name
-    """Name for display and for the folder of trials (default: the file's)."""
+    """Display name and name of the trials' folder (default: the file's name)."""
     base: Annotated[str, Field(min_length=1)]
-    """A run file or preset; the path starts at the sweep file's folder."""
+    """A run file or preset; a path is relative to the sweep file."""
     space: dict[str, AxisSpec]
-    """The keys that vary, each with its values."""
+    """Keys to vary, each with its values."""
     objective: Objective = "tokens_per_s_per_device"
-    """Which figure of a trial's records is sought; step_time_s is minimised, the others maximised."""
+    """Figure to optimise; step_time_s is minimised, the others are maximised."""
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
-    """What may be spent."""
+    """Limits on trials, time and node-hours."""
     steps: PositiveInt = 10
-    """Steps of a trial."""
+    """Steps per trial."""
     trial_time: Duration = "30m"
-    """Wall time of one trial."""
+    """Wall time limit of one trial."""
     sampler: Sampler = "guided"
-    """guided: the planner's best first, then a search on its error; tpe, gp, random, grid: Optuna's."""
+    """guided: the planner's best first, then a search on its error; tpe, gp, random, grid: from Optuna."""
     early_stop: Probability = 0.5
-    """A trial whose first steps are worse than this share of the best is ended; 0: none is."""
+    """End a trial whose first steps reach less than this fraction of the best; 0: never."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """How often a trial is started again after a node's failure."""
+    """Maximum restarts of a trial after node failures."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of the sampler."""
+    """Seed of the sampler."""
 
     @field_validator("space", mode="before")
     @classmethod

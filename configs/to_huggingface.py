@@ -1,7 +1,7 @@
-"""A model as a Hugging Face ``config.json``: the inverse of :mod:`frontrunner.configs.huggingface`.
+"""Writes a model as a Hugging Face ``config.json``: the inverse of :mod:`frontrunner.configs.huggingface`.
 
-One table says how a family is read and written, so a family expresses a model exactly if what is written
-for it is read back as that model. Keys are those that transformers 4 and 5 both read.
+The same table defines reading and writing of a family. A family can express a model exactly if the written
+file reads back as that model. Only keys that transformers 4 and 5 both read are written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROTARY = {"rotary_base", "rotary_fraction", "rotary_scaling_factor"}
 
 
 def family_of(model: ModelSpec) -> str:
-    """The ``model_type`` that expresses a model; SpecError with each value that the nearest one has not."""
+    """The ``model_type`` that expresses a model; SpecError with each mismatch of the nearest one."""
     wrong = {name: _differences(model, name) for name in _candidates(model)}
     nearest = min(wrong, key=lambda name: len(wrong[name]))
     if wrong[nearest]:
@@ -28,10 +28,10 @@ def family_of(model: ModelSpec) -> str:
 
 
 def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None = None) -> dict[str, Any]:
-    """The keys of ``config.json``; SpecError where no family expresses the model.
+    """The keys of ``config.json``; SpecError if no family can express the model.
 
-    ``dtype`` is the type of the weights beside it, as torch names it. ``end_token_id`` ends a text (None:
-    unknown; transformers would otherwise take the tokens of the family's first model).
+    ``dtype`` is torch's name for the type of the weights. ``end_token_id`` ends a text. None means unknown,
+    and is written so that transformers does not use its defaults for the family.
     """
     name = family_of(model)
     tokens = {"bos_token_id": None, "eos_token_id": end_token_id}
@@ -39,7 +39,7 @@ def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None
 
 
 def _candidates(model: ModelSpec) -> tuple[str, ...]:
-    """The families with the model's positions and norms, the most usual one first."""
+    """The families with the model's position encoding and norms, most common first."""
     if model.position_embedding == "learned":
         return ("gpt2",)
     return ("gpt_neox",) if model.normalization == "layernorm" else ("llama", "qwen2", "mistral")
@@ -63,14 +63,14 @@ def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:
 
 
 def _unusual(model: ModelSpec, keys: list[str]) -> dict[str, Any]:
-    """Those of the keys in which a model differs from the default for its sizes."""
+    """The keys whose value differs from the default for the model's sizes."""
     sizes = ("num_layers", "hidden_size", "num_heads", "vocab_size")
     usual = ModelSpec(**{key: getattr(model, key) for key in sizes})
     return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(usual, key)}
 
 
 def _differences(model: ModelSpec, name: str) -> list[Violation]:
-    """What a family would make of a model otherwise than it is."""
+    """The fields that a family would change in a model."""
     family, problems = FAMILIES[name], list[Violation]()
     text = json.dumps(_keys(model, name, family))
     tree = read_text(text, Source("config.json", Path()), problems)
@@ -84,9 +84,11 @@ def _differences(model: ModelSpec, name: str) -> list[Violation]:
     for key in ModelSpec.model_fields:
         value, other = getattr(model, key), getattr(read, key)
         if key not in meaningless and value != other:
-            what = f"{name}, the nearest Hugging Face family, has {json.dumps(other)}"
+            what = f"must be {json.dumps(other)} in {name}, the nearest Hugging Face family"
             found.append(Violation(f"model.{key}", value, what, "export a model with that value"))
     if family.whole_heads and model.hidden_size % model.num_heads:
         what = f"must divide hidden_size {model.hidden_size} in {name}, the nearest Hugging Face family"
-        found.append(Violation("model.num_heads", model.num_heads, what, "export a model with such heads"))
+        found.append(
+            Violation("model.num_heads", model.num_heads, what, "export a model that satisfies this")
+        )
     return found

@@ -1,4 +1,4 @@
-"""The types that all of a user's specification is made of."""
+"""Basic types of run, machine and sweep files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError, ValidationError
 
 
 def say(message: str, fix: str) -> WrapValidator:
-    """Replaces whatever a type with several forms finds wrong by one sentence and one fix."""
+    """Replaces all errors of a union type by one message and one fix."""
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -20,7 +20,7 @@ def say(message: str, fix: str) -> WrapValidator:
     return WrapValidator(validate)
 
 
-LARGEST = 2**53  # whole numbers up to here are exact in JSON
+LARGEST = 2**53  # integers up to here are exact in JSON
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -29,7 +29,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[
     str,
     Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$"),
-    say("must be text of 1 to 100 characters on one line", "write such a text, in quotes if it is a number"),
+    say("must be text of 1 to 100 characters on one line", "shorten it to one line; put a number in quotes"),
 ]
 
 

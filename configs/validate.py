@@ -1,7 +1,7 @@
-"""Checks a composed tree against the schema, and keeps what is sound of a tree that is not.
+"""Checks a composed tree against the schema, and keeps the valid parts of an invalid tree.
 
-One misspelt key must not hide that another value divides nothing: what is wrong is set aside, and the
-rest becomes a specification all the same, with a note of what in it means nothing.
+One misspelt key must not hide other mistakes. Invalid values are set aside, and the rest still becomes a
+specification, with a list of its meaningless values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.yaml_tree import TWICE
 
 _LINK = {"bandwidth_bytes_per_s": 1, "latency_s": 0}
-#: A sound value of each section; nothing is concluded from them.
+#: A valid placeholder for each section; no conclusions are drawn from it.
 STAND_INS: dict[str, Any] = {
     "name": "unknown",
     "model": {"num_layers": 1, "hidden_size": 1, "num_heads": 1, "vocab_size": 1},
@@ -40,7 +40,7 @@ STAND_INS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """``spec`` is what was asked for, but for the values at or below the dotted keys ``unknown``."""
+    """``spec`` is the request, except for the values at or below the dotted keys ``unknown``."""
 
     spec: RunSpec
     unknown: frozenset[str]
@@ -50,13 +50,13 @@ class Outcome:
 
 
 def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
-    """Appends what the schema refuses in ``data`` to ``problems`` (without places) and salvages the rest.
+    """Appends schema errors in ``data`` to ``problems`` (without locations) and salvages the rest.
 
-    A key that ``problems`` names already counts as wrong and is not reported again.
+    A key that ``problems`` already names counts as wrong and is not reported again.
     """
     data = {"training": {}, **copy.deepcopy(data)}
     reported = {p.path for p in problems if p.path and not p.constraint.startswith(TWICE)}
-    orphan = "extends" in reported  # what the parent would give cannot be missed here
+    orphan = "extends" in reported  # keys of the parent cannot be missing here
     unknown = set(RunSpec.model_fields) if orphan else set(reported)
     for error in _errors(data):
         found = violation(error)
@@ -64,7 +64,7 @@ def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
             continue
         if not any(_related(found.path, path) for path in reported):
             problems.append(found)
-        # A key that does not exist says nothing, but the one that it stands for was not meant to be left out.
+        # An unknown key sets no value, but the key that was meant is not missing either.
         misspelt = found.constraint == UNKNOWN_KEY
         unknown.add((nearest_key(location(error)) or "") if misspelt else found.path)
         _remove(data, location(error))
@@ -86,7 +86,7 @@ def _errors(data: dict[str, Any]) -> list[Any]:
 
 
 def _related(a: str, b: str) -> bool:
-    """Whether two dotted keys are equal or one holds the other."""
+    """Whether two dotted keys are equal or one contains the other."""
     return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
 
 

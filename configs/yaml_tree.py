@@ -1,8 +1,8 @@
-"""YAML read into a tree that remembers where each value was written.
+"""Reads YAML into a tree that records the location of each value.
 
-Plain data only: a tag that asks for anything else is a violation, and nothing is ever executed. Values
-are read as in YAML 1.2, as editors do (``6e-5`` is a number; ``yes`` and ``010`` are not a boolean and
-an octal). Duplicate keys, references to nothing and documents that grow without bound are violations.
+Plain data only: other tags are violations, and nothing is ever executed. Values follow YAML 1.2, as in
+editors: ``6e-5`` is a number, ``yes`` is not a boolean, ``010`` is not octal. Duplicate keys, undefined
+aliases and alias bombs are violations.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import yaml
 from frontrunner.configs.errors import Violation
 
 LARGEST_FILE = 1 << 20  # bytes
-LARGEST_TREE = 100_000  # values, with what aliases repeat
+LARGEST_TREE = 100_000  # values, with aliases expanded
 DEEPEST_TREE = 32
-TWICE = "is given twice"  # the one complaint that leaves a value known: the first counts
+TWICE = "is given twice"  # the value stays known: the first one counts
 
 Scalar: TypeAlias = str | int | float | bool | None
 Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
@@ -37,7 +37,7 @@ _PLAIN_TAGS = {None, "!"} | {f"tag:yaml.org,2002:{name}" for name in _PLAIN_TYPE
 
 @dataclass(frozen=True)
 class Source:
-    """Where text came from: the name to show and the folder that relative paths in it start from."""
+    """Origin of a text: its display name and the base folder of its relative paths."""
 
     shown: str
     folder: Path
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A value with its place; ``line`` (from 1) is the line of its key."""
+    """A value with its location; ``line`` (from 1) is the line of its key."""
 
     value: Value
     source: Source
@@ -57,11 +57,11 @@ class Node:
         return self.value if isinstance(self.value, dict) else {}
 
     def moved(self, value: Value) -> Node:
-        """Another value in the same place."""
+        """Another value at the same location."""
         return Node(value, self.source, self.line)
 
     def at(self, path: str) -> Node | None:
-        """The node of a dotted path below this one."""
+        """The node at a dotted path below this one."""
         node: Node | None = self
         for key in path.split("."):
             node = node.entries.get(key) if node else None
@@ -74,7 +74,7 @@ class Node:
             yield self
 
     def plain(self) -> Any:
-        """The value without places."""
+        """The value without locations."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -86,7 +86,7 @@ class Node:
 
 
 def show_path(path: Path) -> str:
-    """A path as the user would write it: relative where it lies below the working directory."""
+    """A path as the user would write it: relative if it is below the working directory."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -94,9 +94,9 @@ def show_path(path: Path) -> str:
 
 
 def read_file(path: Path, problems: list[Violation], key: str = "") -> Node | None:
-    """The tree of a YAML (or JSON) file; None, and at least one more problem, if it cannot be read.
+    """The tree of a YAML (or JSON) file; None and at least one new problem if it cannot be read.
 
-    ``key`` is the dotted path below which the file's keys stand.
+    ``key`` is the dotted path under which the file's keys belong.
     """
     source = Source(show_path(path), path.parent)
     try:
@@ -110,10 +110,10 @@ def read_file(path: Path, problems: list[Violation], key: str = "") -> Node | No
 def read_text(
     text: str, source: Source, problems: list[Violation], key: str = "", lines: bool = True
 ) -> Node | None:
-    """The tree of a YAML text; None, and at least one more problem, if it cannot be parsed.
+    """The tree of a YAML text; None and at least one new problem if it cannot be parsed.
 
-    Duplicate keys (the first counts) and tags are problems that leave the rest readable. ``lines`` false:
-    the text is not a file's, so that its lines mean nothing to the user.
+    After duplicate keys (the first counts) and tags, the rest stays readable. ``lines`` is false if the
+    text is not from a file, where line numbers mean nothing.
     """
     reader = _Reader(source, problems, lines)
     try:
@@ -124,14 +124,14 @@ def read_text(
         mark, position = getattr(error, "problem_mark", None), getattr(error, "position", None)
         line = mark.line + 1 if mark else None if position is None else text.count("\n", 0, position) + 1
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
-        reader.refuse(key, f"is not YAML: {what}", "correct the syntax (indentation, colons, quotes)", line)
+        reader.refuse(key, f"is not YAML: {what}", "check indentation, colons and quotes", line)
     except UnicodeEncodeError:
         reader.refuse(key, "is not valid Unicode text", "write it in UTF-8", None)
     return None
 
 
 class _StopError(Exception):
-    """The text cannot be read on."""
+    """Reading cannot continue."""
 
     def __init__(self, constraint: str, fix: str, line: int | None = None, path: str = "") -> None:
         super().__init__(constraint)
@@ -139,19 +139,19 @@ class _StopError(Exception):
 
 
 def _text(path: Path) -> str:
-    """A file's text; _StopError if it has none."""
+    """A file's text; _StopError if it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        raise _StopError("there is no such file", "check the path") from None
+        raise _StopError("no such file", "check the path") from None
     except IsADirectoryError:
-        raise _StopError("is a directory, not a file", "give the YAML file itself") from None
+        raise _StopError("is a directory, not a file", "name the YAML file itself") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise _StopError(f"cannot be read ({reason})", "check the path and its permissions") from None
     if len(data) > LARGEST_FILE:
-        raise _StopError(f"is larger than {LARGEST_FILE:,} bytes", "give a run file")
+        raise _StopError(f"is larger than {LARGEST_FILE:,} bytes", "name a run file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,7 +180,7 @@ class _Reader:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if node:
-                    raise _StopError("holds a second document", "keep one (no ---)", _line(event), path)
+                    raise _StopError("contains a second document", "keep one (no ---)", _line(event), path)
                 node = self.node(next(events), events, path, 0)
         return node or self.place(None, 1)
 
@@ -190,18 +190,18 @@ class _Reader:
         self.size += 1
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                what = f"*{event.anchor} refers to itself or to nothing"
+                what = f"*{event.anchor} refers to itself or is undefined"
                 raise _StopError(what, "write the value out", line, path)
             node, size = self.anchors[event.anchor]
             self.size += size
         else:
             if depth > DEEPEST_TREE:
-                raise _StopError(f"is nested more than {DEEPEST_TREE} deep", "flatten it", line, path)
+                raise _StopError(f"is nested more than {DEEPEST_TREE} levels deep", "flatten it", line, path)
             node = self.place(self.value(event, events, path, depth), line)
             if event.anchor:
                 self.anchors[event.anchor] = (node, self.size - start)
         if self.size > LARGEST_TREE:
-            raise _StopError(f"holds more than {LARGEST_TREE:,} values", "give a smaller file", line, path)
+            raise _StopError(f"contains more than {LARGEST_TREE:,} values", "use a smaller file", line, path)
         return node
 
     def value(self, event: Any, events: Iterator[Any], path: str, depth: int) -> Value:
@@ -219,7 +219,7 @@ class _Reader:
     def check_tag(self, event: Any, path: str) -> None:
         if event.tag not in _PLAIN_TAGS:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.refuse(path, f"the tag {tag} is refused: only plain data is read", "remove it", _line(event))
+            self.refuse(path, f"the tag {tag} is not supported", "remove it", _line(event))
 
     def mapping(self, events: Iterator[Any], path: str, depth: int) -> dict[str, Node]:
         entries: dict[str, Node] = {}
@@ -227,7 +227,7 @@ class _Reader:
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             line = _line(event)
             if not isinstance(event, yaml.ScalarEvent):
-                raise _StopError("a key must be a word", "write key: value", line, path)
+                raise _StopError("a key must be a plain word", "write key: value", line, path)
             self.check_tag(event, path)
             below = f"{path}.{event.value}" if path else event.value
             node = self.node(next(events), events, below, depth + 1)
@@ -240,7 +240,7 @@ class _Reader:
                 entries[event.value] = self.place(node.value, line)
         for node in merged:
             if not isinstance(node.value, dict):
-                self.refuse(path, "<< merges mappings only", "give an alias of a mapping", node.line)
+                self.refuse(path, "<< merges mappings only", "use an alias of a mapping", node.line)
             entries = {**node.entries, **entries}
         return entries
 
@@ -250,7 +250,7 @@ def _line(event: Any) -> int:
 
 
 def plain_scalar(text: str) -> Scalar:
-    """A plain scalar by the core schema of YAML 1.2 (section 10.3.2), but .inf and .nan stay text."""
+    """A plain scalar in YAML 1.2's core schema (section 10.3.2), except that .inf and .nan stay text."""
     if text.lower() in _CONSTANTS and text in (text.lower(), text.upper(), text.capitalize()):
         return _CONSTANTS[text.lower()]
     if _INTEGER.fullmatch(text):

@@ -1,7 +1,7 @@
-"""``frontrunner``: one entry, a module a command.
+"""``frontrunner``: one entry point, one module per command.
 
-Only the module of the command that was asked for is imported, so that each starts fast and none needs
-what another imports. All errors of all commands are told to the user here.
+Only the module of the requested command is imported, so that commands start fast and do not need each
+other's dependencies. Errors of all commands are reported here.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import report
 from frontrunner.parallelism import versions
 
-# In the order of the help: the module of ``commands`` and what the command is for. The module has a function
-# of its own name, or ``app``, a typer.Typer that is a group of commands.
+# In the order of the help: module in ``commands`` and purpose. The module has a function of its own name, or
+# ``app``, a typer.Typer with a group of commands.
 COMMANDS = {
-    "check": ("check", "Say whether a run file is right and what it comes to."),
+    "check": ("check", "Check a run file and show what it resolves to."),
     "schema": ("schema", "Print the JSON schema of run or sweep files."),
-    "plan": ("plan", "Predict memory and speed of a run."),
-    "search": ("search", "Find the best layouts of a model on a machine."),
+    "plan": ("plan", "Predict the memory and speed of a run."),
+    "search": ("search", "Find the best layouts for a model on a machine."),
     "validate": ("validate", "Compare the planner with published runs."),
     "calibrate": ("calibrate", "Fit a machine's constants to measured runs."),
-    "export": ("export", "Write a run for another trainer."),
+    "export": ("export", "Export a run to another trainer's configuration."),
     "data": ("data", "Prepare corpora for training."),
     "train": ("train", "Train a model."),
-    "convert": ("convert", "Write weights for transformers, or take weights from it."),
+    "convert": ("convert", "Convert weights to or from Hugging Face format."),
     "analyze": ("analyze", "Compare runs from their records or logs."),
     "top": ("top", "Watch running jobs from their records."),
     "compare": ("compare", "Train with several engines and compare them."),
     "submit": ("submit", "Submit a run to Slurm."),
-    "sweep": ("sweep", "Find the best layout of a space with few trials."),
-    "status": ("status", "Show how submitted runs are doing."),
+    "sweep": ("sweep", "Search a space of layouts with short trials."),
+    "status": ("status", "Show the state of submitted runs."),
     "logs": ("logs", "Print the output of a submitted run."),
-    "cancel": ("cancel", "End a submitted run."),
-    "doctor": ("doctor", "Look for what would spoil a run on a cluster."),
-    "continue": ("continue_run", "Close a job of a run (for job scripts)."),
+    "cancel": ("cancel", "Cancel a submitted run."),
+    "doctor": ("doctor", "Check a cluster for problems before a run."),
+    "continue": ("continue_run", "Finish a job and submit the next (for job scripts)."),
 }
 _PACKAGE = "frontrunner.launcher.commands"
 
 
 class _Group(TyperGroup):
-    """Turns what escapes from a command into a message and an exit code."""
+    """Turns exceptions from a command into a message and an exit code."""
 
     as_json = False
 
-    def invoke(self, ctx: Any) -> Any:  # typer's own context, whose module differs between versions
+    def invoke(self, ctx: Any) -> Any:  # typer's context; its module differs between versions
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -64,7 +64,7 @@ class _Group(TyperGroup):
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
-    """The application for these arguments; commands that they do not name have only name and purpose."""
+    """The application for these arguments; other commands have only a name and a purpose."""
     app = typer.Typer(
         cls=type("_Group", (_Group,), {"as_json": "--json" in arguments}),
         no_args_is_help=True,
@@ -89,7 +89,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 def main() -> None:
     """The console script."""
     try:
-        versions.check(["python"])  # before a command is imported: an old Python fails at that
+        versions.check(["python"])  # before importing a command, which fails on an old Python
     except SpecError as error:
         sys.exit(report(error, "--json" in sys.argv))
     try:
@@ -97,7 +97,7 @@ def main() -> None:
             build(sys.argv[1:])()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output left, as `head` does
+    except BrokenPipeError:  # the reader of our output is gone, as with `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -113,4 +113,4 @@ def _frontrunner(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Finds, launches, runs and explains large-language-model training."""
+    """Plan, train and submit LLM training on AMD supercomputers."""

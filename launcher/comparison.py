@@ -1,4 +1,4 @@
-"""One engine's run, and what several come to side by side."""
+"""Runs one engine, and compares the results of several."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from frontrunner.launcher.ranks.request import Request
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.record_reader import Follower
 
-# Of the engines only ours writes any, and what is compared is training.
+# Only our engine writes checkpoints, and the comparison is about training.
 _NO_CHECKPOINTS = [f"checkpoint.{key}=null" for key in ("every_steps", "every_minutes", "keep_every")]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one engine did: figures of its run, or the reason why there are none."""
+    """Figures of one engine's run, or the reason why there are none."""
 
     engine: str
     run_dir: Path
@@ -36,7 +36,7 @@ class Result:
         return self.summary[name] if self.summary else None
 
     def ratio(self, first: Result) -> float | None:
-        """Step time, to the first engine's."""
+        """Step time relative to the first engine's."""
         own, other = self.figure("step_time_s"), first.figure("step_time_s")
         return own / other if own and other else None
 
@@ -51,9 +51,9 @@ class Result:
 
 
 def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) -> Result:
-    """Train with one engine; a refusal or a failure is a result too.
+    """Train with one engine; a refusal or failure is also a result.
 
-    Raises SpecError where the folder is in use.
+    Raises SpecError if the folder is in use.
     """
     run_folder.check_unused(folder)
     if engine == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
@@ -83,7 +83,7 @@ def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) ->
 
 
 def table(results: Sequence[Result]) -> Table:
-    """A row for each engine; ratios are to the first."""
+    """One row per engine; ratios are relative to the first."""
     first = results[0]
     found = Table(
         "engine", "step time", "ratio", "tokens/s per device", "peak memory", "first loss", "last loss"

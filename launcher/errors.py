@@ -1,4 +1,4 @@
-"""What goes wrong in a command: how the user hears of it, and the exit code."""
+"""Errors of commands: their messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from frontrunner.slurm.errors import SlurmFailed
 
 
 class RunFailed(Exception):
-    """The work failed and the message says all that the user needs: exit code 1, no traceback."""
+    """The work failed, and the message is complete: exit code 1, no traceback."""
 
 
 class RunStopped(Exception):
-    """The run stopped on request, wrote a checkpoint and is to be continued: exit code 75."""
+    """The run stopped on request after a checkpoint and can be continued: exit code 75."""
 
 
 def report(error: BaseException, as_json: bool) -> int:
-    """Tell the user about ``error`` on stderr, and on stdout as one object with ``--json``; the exit code.
+    """Report ``error`` on stderr, and on stdout as one object with ``--json``; returns the exit code.
 
-    A traceback is printed only for what no code expected, which is a bug.
+    A traceback is printed only for unexpected errors, which are bugs.
     """
     match error:
         case SpecError():
@@ -63,11 +63,11 @@ def _fields(violation: Violation) -> dict[str, object]:
 
 
 def try_import(module: str, extra: str) -> ModuleType:
-    """Import an optional package; raises RunFailed naming the extra to install where it is missing."""
+    """Import an optional package; if it is missing, RunFailed names the extra to install."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # Only the package itself: a broken dependency of an installed one is another fault.
+        # Only the package itself: a broken dependency is a different problem.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise RunFailed(f"{error.name} is not installed: pip install 'frontrunner[{extra}]'") from None

@@ -1,4 +1,4 @@
-"""The parts of ``submit``: what is asked for, whether it may be, and sending it without leaving halves."""
+"""The parts of ``submit``: resolve the request, check it, and submit it or leave no trace."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from frontrunner.slurm.script import render
 
 
 def run_folder_of(run: str) -> Path | None:
-    """The folder of an earlier run that ``run`` names; None where it is a run file or preset."""
+    """The run folder that ``run`` names; None if it is a run file or preset."""
     path = Path(run)
     return path.absolute() if (path / files.SPEC).is_file() else None
 
 
 def go_where_it_ran(continued: Path) -> None:
-    """Make the working folder of an earlier run's submission this process's, for its relative paths."""
+    """Change to the working directory of an earlier submission, for its relative paths."""
     folder = jobs.read(continued).working_folder
     if folder is not None and Path(folder).is_dir():
         os.chdir(folder)
@@ -48,21 +48,21 @@ def default_folder(spec: RunSpec) -> Path:
 
 
 def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> Document:
-    """The run that was asked for; a continued one may change only how it is submitted."""
+    """The requested run; a continued run may change only ``slurm.*``."""
     other = [o for o in overrides if not o.startswith("slurm.")] if continued else []
     if other:
-        constraint = "a run that is continued keeps what it is; only slurm.* may change"
+        constraint = "a continued run can change only slurm.*"
         raise SpecError([Violation("", other[0], constraint, "submit it as a new run", "command line")])
     path = str(continued / files.SPEC) if continued else run
     document, _ = verified(path, overrides)
-    usual = env.get("SBATCH_ACCOUNT")  # sites tell users to keep their account there
+    usual = env.get("SBATCH_ACCOUNT")  # sites tell users to set their account there
     if document.spec.slurm.account is None and usual:
         document, _ = verified(path, [*overrides, f"slurm.account={usual}"])
     return document
 
 
 def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, Schedule, list[str]]:
-    """The job, its schedule and what to tell the user; SpecError with all that stands against it."""
+    """The job, its schedule and notes for the user; SpecError lists everything that prevents it."""
     spec = document.spec
     violations: list[Violation] = []
     schedule = None
@@ -90,7 +90,7 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
 
 
 def _fit_notes(document: Document, schedule: Schedule, *, force: bool) -> list[str]:
-    """What the planner has to say; SpecError where the run cannot fit and ``force`` does not insist."""
+    """Notes from the planner; SpecError if the run cannot fit, unless ``force`` is set."""
     spec = document.spec
     estimated = estimate(Workload.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
     notes = []
@@ -98,21 +98,21 @@ def _fit_notes(document: Document, schedule: Schedule, *, force: bool) -> list[s
         peak, capacity = float(estimated.memory.peak[0]), float(spec.machine.device.memory_bytes)
         what = f"needs {bytes_text(peak)} of a device's {bytes_text(capacity)}"
         if not force:
-            fix = "see `frontrunner plan` for what would help, or give --force"
+            fix = "run `frontrunner plan` for fixes, or use --force"
             raise document.annotate(SpecError([Violation("layout", None, f"cannot fit: {what}", fix)]))
-        notes.append(f"warning: the planner says that the run {what}")
+        notes.append(f"warning: the planner predicts that the run {what}")
     if estimated.time is not None:
         needed = float(estimated.time.total[0]) * spec.training.steps
         if needed > schedule.total_s:
             notes.append(
-                f"note: {spec.training.steps} steps take {duration_text(needed)} by the planner, and "
+                f"note: the planner predicts {duration_text(needed)} for {spec.training.steps} steps, but "
                 f"slurm.time_limit is {duration_text(schedule.total_s)}"
             )
     return notes
 
 
 def executable() -> str:
-    """The frontrunner of this environment, as jobs call it."""
+    """Path of this environment's frontrunner, for jobs."""
     beside = Path(sys.executable).with_name("frontrunner")
     return str(beside) if beside.exists() else shutil.which("frontrunner") or "frontrunner"
 
@@ -126,10 +126,10 @@ def send(
     new: bool,
     holding: Sequence[int] = (),
 ) -> tuple[str, str]:
-    """Write the run folder and submit; the job's number and the script. sbatch keeps ``holding`` open.
+    """Write the run folder and submit; returns job number and script. sbatch keeps ``holding`` open.
 
-    Where anything fails, no job is left, and of a new run no file. Where it is not known whether there is a
-    job (NoAnswer, or an interruption), the files stay: it would need them.
+    After a failure no job is left, and a new run leaves no files. If it is unknown whether a job exists
+    (NoAnswer, or an interruption), the files stay, because the job would need them.
     """
     slurm = Slurm(os.environ)
     _check_idle(slurm, folder)
@@ -168,7 +168,7 @@ def _check_idle(slurm: Slurm, folder: Path) -> None:
 
 @contextmanager
 def _undone_unless_sent(folder: Path, new: bool) -> Iterator[None]:
-    """Remove what a new run's submission has written where it fails for certain."""
+    """Remove a new run's files if the submission certainly failed."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -187,20 +187,20 @@ def _undone_unless_sent(folder: Path, new: bool) -> Iterator[None]:
 
 @contextmanager
 def _storage(folder: Path) -> Iterator[None]:
-    """A full disk or quota in the project's words."""
+    """Reports a full disk or quota as a SpecError."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.EDQUOT, errno.ENOSPC):
             raise
-        what = "quota is used up" if error.errno == errno.EDQUOT else "disk is full"
-        constraint = f"the {what} there, and nothing was submitted"
-        fix = "remove old runs, or give --run-dir on another file system"
+        what = "quota is exhausted" if error.errno == errno.EDQUOT else "disk is full"
+        constraint = f"the {what}; nothing was submitted"
+        fix = "remove old runs, or set --run-dir to another file system"
         raise SpecError([Violation("--run-dir", str(folder), constraint, fix)]) from None
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file that appears whole; names of files that are not Unicode stay as they are."""
+    """Write a file atomically; file names that are not Unicode are kept as they are."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(text.encode("utf-8", "surrogateescape"))

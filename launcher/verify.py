@@ -1,4 +1,4 @@
-"""The run that a user asks for, held against everything that can be known before it starts."""
+"""Checks a run against everything that is known before it starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from frontrunner.parallelism.layout import Layout
 
 
 def verified(run: str, overrides: Sequence[str]) -> tuple[Document, Layout]:
-    """A run and its layout; SpecError with the violations of both if anything is wrong."""
+    """A run and its layout; SpecError lists the violations of both."""
     examination = examine(run, overrides)
     violations = list(examination.violations)
     document, layout = examination.document, None
-    placed = {"nodes", "layout.tensor", "layout.pipeline"}  # the layout would only say it again
+    placed = {"nodes", "layout.tensor", "layout.pipeline"}  # the layout would report it again
     if document and not placed & {violation.path for violation in violations}:
         try:
             layout = Layout.from_spec(document.spec)

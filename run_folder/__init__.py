@@ -1,1 +1,1 @@
-"""The folder of one run: the names of its files, and the only code that writes and reads them."""
+"""The folder of one run: its file names, and the only code that reads and writes them."""

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: which a run has, whether one is whole, and which may go. No torch.
+"""Checkpoints on disk: listing, verification and removal. No torch.
 
-A checkpoint is a folder ``checkpoints/step-N`` of a run folder: ``rank-R.bin`` hold values, one after the
-other, and ``manifest.json`` says what they are, with a checksum of each file and of itself. It is written
-under another name and gets its own when all of it is on disk, so that a folder of that name is whole
-unless something damaged it later. Nothing in it is a pickle.
+A checkpoint is a folder ``checkpoints/step-N`` of a run folder: ``rank-R.bin`` hold concatenated
+values. ``manifest.json`` describes them, with a checksum of each file and of itself. A checkpoint is written
+under a temporary name and renamed when everything is on disk, so a folder with its final name is complete
+unless it was damaged later. It contains no pickles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BLOCK = 1 << 22
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that is not as it was written; the message names the file and what is wrong with it."""
+    """A damaged checkpoint; the message names the file and the problem."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class File:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A box of a tensor: where it lies in the tensor, and its first byte in which file."""
+    """A box of a tensor: its position in the tensor, its file and its first byte there."""
 
     offset: tuple[int, ...]
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the whole model: type as torch names it, and the boxes that together are it."""
+    """One tensor of the whole model: torch's name of its type, and the boxes that cover it."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -61,7 +61,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds. ``state`` are the run's numbers at that step, ``spec`` is the run."""
+    """The contents of a checkpoint. ``state`` has the run's counters at that step, ``spec`` is the run."""
 
     step: int
     spec: Mapping[str, Any]
@@ -75,7 +75,7 @@ def path_of(run_dir: Path, step: int) -> Path:
 
 
 def unfinished(path: Path) -> Path:
-    """Where a checkpoint is written before it gets its name."""
+    """The temporary folder of a checkpoint."""
     return path.with_name(f".{path.name}.unfinished")
 
 
@@ -93,7 +93,7 @@ def step_of(path: Path) -> int:
 
 
 def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, every byte read, and what is wrong with each newer one."""
+    """The newest complete checkpoint (all bytes verified), and the problem of each newer one."""
     problems = []
     for path in found(run_dir):
         try:
@@ -109,19 +109,21 @@ def newest_valid(run_dir: Path) -> tuple[Path | None, list[str]]:
 def locate(place: Path, key: str) -> Path:
     """The checkpoint that a user names: its folder, or the newest valid one of a run folder.
 
-    Raises SpecError under ``key`` where there is none.
+    Raises SpecError for ``key`` if there is none.
     """
     if (place / MANIFEST).exists():
         return place
     path, problems = newest_valid(place)
     if path is None:
-        constraint = "; ".join(["holds no whole checkpoint", *problems])
-        raise SpecError([Violation(key, str(place), constraint, "name a run folder or a checkpoint in one")])
+        constraint = "; ".join(["contains no complete checkpoint", *problems])
+        raise SpecError(
+            [Violation(key, str(place), constraint, "name a run folder or one of its checkpoints")]
+        )
     return path
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest and have all of the folder's entries on disk."""
+    """Write the manifest, and sync the folder to disk."""
     body = asdict(manifest) | {"format": FORMAT}
     path = folder / MANIFEST
     with path.open("w", encoding="utf-8") as file:
@@ -132,7 +134,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of a checkpoint; DamagedCheckpoint where it is missing or not as it was written."""
+    """The manifest of a checkpoint; DamagedCheckpoint if it is missing or damaged."""
     file = path / MANIFEST
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
@@ -144,19 +146,19 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise DamagedCheckpoint(f"{file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise DamagedCheckpoint(f"{file}: is not a manifest") from None
+        raise DamagedCheckpoint(f"{file}: is not a valid manifest") from None
     body["files"] = tuple(File(**entry) for entry in body["files"])
     body["tensors"] = {name: _tensor(entry) for name, entry in body["tensors"].items()}
     return Manifest(**body)
 
 
 def check_file(path: Path, file: File) -> None:
-    """Raise DamagedCheckpoint where a file of the checkpoint at ``path`` is not as it was written."""
+    """Raise DamagedCheckpoint if a file of the checkpoint at ``path`` is damaged."""
     place = path / file.name
     try:
         size = place.stat().st_size
         if size != file.size:
-            raise DamagedCheckpoint(f"{place}: has {size} bytes of {file.size}")
+            raise DamagedCheckpoint(f"{place}: has {size} of {file.size} bytes")
         crc32 = 0
         with place.open("rb", buffering=0) as content:
             while block := content.read(_BLOCK):
@@ -168,7 +170,7 @@ def check_file(path: Path, file: File) -> None:
 
 
 def commit(path: Path) -> None:
-    """Give a checkpoint whose files are all on disk its name, in the place of an older one of that name."""
+    """Rename a complete checkpoint to its final name, replacing an older one."""
     replaced = path.with_name(f".{path.name}.replaced")
     if path.exists():
         path.rename(replaced)
@@ -178,30 +180,30 @@ def commit(path: Path) -> None:
 
 
 def prune(run_dir: Path, keep: int, keep_every: int | None) -> None:
-    """Remove all but the ``keep`` newest checkpoints and those of every ``keep_every``-th step."""
+    """Remove all but the ``keep`` newest checkpoints and those at multiples of ``keep_every``."""
     for path in found(run_dir)[keep:]:
         if keep_every is None or step_of(path) % keep_every:
-            # First the name, so that a removal that is cut off leaves no folder that looks whole.
+            # Rename first, so that an interrupted removal leaves no folder that looks complete.
             gone = path.with_name(f".{path.name}.removed")
-            with suppress(OSError):  # what cannot be removed costs space only
+            with suppress(OSError):  # leftovers only cost space
                 path.rename(gone)
                 shutil.rmtree(gone)
 
 
 def clean_up(run_dir: Path) -> None:
-    """Remove what interrupted writes and removals left."""
+    """Remove leftovers of interrupted writes and removals."""
     folder = run_dir / CHECKPOINTS
     for path in folder.glob(".step-*.*") if folder.is_dir() else ():
         name, _, left = path.name[1:].partition(".")
-        with suppress(OSError):  # where nothing can be written nothing was left either
+        with suppress(OSError):  # a read-only folder has no leftovers
             if left == "replaced" and not path.with_name(name).exists():
-                path.rename(path.with_name(name))  # its successor did not get its name
+                path.rename(path.with_name(name))  # its successor was not renamed
             else:
                 shutil.rmtree(path)
 
 
 def set_aside(path: Path) -> None:
-    """Take a damaged checkpoint out of the list of those that are found, for people to look at."""
+    """Hide a damaged checkpoint from the list, and keep it for inspection."""
     with suppress(OSError):
         path.rename(path.with_name(f"damaged-{path.name}"))
 

@@ -1,10 +1,10 @@
-"""How a run ends: exit codes, requests to stop, and failures that explain themselves."""
+"""How a run ends: exit codes, stop requests, and failures with a complete message."""
 
 from __future__ import annotations
 
 import signal
 
-#: Exit codes of commands and ranks; 0 is done.
+#: Exit codes of commands and ranks; 0 is success.
 FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
 
 #: Slurm sends the first before a time limit (``--signal``), and the second at it.
@@ -13,7 +13,7 @@ _asked: list[int] = []
 
 
 class Stopped(Exception):
-    """The run was asked to stop, wrote a checkpoint after ``step`` steps and is to be continued."""
+    """The run stopped on request with a checkpoint after ``step`` steps; it can be continued."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped on request after step {step}")
@@ -21,13 +21,13 @@ class Stopped(Exception):
 
 
 class TrainingFailed(Exception):
-    """Training cannot go on and the message says all that the user needs."""
+    """Training cannot continue, and the message is complete."""
 
 
 def listen() -> None:
-    """From now on take a signal that asks this process to stop as a request; main thread only.
+    """Treat stop signals as requests from now on; main thread only.
 
-    A launcher may have blocked SIGUSR1 so that it does not kill a process that does not listen yet.
+    A launcher may have blocked SIGUSR1 so that it does not kill a process without a handler.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, lambda got, _: _asked.append(got))

@@ -1,7 +1,7 @@
-"""Why a rank failed: what it leaves in ``run_dir/errors/``, and which of many failures is the cause.
+"""Why ranks failed: files in ``run_dir/errors/``, and the root cause among many failures.
 
-When one rank dies, its peers fail too a moment later, because their connection to it breaks. Those
-*secondary* failures explain nothing, so that they are counted and not shown.
+When one rank dies, its peers fail a moment later, because their connection to it breaks. These
+*secondary* failures explain nothing, so they are counted but not shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from frontrunner.run_folder import files
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
 
-# What gloo, NCCL/RCCL, the store and MPI say when it was another rank that went away.
+# Messages of gloo, NCCL/RCCL, the store and MPI when another rank is gone.
 _BROKEN_CONNECTION = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|closed by peer|reset by peer|broken pipe"
     r"|remote process exited|socket (timeout|closed)|ncclRemoteError|ncclInternalError|ncclSystemError"
@@ -39,7 +39,7 @@ HUNG = "hung"
 class Failure:
     """One rank's end. ``time_s`` is in seconds since the epoch; ``text`` is a traceback or a description.
 
-    ``violations`` is not empty where the rank found that the request is wrong.
+    ``violations`` is not empty if the rank rejected the request.
     """
 
     rank: int
@@ -54,8 +54,8 @@ class Failure:
         return _BROKEN_CONNECTION.search(self.message) is not None
 
     def explanation(self, world_size: int, run_dir: Path) -> str:
-        """What the user reads: this failure in full, the others counted."""
-        others = f"; the other {world_size - 1} ended because of it" if world_size > 1 else ""
+        """The message for the user: this failure in full, the others counted."""
+        others = f"; the other {world_size - 1} ended as a result" if world_size > 1 else ""
         stacks = f"\n\n{_stacks(run_dir, world_size)}" if self.message.startswith(HUNG) else ""
         return (
             f"rank {self.rank} of {world_size} on {self.host} failed{others}:\n\n"
@@ -84,7 +84,7 @@ def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
 
 
 def read(run_dir: Path, rank: int) -> Failure | None:
-    """What :func:`record` wrote for a rank, or None where it left nothing."""
+    """The failure that :func:`record` wrote for a rank, or None."""
     path = errors_file(run_dir, rank)
     if not path.exists():
         return None
@@ -111,7 +111,7 @@ def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | N
 
 
 def ending(code: int) -> str:
-    """How a process ended that left no traceback, in words."""
+    """Describes the end of a process that left no traceback."""
     if code >= 0:
         return f"ended with exit code {code} and no traceback"
     memory = ", which the kernel sends when memory runs out" if -code == signal.SIGKILL else ""
@@ -119,12 +119,12 @@ def ending(code: int) -> str:
 
 
 def cause(failures: Sequence[Failure]) -> Failure:
-    """The failure to show: the earliest one that is not the echo of another; ``failures`` is not empty."""
+    """The failure to show: the earliest one that is not secondary; ``failures`` is not empty."""
     return min(failures, key=lambda failure: (failure.secondary, failure.time_s))
 
 
 def _stacks(run_dir: Path, world_size: int) -> str:
-    """Where the stacks of a run that hung are, and which rank could not write its own."""
+    """Where the stacks of a hung run are, and which ranks wrote none."""
     silent = [
         str(rank)
         for rank in range(world_size)
@@ -133,11 +133,11 @@ def _stacks(run_dir: Path, world_size: int) -> str:
     where = f"stacks of the ranks: {run_dir / files.STACKS}"
     if not silent or len(silent) == world_size:
         return where
-    return f"{where}; none of {', '.join(silent)}, which is stopped, or stuck outside of Python"
+    return f"{where}; none from {', '.join(silent)}: stopped, or stuck outside Python"
 
 
 def end_of_log(path: Path) -> str:
-    """The last lines of a log, from the stack of a crash on where there is one; empty without a log."""
+    """The last lines of a log, starting at a crash's stack if there is one; empty without a log."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     crash = text.rfind("Fatal Python error")
     lines = text[crash:].splitlines()[:_CRASH_LINES] if crash >= 0 else text.splitlines()[-_LOG_LINES:]

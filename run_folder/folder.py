@@ -1,4 +1,4 @@
-"""Making the folder of a run, finding it, and keeping others out of it meanwhile."""
+"""Creates, finds and locks the folder of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from frontrunner.run_folder import files
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.record_reader import summary
 
-# Not with Slurm's step: an mpirun in a job starts some ranks inside a step and some outside.
+# Without Slurm's step id: mpirun in a job starts some ranks inside a step and some outside.
 _JOB_IDS = ("PMIX_NAMESPACE", "PALS_APID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_PORT")
 
 
@@ -32,26 +32,26 @@ def dated(name: str) -> Path:
 
 
 def of_job(name: str, env: Mapping[str, str]) -> Path:
-    """``runs/NAME-JOB``, the same on every rank of a job without asking; SpecError where no id is known."""
-    # torchrun's own default id, which every run shares, is "none".
+    """``runs/NAME-JOB``, the same on every rank of a job without communication; SpecError without an id."""
+    # torchrun's default id, shared by all runs, is "none".
     job = next((env[key] for key in _JOB_IDS if env.get(key, "none") != "none"), None)
     if job is None:
-        constraint = f"the ranks need one folder, and no job's id ({', '.join(_JOB_IDS)}) names it"
+        constraint = f"is required: no job id is set ({', '.join(_JOB_IDS)})"
         raise SpecError([Violation("--run-dir", None, constraint, "give --run-dir DIR")])
     return Path("runs") / f"{as_file_name(name)}-{as_file_name(job)}"
 
 
 def check_unused(run_dir: Path) -> None:
-    """Raise SpecError where the folder holds a run already or is no folder."""
+    """Raise SpecError if the folder already contains a run or is not a folder."""
     held = [name for name in (files.RECORDS, files.SPEC) if (run_dir / name).exists()]
     if held:
-        raise _in_use(run_dir, f"already holds a run ({' and '.join(held)})")
+        raise _in_use(run_dir, f"already contains a run ({' and '.join(held)})")
     if run_dir.exists() and not run_dir.is_dir():
         raise _in_use(run_dir, "is not a folder")
 
 
 def create(run_dir: Path, spec: RunSpec) -> None:
-    """Make the folder and its ``run.yaml``, which appears whole; of two that try, one gets SpecError."""
+    """Create the folder and, atomically, its ``run.yaml``; of two callers, one gets SpecError."""
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
@@ -59,20 +59,20 @@ def create(run_dir: Path, spec: RunSpec) -> None:
         unfinished.write_text(dump(spec), encoding="utf-8")
         os.link(unfinished, run_dir / files.SPEC)
     except FileExistsError:
-        raise _in_use(run_dir, f"already holds a run ({files.SPEC})") from None
+        raise _in_use(run_dir, f"already contains a run ({files.SPEC})") from None
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def reopen(run_dir: Path, spec: RunSpec) -> None:
-    """Make the folder of an earlier run ready to go on as ``spec``; what went wrong last time is forgotten.
+    """Prepare the folder of an earlier run to continue as ``spec``; clears earlier failures.
 
-    Raises SpecError where the run has come to its end.
+    Raises SpecError if the run is complete.
     """
     ended = summary(run_dir)
     if ended is not None and (done := ended["steps"]) >= spec.training.steps:
-        constraint = f"the run in {run_dir} has taken {done} steps and is complete"
-        fix = f"raise it to go on, as in -o training.steps={2 * done}"
+        constraint = f"the run in {run_dir} is complete after {done} steps"
+        fix = f"raise it to continue, e.g. -o training.steps={2 * done}"
         raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])
     if (run_dir / files.SPEC).read_text(encoding="utf-8") != dump(spec):
         unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
@@ -84,9 +84,9 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
 
 @contextmanager
 def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float = 0.0) -> Iterator[None]:
-    """The run's folder, made or reopened, and nobody else's meanwhile.
+    """The run folder, created or reopened, and locked.
 
-    SpecError where another process has it for longer than ``patience_s``.
+    SpecError if another process holds the lock for longer than ``patience_s``.
     """
     if not continues:
         create(run_dir, spec)
@@ -94,7 +94,7 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
         deadline = time.monotonic() + patience_s
         while not locked(lock):
             if time.monotonic() >= deadline:
-                constraint, fix = "another process runs in this folder", "wait until it has ended"
+                constraint, fix = "another process is running in this folder", "wait until it ends"
                 raise SpecError([Violation("", str(run_dir), constraint, fix)])
             time.sleep(0.5)
         if continues:
@@ -103,29 +103,29 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
 
 
 def locked(file: TextIO) -> bool:
-    """Whether the file's lock is now this process's; also where the file system has no locks."""
+    """Whether this process got the file's lock; True on file systems without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # as some sites mount Lustre
+    except OSError:  # some sites mount Lustre without locks
         pass
     return True
 
 
 def how_to_go_on(run_dir: Path) -> str:
-    """The command that continues a run, as one types it."""
+    """The shell command that continues a run."""
     return f"frontrunner train {shlex.quote(str(run_dir))}"
 
 
 def wait_for(run_dir: Path, spec: RunSpec, limit_s: float, *, continues: bool) -> None:
-    """Wait until rank 0 has made the folder or reopened it for ``spec``; TrainingFailed after the limit.
+    """Wait until rank 0 has created or reopened the folder for ``spec``; TrainingFailed after the limit.
 
-    Raises SpecError where it holds an earlier run that is not to be continued.
+    Raises SpecError if it contains an earlier run that should not be continued.
     """
     records = run_dir / files.RECORDS
     if not continues and records.exists() and records.stat().st_size:
-        raise _in_use(run_dir, f"already holds a run ({files.RECORDS})")
+        raise _in_use(run_dir, f"already contains a run ({files.RECORDS})")
     deadline = time.monotonic() + limit_s
     file, text = run_dir / files.SPEC, dump(spec)
     while not (file.exists() and file.read_text(encoding="utf-8") == text):
@@ -145,7 +145,7 @@ def _in_use(run_dir: Path, constraint: str) -> SpecError:
                 "--run-dir",
                 str(run_dir),
                 constraint,
-                f"give another folder, or go on with it: {how_to_go_on(run_dir)}",
+                f"choose another folder, or continue it: {how_to_go_on(run_dir)}",
             )
         ]
     )

@@ -1,8 +1,7 @@
-"""The jobs of one run: what was submitted, and how each ended.
+"""The jobs of one run: submissions and how each ended.
 
-``jobs.jsonl`` holds one JSON object a line and is only appended to. A run that the scheduler itself put back
-in the queue (a node failed) keeps its job and segment; each end that reaches ``frontrunner continue`` closes
-one.
+``jobs.jsonl`` has one JSON object per line and is append-only. If the scheduler itself requeues a run (a node
+failed), the job and segment stay the same. Each call of ``frontrunner continue`` closes one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from frontrunner.run_folder import files
 
 @dataclass(frozen=True)
 class Segment:
-    """One job of a run; ``code`` is None until it has ended. Steps are the run's last, before and after."""
+    """One job of a run; ``code`` is None until it has ended. Steps: the run's last step before and after."""
 
     number: int
     job_id: str
@@ -27,7 +26,7 @@ class Segment:
     code: int | None = None
     step_after: int | None = None
     held_s: float = 0.0
-    """For how long it had its nodes; 0 until it has ended."""
+    """How long it held its nodes; 0 until it has ended."""
 
     @property
     def progressed(self) -> bool:
@@ -36,14 +35,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Chain:
-    """All that ``jobs.jsonl`` says."""
+    """The contents of ``jobs.jsonl``."""
 
     segments: tuple[Segment, ...] = ()
     cancelled: bool = False
     verdict: str | None = None
-    """Why nothing follows any more; None while something may."""
+    """Why no further segment follows; None while one may."""
     working_folder: str | None = None
-    """Where the run's relative paths start; None where nothing was submitted."""
+    """Base of the run's relative paths; None if nothing was submitted."""
 
     @property
     def last(self) -> Segment | None:
@@ -51,9 +50,9 @@ class Chain:
 
 
 def read(run_dir: Path) -> Chain:
-    """The chain so far, since the last time that a user submitted it; empty where nobody has.
+    """The chain since a user last submitted it; empty if never submitted.
 
-    A last line that was cut short is left out.
+    A truncated last line is skipped.
     """
     try:
         lines = (run_dir / files.JOBS).read_text(encoding="utf-8").splitlines()
@@ -80,7 +79,7 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
         case "ended":
             last = chain.last
             if last is None or last.job_id != entry["job_id"] or last.code is not None:
-                # It was submitted by a segment that could not write so any more.
+                # It was submitted by a segment that could no longer record it.
                 before = last.step_after or last.step_before if last else 0
                 last = Segment(len(chain.segments) + 1, entry["job_id"], before)
                 chain = replace(chain, segments=(*chain.segments, last))
@@ -95,7 +94,7 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
 
 
 def append(run_dir: Path, kind: str, **fields: Any) -> None:
-    """Add one line, whole: what the file system may refuse (quota) raises OSError."""
+    """Append one whole line; raises OSError if the file system refuses it (quota)."""
     line = json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n"
     with (run_dir / files.JOBS).open("a", encoding="utf-8") as file:
         file.write(line)

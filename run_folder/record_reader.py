@@ -1,6 +1,6 @@
-"""Reads ``records.jsonl`` of a run that another process, on another machine, may be writing.
+"""Reads ``records.jsonl`` of a run while another process or machine may write it.
 
-One rule for all readers: a line that is no record is passed over and counted, and never an error.
+One rule for all readers: an invalid line is skipped and counted, and is never an error.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _RECENT = 20
 
 
 class Follower:
-    """Reads what is appended to a run's records; there may be none yet.
+    """Reads new records of a run; there may be none yet.
 
-    ``lost`` counts lines that were no record, ``changed_s`` is when the file was last written (seconds since
-    the epoch, 0 where there is none).
+    ``lost`` counts invalid lines, ``changed_s`` is when the file was last written (seconds since the epoch;
+    0: no file).
     """
 
     def __init__(self, run_dir: Path, *, from_end: bool = False) -> None:
         self._path = run_dir / files.RECORDS
         self.lost = 0
         self.changed_s = 0.0
-        # A line that a killed run began is cut off by the next one.
+        # The next start of a run truncates a partial last line.
         self._offset = self._path.read_bytes().rfind(b"\n") + 1 if from_end and self._path.exists() else 0
 
     def new_records(self) -> list[Record]:
-        """The records completed since the last call, in order; a file that became shorter is read anew.
+        """The records completed since the last call, in order; a file that became shorter is reread.
 
-        Empty where the file is not there yet or the file system does not answer: ask again later.
+        Empty if the file is missing or the file system does not answer: call again later.
         """
         try:
             status = self._path.stat()
@@ -57,13 +57,13 @@ class Follower:
 
 
 def read_records(run_dir: Path) -> list[Record]:
-    """All records of a run, oldest first. Raises OSError where they cannot be read."""
+    """All records of a run, oldest first. Raises OSError if the file cannot be read."""
     lines = (run_dir / files.RECORDS).read_bytes().split(b"\n")
     return [record for record in map(parse, lines) if record is not None]
 
 
 def last_records(run_dir: Path) -> list[Record]:
-    """The whole records in the file's last part, oldest first; none where there is no file."""
+    """The complete records at the end of the file, oldest first; empty without a file."""
     try:
         with (run_dir / files.RECORDS).open("rb") as file:
             size = file.seek(0, 2)
@@ -81,18 +81,18 @@ def steps_of(records: list[Record]) -> list[Step]:
 
 
 def last_step(run_dir: Path) -> int:
-    """The furthest step that the run has taken; 0 before the first."""
+    """The highest step of the run; 0 before the first."""
     return max((record["step"] for record in steps_of(last_records(run_dir))), default=0)
 
 
 def summary(run_dir: Path) -> Summary | None:
-    """The last record of a run that came to its end; None of one that did not, or that goes on since."""
+    """The summary of a finished run; None if it did not finish or was continued since."""
     last = last_records(run_dir)[-1:]
     return last[0] if last and last[0]["kind"] == "summary" else None
 
 
 def progress(run_dir: Path, steps: int) -> dict[str, Any]:
-    """``step``, ``loss``, ``tokens_per_s_per_device``, ``step_time_s``, ``eta_s``; None for the unknown."""
+    """``step``, ``loss``, ``tokens_per_s_per_device``, ``step_time_s``, ``eta_s``; None: unknown."""
     taken = steps_of(last_records(run_dir))
     last: Any = taken[-1] if taken else {}
     times = [record["step_time_s"] for record in taken[-_RECENT:] if record.get("step_time_s") is not None]

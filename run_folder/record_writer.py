@@ -1,7 +1,6 @@
 """Writes ``records.jsonl``, on rank 0.
 
-Each line is flushed as it is written, so that a reader who follows the file sees whole lines and a run that
-is killed loses none.
+Each line is flushed, so that readers see whole lines and a killed run loses none.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from frontrunner.run_folder.records import OnRecord
 
 
 class RecordWriter:
-    """Appends to ``run_dir/records.jsonl``; ``on_record`` gets each record as a reader will see it."""
+    """Appends to ``run_dir/records.jsonl``; ``on_record`` gets each record as readers will see it."""
 
     def __init__(self, run_dir: Path, on_record: OnRecord | None = None) -> None:
         _drop_torn_line(run_dir / files.RECORDS)
@@ -29,7 +28,7 @@ class RecordWriter:
         self._on_record = on_record
 
     def write(self, kind: str, **fields: object) -> None:
-        """Append one record. NaN and infinities, which JSON does not have, become null."""
+        """Append one record. NaN and infinities become null, because JSON does not have them."""
         record: Any = {"kind": kind} | {name: _json_value(value) for name, value in fields.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
@@ -58,7 +57,7 @@ def header(
     host_names: Sequence[str],
     versions: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """The fields of a run's first record but ``continued_from``."""
+    """The fields of a run's first record, except ``continued_from``."""
     return {
         "spec": spec.model_dump(mode="json"),
         "layout": dict(layout_description),
@@ -71,7 +70,7 @@ def header(
 
 
 def git_commit(root: Path) -> str | None:
-    """The commit checked out at ``root``, or None where that is not the top of a git work tree.
+    """The commit checked out at ``root``, or None if that is not the top of a git work tree.
 
     Read from git's files: starting a program from a rank is not safe on every interconnect, and git
     refuses trees of other owners.
@@ -94,7 +93,7 @@ def git_commit(root: Path) -> str | None:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut off what a killed run had begun to write."""
+    """Truncate a partial last line of a killed run."""
     if not path.exists():
         return
     with path.open("rb+") as file:

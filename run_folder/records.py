@@ -1,9 +1,8 @@
-"""What a run records: one JSON object a line of ``records.jsonl``, of one of the kinds below.
+"""The records of a run: one JSON object per line of ``records.jsonl``, of the kinds below.
 
-The first line is the header, then come steps, validations, checkpoints and warnings in the order in which
-they happened, and a summary where the run came to its end. A run that is continued appends another header:
-what follows takes the place of earlier records of the same steps. Numbers that JSON does not have (NaN,
-infinities) are null. Records of other versions may lack keys.
+The first line is the header. Steps, validations, checkpoints and warnings follow in order, then a summary if
+the run finished. A continued run appends another header; its records replace earlier ones of the same steps.
+NaN and infinities are null, because JSON does not have them. Records of other versions may lack keys.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic cannot read typing's before 
 
 
 class Header(TypedDict):
-    """What ran, and where: the first record of each start."""
+    """The run and its hosts: the first record of each start."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
 
@@ -25,19 +24,19 @@ class Header(TypedDict):
     spec: dict[str, Any]
     """The run file, resolved."""
     layout: dict[str, int]
-    """Degrees of the layout as numbers of ranks."""
+    """Degrees of the layout, in ranks."""
     versions: dict[str, str | None]
-    """Versions of Python and the packages; null: not installed."""
+    """Versions of Python and packages; null: not installed."""
     git_commit: str | None
     """The commit of frontrunner's own work tree; null: installed from a package."""
     host_names: list[str]
     """Hosts of all ranks."""
     device: str
-    """What torch calls the device of rank 0."""
+    """torch's name for the device of rank 0."""
     time: float
     """Seconds since the epoch."""
     continued_from: int
-    """Steps that had been taken before this start; 0 for a new run."""
+    """Steps taken before this start; 0 for a new run."""
 
 
 class Step(TypedDict):
@@ -57,11 +56,11 @@ class Step(TypedDict):
     step_time_s: float
     """Seconds of the whole step."""
     forward_backward_s: float
-    """Seconds of forward and backward of all micro-batches."""
+    """Seconds in forward and backward of all micro-batches."""
     communication_exposed_s: float | None
-    """Seconds of waiting for communication; null: not known for this engine."""
+    """Seconds of waiting for communication; null: unknown for this engine."""
     optimizer_s: float
-    """Seconds of the optimizer's step."""
+    """Seconds in the optimizer step."""
     tokens_per_s_per_device: float
     """Tokens of the step, divided by its time and the devices."""
     model_flops_per_s_per_device: float
@@ -71,13 +70,13 @@ class Step(TypedDict):
     mfu: float | None
     """Model FLOP/s as a share of the device's peak; null: peak unknown."""
     skipped: bool
-    """Loss or gradient was not finite, and the step changed nothing."""
+    """The step was skipped because the loss or gradient was not finite."""
     peak_memory_bytes: int
     """Largest peak memory of any rank so far."""
     bytes_sent: dict[str, float] | None
-    """Bytes that a rank sent over each level in the step, on average; null: not known for this engine."""
+    """Mean bytes sent per rank over each level in the step; null: unknown for this engine."""
     busy_s: NotRequired[float]
-    """Seconds of the step in which a rank did not wait, on average over ranks."""
+    """Seconds of the step without waiting, averaged over ranks."""
     slowest_rank: NotRequired[int]
     """The rank that worked longest."""
     slowest_busy_s: NotRequired[float]
@@ -97,41 +96,41 @@ class Validation(TypedDict):
     loss: float | None
     """Mean loss of the validation tokens."""
     unigram_loss: float | None
-    """Loss of a unigram model of the same tokens; null: not known."""
+    """Loss of a unigram model of the same tokens; null: unknown."""
 
 
 class Checkpoint(TypedDict):
-    """A checkpoint that is whole and on disk."""
+    """A complete checkpoint on disk."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
 
     kind: Literal["checkpoint"]
     step: int
-    """Steps that it holds."""
+    """Step of the checkpoint."""
     path: str
     """Its folder."""
     write_s: float
-    """Seconds from its begin until it was on disk."""
+    """Seconds from the start of the write until it was on disk."""
     stalled_s: float
     """Seconds for which training waited."""
 
 
 class Warning(TypedDict):
-    """Something odd that does not end the run."""
+    """A problem that does not end the run."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
 
     kind: Literal["warning"]
     about: str
-    """What it is about: start, loss, straggler or checkpoint."""
+    """Topic: start, loss, straggler or checkpoint."""
     step: int
     """Steps taken before it."""
     message: str
-    """What to tell the user."""
+    """Message for the user."""
 
 
 class Stopped(TypedDict):
-    """The run stopped on request after a checkpoint, and is to be continued."""
+    """The run stopped on request after a checkpoint, and can be continued."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
 
@@ -141,7 +140,7 @@ class Stopped(TypedDict):
 
 
 class Summary(TypedDict):
-    """The run came to its last step."""
+    """The run reached its last step."""
 
     __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
 
@@ -153,17 +152,17 @@ class Summary(TypedDict):
     last_validation_loss: float | None
     """Validation loss after the last step."""
     tokens_per_s_per_device: float | None
-    """Median of the steady steps of this start."""
+    """Median over the steady steps of this start."""
     bytes_per_step: dict[str, float] | None
     """Bytes that a rank sent over each level in the last step."""
     elapsed_s: float
-    """Seconds of this start, all included."""
+    """Total seconds of this start."""
 
 
 Record: TypeAlias = Header | Step | Validation | Checkpoint | Warning | Stopped | Summary
 OnRecord = Callable[[Record], None]
 
-#: By kind: what a line must have to be a record, with its type.
+#: Required keys and their types, by kind.
 _NEEDED: dict[str, dict[str, type]] = {
     "header": {},
     "step": {"step": int},
@@ -176,7 +175,7 @@ _NEEDED: dict[str, dict[str, type]] = {
 
 
 def parse(line: bytes | str) -> Record | None:
-    """The record in a line; None where there is none: cut off, damaged, or of a kind that is not known."""
+    """The record in a line; None if it is truncated, damaged or of an unknown kind."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """Where the ranks of a node run: rank k of a node drives device k, on the cores beside it.
 
-Neighbouring devices share a package, so that ranks 2k and 2k+1 of a node are the two halves of one. All
-devices stay visible to every rank, which picks its own by number.
+Neighbouring devices share a package: ranks 2k and 2k+1 of a node are its two halves. All devices stay visible
+to every rank, which picks its own by number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from frontrunner.configs.site import PlaceSpec
 
 
 def cpu_bind(places: Sequence[PlaceSpec]) -> str | None:
-    """srun's ``--cpu-bind``: a mask of cores for each rank of a node; None where places are unknown."""
+    """srun's ``--cpu-bind``: one core mask per rank of a node; None if placement is unknown."""
     if not places:
         return None
     masks = (sum(1 << core for core in place.core_numbers()) for place in places)
@@ -21,12 +21,12 @@ def cpu_bind(places: Sequence[PlaceSpec]) -> str | None:
 
 
 def cores_per_rank(places: Sequence[PlaceSpec]) -> int | None:
-    """Cores that every rank can have; None where places are unknown."""
+    """Cores per rank; None if placement is unknown."""
     return min((len(place.core_numbers()) for place in places), default=None)
 
 
 def table(machine: MachineSpec) -> list[str]:
-    """One line a device, for people."""
+    """One line per device, for display."""
     rows = zip(range(machine.devices_per_node), machine.site.devices, strict=False)
     return [
         f"rank {n}: package {n // machine.devices_per_package}, NUMA {p.numa}, cores {p.cores}, {p.nic}"

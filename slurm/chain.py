@@ -1,4 +1,4 @@
-"""What follows a job of a run that has ended: the next segment, or nothing more."""
+"""Decides what follows a finished job of a run: the next segment, or nothing."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Literal
 from frontrunner.run_folder.endings import INTERRUPTED, WRONG_REQUEST
 from frontrunner.run_folder.jobs import Chain
 
-#: Trying again would end alike, or was not wanted.
+#: A retry would end the same way, or was not wanted.
 _FINAL = (WRONG_REQUEST, INTERRUPTED)
 _MOST_FAST_FAILURES = 2
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows a segment: another, or nothing more because of ``reason``."""
+    """What follows a segment: another one, or nothing because of ``reason``."""
 
     action: Literal["next", "done", "stop"]
     reason: str = ""
 
 
 def decide(chain: Chain, allowed: int) -> Decision:
-    """What follows the last segment, which has ended; ``allowed`` segments are paid for.
+    """What follows the last segment, which has ended; the time limit allows ``allowed`` segments.
 
-    A segment that failed is tried again, because nodes fail; two in a row that took the run no further
-    than the ones before would go on so for as long as they are let.
+    A failed segment is retried, because nodes fail. After two segments in a row without progress, more
+    retries would not help.
     """
     last = chain.last
     assert last is not None and last.code is not None
@@ -34,7 +34,7 @@ def decide(chain: Chain, allowed: int) -> Decision:
     if chain.cancelled:
         return Decision("stop", "it was cancelled")
     if last.code in _FINAL:
-        return Decision("stop", f"exit code {last.code}: trying again would end alike")
+        return Decision("stop", f"exit code {last.code}: a retry would fail the same way")
     idle = 0
     for segment in reversed(chain.segments):
         if segment.progressed:

@@ -1,7 +1,7 @@
-"""Slurm's own commands, called without a shell, and their complaints in the project's words.
+"""Calls Slurm's commands without a shell, and translates their errors.
 
-pyslurm is tied to one version of Slurm; the commands are not. Sites differ in which they have: without
-an accounting database ``sacct`` answers nothing, and jobs that ended long ago are unknown.
+pyslurm is tied to one version of Slurm; the commands are not. Sites differ: without an accounting database
+``sacct`` returns nothing, and jobs that ended long ago are unknown.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ _SITE_AT_FAULT = re.compile(
     "Munge|controller .* not respond",
     re.IGNORECASE,
 )
-# The controller had the request by then, and has often made the job.
+# The controller had received the request, and has often created the job.
 _ANSWER_LOST = re.compile("Socket timed out|Zero Bytes were transmitted|Connection reset", re.IGNORECASE)
-_PERHAPS = "it may have the job all the same: see `squeue --me` before you try again"
+_PERHAPS = "the job may exist anyway: check `squeue --me` before you try again"
 # Too many jobs at the moment, in the line above that of all violations of a site's policy.
 _TOO_MANY = re.compile(r"\w*MaxSubmitJob\w*")
 _LATER = "wait until a job has ended, or ask the site"
-#: What sbatch says, the key of the run file that it means, and one thing to do.
+#: Pattern of sbatch's message, the run file key it concerns, and one fix.
 _REFUSALS = (
     (
         "policy",
         "slurm.qos",
-        "ask for fewer nodes or less time; `sacctmgr show qos` and `show assoc` say what you may have",
+        "request fewer nodes or less time; `sacctmgr show qos` and `show assoc` list your limits",
     ),
     (
         "account",
         "slurm.account",
-        "ask your project for its name at the site (`sacctmgr show assoc user=$USER`)",
+        "list your accounts with `sacctmgr show assoc user=$USER`",
     ),
     ("partition", "slurm.partition", "see `sinfo -s`"),
-    ("qos|quality of service", "slurm.qos", "leave it out, or ask the site"),
-    ("time limit", "slurm.time_limit", "ask for less time"),
+    ("qos|quality of service", "slurm.qos", "remove it, or ask the site"),
+    ("time limit", "slurm.time_limit", "request less time"),
     ("reservation", "slurm.reservation", "see `scontrol show reservation`"),
-    ("node|cpu|gres|memory|processor", "nodes", "see `sinfo -N -l` for what nodes there are"),
+    ("node|cpu|gres|memory|processor", "nodes", "list the nodes with `sinfo -N -l`"),
     ("limit", "slurm", _LATER),
 )
 
 
 @dataclass(frozen=True)
 class JobState:
-    """``state`` and ``reason`` are Slurm's words (PENDING, Priority); the rest is empty where unknown.
+    """``state`` and ``reason`` are Slurm's (PENDING, Priority); other fields are empty if unknown.
 
-    ``held_s``: seconds for which it has had its nodes, since its last start.
+    ``held_s``: seconds for which it has held its nodes since its last start.
     """
 
     job_id: str
@@ -65,11 +65,11 @@ class JobState:
 
     @property
     def active(self) -> bool:
-        """Whether it waits, runs or is ending."""
+        """Whether it is waiting, running or ending."""
         return self.state in ACTIVE
 
 
-#: Slurm's words for jobs that have not ended (squeue's manual, JOB STATE CODES).
+#: Slurm's states of jobs that have not ended (squeue's manual, JOB STATE CODES).
 ACTIVE = frozenset(
     ["PENDING", "CONFIGURING", "RUNNING", "RESIZING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"]
     + ["COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"]
@@ -80,7 +80,7 @@ class Slurm:
     """The Slurm that these environment variables reach (``PATH``, ``SLURM_CONF``)."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        # What a user or a surrounding job has set would override the script, and leak into its job.
+        # Variables of the user or an enclosing job would override the script, and leak into its job.
         kept = ("SLURM_CONF", "SLURM_CLUSTERS")
         ours = ("SBATCH_", "SLURM_", "SLURMD_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SACCT_")
         self._env = {k: v for k, v in env.items() if k in kept or not k.startswith(ours)}
@@ -89,24 +89,24 @@ class Slurm:
     def submit(
         self, script: str, folder: Path, options: Sequence[str] = (), holding: Sequence[int] = ()
     ) -> str:
-        """The number of a new job that runs ``folder / script``, which is also where its output goes.
+        """The number of a new job that runs ``folder / script``; its output goes to ``folder``.
 
-        Files in ``holding`` stay open as long as sbatch lives, which may be longer than this process.
-        Raises SpecError where Slurm refuses the job, SlurmFailed where it cannot be asked, NoAnswer where
-        nobody knows whether there is a job.
+        Files in ``holding`` stay open while sbatch lives, maybe longer than this process. Raises SpecError if
+        Slurm rejects the job, SlurmFailed if it cannot be reached, NoAnswer if it is unknown whether a job
+        exists.
         """
         try:
             answer = self._run(["sbatch", "--parsable", *options, script], folder, holding)
         except NoAnswer:
             raise NoAnswer(f"sbatch did not answer within {_LIMIT_S:.0f} s; {_PERHAPS}") from None
         if answer.returncode < 0:
-            raise NoAnswer(f"sbatch was ended by signal {-answer.returncode}; {_PERHAPS}")
+            raise NoAnswer(f"sbatch was killed by signal {-answer.returncode}; {_PERHAPS}")
         if answer.returncode:
             raise self._refused(answer.stderr)
         return answer.stdout.strip().splitlines()[-1].partition(";")[0]
 
     def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
-        """What is known of these jobs; those that Slurm has forgotten are left out."""
+        """The states of these jobs; jobs that Slurm no longer lists are omitted."""
         wanted = list(dict.fromkeys(job_ids))
         if not wanted:
             return {}
@@ -115,7 +115,7 @@ class Slurm:
         return found | self._accounted(missing) if missing else found
 
     def count_jobs(self, partition: str | None = None, qos: str | None = None) -> int:
-        """Jobs of this user that wait or run."""
+        """Waiting and running jobs of this user."""
         where = [*(["-p", partition] if partition else []), *(["-q", qos] if qos else [])]
         answer = self._run(["squeue", "--me", "--noheader", "--format=%i", "--array", *where])
         if answer.returncode:
@@ -123,26 +123,26 @@ class Slurm:
         return len(answer.stdout.split())
 
     def jobs_in(self, folder: Path, *, ended: bool = True) -> set[str]:
-        """Jobs of this user that were submitted in a folder, with those that ended and Slurm still knows."""
+        """Jobs of this user that were submitted in a folder, including ended ones that Slurm still lists."""
         states = ["--states=all"] if ended else []
         answer = self._run(["squeue", "--me", "--noheader", *states, "--format=%i|%Z"])
         if answer.returncode:
             raise _failed("squeue", answer.stderr)
         rows = (line.partition("|") for line in answer.stdout.splitlines())
-        # Slurm knows folders without symbolic links; names are compared first, because links take time.
+        # Slurm reports folders without symbolic links; names are compared first, because resolving is slow.
         named = ((job, Path(where)) for job, _, where in rows if Path(where).name == folder.name)
         return {job for job, where in named if where.resolve() == folder.resolve()}
 
     def cancel(self, job_id: str) -> None:
-        """End a job; no error where it has ended."""
+        """Cancel a job; no error if it has already ended."""
         self._checked(["scancel", job_id], "Invalid job id|already completing|already finished")
 
     def requeue(self, job_id: str) -> None:
-        """End a job and put it back in the queue, where Slurm holds it for two minutes."""
+        """Requeue a job; Slurm holds it for two minutes."""
         self._checked(["scontrol", "requeue", job_id])
 
     def partitions(self) -> list[str]:
-        """Names, sorted; empty where Slurm does not say."""
+        """Sorted names; empty if Slurm does not list them."""
         answer = self._run(["sinfo", "--noheader", "--format=%R"])
         return sorted(set(answer.stdout.split())) if answer.returncode == 0 else []
 
@@ -178,19 +178,19 @@ class Slurm:
         }
 
     def _refused(self, stderr: str) -> SpecError | SlurmFailed:
-        """What sbatch's complaint means for the user."""
+        """Translates an error of sbatch."""
         message = _last_line(stderr)
         if _ANSWER_LOST.search(stderr):
             return NoAnswer(f"Slurm does not answer: {message}; {_PERHAPS}")
         if _SITE_AT_FAULT.search(stderr):
             return SlurmFailed(f"Slurm does not answer: {message}; nothing was submitted, try again later")
         if too_many := _TOO_MANY.search(stderr):
-            return SpecError([Violation("slurm", None, f"Slurm refuses it: {too_many[0]}", _LATER)])
+            return SpecError([Violation("slurm", None, f"Slurm rejected it: {too_many[0]}", _LATER)])
         for words, key, fix in _REFUSALS:
             if re.search(words, message, re.IGNORECASE):
                 names = self.partitions() if key == "slurm.partition" else []
                 fix = f"use one of: {', '.join(names)}" if names else fix
-                return SpecError([Violation(key, None, f"Slurm refuses it: {message}", fix)])
+                return SpecError([Violation(key, None, f"Slurm rejected it: {message}", fix)])
         return SlurmFailed(f"sbatch: {message}; nothing was submitted")
 
     def _checked(self, command: list[str], harmless: str | None = None) -> None:
@@ -223,8 +223,8 @@ class Slurm:
                     Violation(
                         "",
                         None,
-                        f"{command[0]} is not on the PATH, so there is no Slurm here",
-                        "call this on a login node of the cluster, or `frontrunner train` to run here",
+                        f"{command[0]} is not on the PATH: Slurm is not available here",
+                        "run this on a login node, or use `frontrunner train` to run here",
                     )
                 ]
             ) from None
@@ -233,7 +233,7 @@ class Slurm:
 
 
 def _elapsed(text: str) -> int:
-    """Seconds of squeue's ``1-02:03:04``, ``2:03:04`` or ``3:04``; 0 where it says that it does not know."""
+    """Seconds of squeue's ``1-02:03:04``, ``2:03:04`` or ``3:04``; 0 if unknown."""
     days, _, clock = text.rpartition("-")
     try:
         hours, minutes, rest = [0, 0, *(int(part) for part in clock.split(":"))][-3:]
@@ -247,7 +247,7 @@ def _failed(program: str, stderr: str) -> SlurmFailed:
 
 
 def _last_line(stderr: str) -> str:
-    """The complaint without the program's name; Slurm says the cause last, or names it error."""
+    """The message without the program's name; the cause is the last line, or one with ``error:``."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     told = [line for line in lines if "error:" in line] or lines or ["no reason given"]
     return re.sub(r"^\w+: (error: )?", "", told[-1])

@@ -1,4 +1,4 @@
-"""Modules, variables and options of a job: the site's recipe, and what the run file puts over it."""
+"""Modules, variables and options of a job: the site's recipe with the run file's overrides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Environment:
-    """What is set up before the ranks start; values may hold ``${NAME}``."""
+    """The setup before the ranks start; values may contain ``${NAME}``."""
 
     module_paths: tuple[str, ...]
     modules: tuple[str, ...]
@@ -23,18 +23,18 @@ class Environment:
     node_disk: str | None
     notes: tuple[str, ...]
     name: str
-    """The recipe's, for people."""
+    """The recipe's notes for users."""
 
 
 def of_run(spec: RunSpec) -> Environment:
-    """The environment of a run's job; SpecError for a recipe that the site does not have."""
+    """The environment of a run's job; SpecError for an unknown recipe."""
     site, slurm = spec.machine.site, spec.slurm
     try:
         recipe = site.recipe(slurm.recipe)
     except KeyError:
         known = ", ".join(sorted(site.recipes)) or "none"
-        constraint = f"{spec.machine.name} has recipes of {known}"
-        fix = "use one of these, or leave it out" if site.recipes else "leave it out"
+        constraint = f"{spec.machine.name} has these recipes: {known}"
+        fix = "use one of these, or remove it" if site.recipes else "remove it"
         raise SpecError([Violation("slurm.recipe", slurm.recipe, constraint, fix)]) from None
     contained = image(spec) is not None
     modules = list(site.container.modules if contained else recipe.modules)
@@ -51,7 +51,7 @@ def of_run(spec: RunSpec) -> Environment:
 
 
 def _name(spec: RunSpec) -> str:
-    """The recipe with where it was read."""
+    """The recipe's name and source."""
     site = spec.machine.site
     date = spec.slurm.recipe or max(site.recipes, default=None)
     if date is None:
@@ -61,7 +61,7 @@ def _name(spec: RunSpec) -> str:
 
 
 def image(spec: RunSpec) -> str | None:
-    """The Apptainer image in which the ranks run; None: none."""
+    """The Apptainer image for the ranks, or None."""
     return spec.slurm.container or spec.machine.site.container.image
 
 

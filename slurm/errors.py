@@ -1,11 +1,11 @@
-"""What is not the user's fault."""
+"""Errors that are not the user's fault."""
 
 from __future__ import annotations
 
 
 class SlurmFailed(Exception):
-    """The site does not do what it should; the message says all that the user needs. Exit code 1."""
+    """The site failed, and the message is complete. Exit code 1."""
 
 
 class NoAnswer(SlurmFailed):
-    """Slurm was asked and its answer did not come: it may have done what it was asked for."""
+    """Slurm did not answer: it may still have executed the request."""

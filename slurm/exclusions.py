@@ -1,6 +1,6 @@
-"""The nodes to avoid on one cluster: a text file that the doctor adds to and people may edit.
+"""The nodes to avoid on one cluster: a text file that the doctor extends and people may edit.
 
-One node a line, and after a # why. It lies beside the run folders: ``runs/exclude-MACHINE.txt``.
+One node per line, with the reason after a #. It is next to the run folders: ``runs/exclude-MACHINE.txt``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def file_of(machine: str, runs: Path = Path("runs")) -> Path:
 
 
 def read(path: Path) -> list[str]:
-    """Nodes in the order of the file; none where there is no file."""
+    """Nodes in the order of the file; empty without a file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -23,7 +23,7 @@ def read(path: Path) -> list[str]:
 
 
 def add(path: Path, reasons: Mapping[str, str]) -> list[str]:
-    """Append nodes that the file does not have; those that are new."""
+    """Append nodes that the file does not have; returns the new ones."""
     known = set(read(path))
     new = [node for node in reasons if node not in known]
     if new:
@@ -34,5 +34,5 @@ def add(path: Path, reasons: Mapping[str, str]) -> list[str]:
 
 
 def joined(given: str | None, nodes: list[str]) -> str | None:
-    """Slurm's list of what a run excludes and these nodes; None where there are none."""
+    """A Slurm host list of the run's excluded nodes and these; None if there are none."""
     return ",".join([*([given] if given else []), *nodes]) or None

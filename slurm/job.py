@@ -1,4 +1,4 @@
-"""A job as data: everything that its script says."""
+"""A job as data: everything in its script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frontrunner.slurm.policy import Schedule
 
 @dataclass(frozen=True)
 class Container:
-    """How the ranks get into an Apptainer image."""
+    """How the ranks start in an Apptainer image."""
 
     command: str
     image: str
@@ -45,11 +45,11 @@ class JobSpec:
     executable: str
     """The frontrunner that continues the chain, on the host."""
     rank_executable: str
-    """The frontrunner that is a rank: the same, or the container's."""
+    """The frontrunner of the ranks: the same one, or the container's."""
     archive: str | None
     container: Container | None
     command: str = "train"
-    """What each rank does; nothing follows a job that does something else."""
+    """The command of each rank; only ``train`` jobs continue in further segments."""
 
     @property
     def ranks(self) -> int:
@@ -59,22 +59,24 @@ class JobSpec:
 def of_run(
     spec: RunSpec, schedule: Schedule, run_folder: Path, working_folder: Path, executable: str
 ) -> JobSpec:
-    """The job of a run's first segment; SpecError for what its node environment cannot be.
+    """The job of a run's first segment; SpecError for an impossible environment.
 
     ``executable`` is the frontrunner that submits.
     """
     slurm, site = spec.slurm, spec.machine.site
     if set("%\\") & set(str(run_folder)):
-        # It expands them in the whole path of a job's output, the folder too (sbatch's manual).
-        constraint = "Slurm does not take a % or \\ in the path of a run folder as it is"
+        # Slurm expands them in the whole output path, including the folder (sbatch's manual).
+        constraint = "Slurm does not support % or \\ in the path of a run folder"
         raise SpecError([Violation("--run-dir", str(run_folder), constraint, "use another folder")])
     around = environment.of_run(spec)
     contained = _container(spec, run_folder, working_folder)
     if slurm.environment_archive and (around.node_disk is None or contained):
-        why = "its ranks run in a container" if contained else f"nodes of {spec.machine.name} have no disk"
-        raise SpecError(
-            [Violation("slurm.environment_archive", slurm.environment_archive, why, "leave it out")]
+        why = (
+            "cannot be used in a container"
+            if contained
+            else f"needs a node disk, which {spec.machine.name} lacks"
         )
+        raise SpecError([Violation("slurm.environment_archive", slurm.environment_archive, why, "remove it")])
     inside = "frontrunner" if contained else executable
     return JobSpec(
         name=spec.name,
@@ -101,7 +103,7 @@ def of_run(
 
 
 def _container(spec: RunSpec, run_folder: Path, working_folder: Path) -> Container | None:
-    """None where ranks run on the host. The run's own folders are bound beside the site's."""
+    """None if ranks run on the host. Binds the run's folders and the site's."""
     image = environment.image(spec)
     if image is None:
         return None
@@ -111,9 +113,9 @@ def _container(spec: RunSpec, run_folder: Path, working_folder: Path) -> Contain
         own += [str((working_folder / file).parent) for file in files]
     site = spec.machine.site.container
     binds = tuple(dict.fromkeys([*site.binds, *own]))
-    # Apptainer has no way to write these two characters of a path.
+    # Apptainer cannot escape these two characters.
     wrong = [bind for bind in binds if "," in bind or ":" in bind]
     if wrong:
-        constraint = "a path that is bound into a container cannot hold a comma or colon"
+        constraint = "a path bound into a container cannot contain a comma or colon"
         raise SpecError([Violation("slurm.container", wrong[0], constraint, "use another folder")])
     return Container(site.command, image, binds, tuple(site.options.items()))

@@ -1,4 +1,4 @@
-"""What a site allows: the queue of a run, its segments, and refusals with the rule that makes them."""
+"""Site policy: the queue of a run, its segments, and refusals that quote the rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORTEST_JOB_S = 60  # Slurm counts in minutes
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a run is cut into jobs. ``queue`` is None where the site's limits are unknown."""
+    """How a run is split into jobs. ``queue`` is None if the site's limits are unknown."""
 
     queue: QueueSpec | None
     partition: str | None
@@ -29,13 +29,13 @@ class Schedule:
         return -(-self.total_s // self.segment_s)
 
     def time_s(self, segment: int) -> int:
-        """Wall time of a segment, counted from 1; the last takes what is left."""
+        """Wall time of a segment, counted from 1; the last one gets the rest."""
         left = self.total_s - (segment - 1) * self.segment_s
         return max(SHORTEST_JOB_S, min(self.segment_s, left))
 
 
 def schedule(spec: RunSpec) -> Schedule:
-    """The jobs of a run; SpecError with every rule that the site would refuse it by."""
+    """The jobs of a run; SpecError lists every site rule that it breaks."""
     found = list(_identity(spec))
     queue = None
     try:
@@ -52,15 +52,15 @@ def schedule(spec: RunSpec) -> Schedule:
 
 
 def too_many_jobs(spec: RunSpec, queue: QueueSpec | None, jobs: int) -> SpecError | None:
-    """The refusal of one more job for a user who has ``jobs`` already; None where it is allowed."""
+    """The refusal of another job for a user with ``jobs`` jobs; None if it is allowed."""
     if queue is None or queue.max_jobs is None or jobs < queue.max_jobs:
         return None
-    constraint = f"you have {jobs} jobs there, and {_quote(spec, queue.jobs_rule or str(queue.max_jobs))}"
+    constraint = f"you already have {jobs} jobs: {_quote(spec, queue.jobs_rule or str(queue.max_jobs))}"
     return SpecError([Violation("slurm", None, constraint, "wait until one has ended, or cancel one")])
 
 
 def _quote(spec: RunSpec, rule: str) -> str:
-    """The rule in quotes, with where it was read."""
+    """The rule in quotes, with its source."""
     source = spec.machine.sources.get("site.queues")
     where = f" ({source.source}, {source.date})" if source else ""
     return f'{spec.machine.name} says "{rule}"{where}'
@@ -68,12 +68,12 @@ def _quote(spec: RunSpec, rule: str) -> str:
 
 def _identity(spec: RunSpec) -> Iterator[Violation]:
     if spec.machine.site.account_required and spec.slurm.account is None:
-        constraint = f"{spec.machine.name} takes no job without an account"
-        yield Violation("slurm.account", None, constraint, "give --account PROJECT, or set slurm.account")
+        constraint = f"{spec.machine.name} requires an account"
+        yield Violation("slurm.account", None, constraint, "use --account PROJECT, or set slurm.account")
 
 
 def _queue(spec: RunSpec) -> QueueSpec | None:
-    """The queue that the run asks for, or the first that takes its size."""
+    """The queue that the run requests, or the first that accepts its size."""
     slurm, queues = spec.slurm, spec.machine.site.queues
     if not queues:
         return None
@@ -82,7 +82,7 @@ def _queue(spec: RunSpec) -> QueueSpec | None:
         key = "partition" if slurm.partition and slurm.qos is None else "qos"
         have = ", ".join(f"{q.partition}{f' with qos {q.qos}' if q.qos else ''}" for q in queues.values())
         constraint = f"{spec.machine.name} has {have}"
-        fix = "use one of them, or add yours to site.queues of the machine file"
+        fix = "use one of these, or add yours to site.queues in the machine file"
         raise SpecError([Violation(f"slurm.{key}", getattr(slurm, key), constraint, fix)])
     fitting = [queue for queue in known if queue.limit(spec.nodes)]
     if not fitting:
@@ -108,12 +108,12 @@ def _times(spec: RunSpec, queue: QueueSpec | None) -> Iterator[Violation]:
     slurm = spec.slurm
     limit = queue.limit(spec.nodes) if queue else None
     if slurm.time_limit is None and limit is None:
-        constraint = f"is missing, and {spec.machine.name} gives no limit of its own"
-        yield Violation("slurm.time_limit", None, constraint, "give --time 2:00:00, or set slurm.time_limit")
+        constraint = f"is missing, and {spec.machine.name} has no default limit"
+        yield Violation("slurm.time_limit", None, constraint, "use --time 2:00:00, or set slurm.time_limit")
         return
     if limit and slurm.segment_time and seconds(slurm.segment_time) > longest_s(limit):
-        constraint = f"longer than one job of {spec.nodes} nodes may be: {_quote(spec, limit.rule)}"
-        fix = f"use at most {clock(longest_s(limit))}, or leave it out"
+        constraint = f"exceeds the limit for a job of {spec.nodes} nodes: {_quote(spec, limit.rule)}"
+        fix = f"use at most {clock(longest_s(limit))}, or remove it"
         yield Violation("slurm.segment_time", slurm.segment_time, constraint, fix)
         return
     total, each = _lengths(spec, limit)
@@ -126,6 +126,6 @@ def _times(spec: RunSpec, queue: QueueSpec | None) -> Iterator[Violation]:
         key = "segment_time" if slurm.segment_time else "time_limit"
         yield Violation(f"slurm.{key}", getattr(slurm, key), "must be at least a minute", "use 1m or more")
     elif 2 * seconds(slurm.signal_before_end) > each:
-        constraint = f"must be at most half of a job's {clock(each)}, or it trains for no time"
-        fix = f"use {clock(each // 2)} or less, or give more time"
+        constraint = f"must be at most half of a job's {clock(each)}"
+        fix = f"use {clock(each // 2)} or less, or raise the time limit"
         yield Violation("slurm.signal_before_end", slurm.signal_before_end, constraint, fix)

@@ -1,4 +1,4 @@
-"""Text that two readers take as it is: bash, and the parser with which sbatch reads its directives."""
+"""Quoting for bash, and for sbatch's parser of directives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def shell(value: str) -> str:
     """One word of bash, on one line: control characters become escapes inside ``$'...'``.
 
-    A newline must not stand in the script as such, or what follows it could read as a directive. Raises
-    ValueError for a NUL, which no argument can hold.
+    A literal newline in the script could make the next line a directive. Raises ValueError for a NUL, which
+    arguments cannot contain.
     """
     if "\0" in value:
         raise ValueError("a NUL cannot be passed to a program")
@@ -25,7 +25,7 @@ def shell(value: str) -> str:
 
 
 def shell_with_variables(value: str) -> str:
-    """Like :func:`shell`, but ``${NAME}`` is the node's variable of that name, empty where it is unset.
+    """Like :func:`shell`, but ``${NAME}`` expands to the node's variable, or to nothing if unset.
 
     Nothing else is expanded: no commands, no arithmetic, no patterns.
     """
@@ -39,14 +39,14 @@ def shell_with_variables(value: str) -> str:
 
 
 def directive(option: str, value: str | None = None) -> str:
-    """One ``#SBATCH`` line; ValueError for control characters, which such a line cannot hold.
+    """One ``#SBATCH`` line; ValueError for control characters, which a directive cannot contain.
 
-    sbatch joins quoted and unquoted pieces as a shell does, but takes a backslash as an escape in both.
+    sbatch joins quoted and unquoted pieces like a shell, but a backslash is an escape in both.
     """
     if value is None or value == "":
         return f"#SBATCH --{option}"
     if _CONTROL.search(value):
-        raise ValueError(f"--{option} cannot hold control characters: {value!r}")
+        raise ValueError(f"--{option} cannot contain control characters: {value!r}")
     if not _PLAIN.fullmatch(value):
         value = '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
     return f"#SBATCH --{option}={value}"

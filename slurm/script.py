@@ -1,9 +1,9 @@
-"""The text of a job's script, for people to read and for sbatch to run.
+"""Renders the job script.
 
-A pure function of a :class:`JobSpec`. The script decides nothing: it loads modules, exports variables,
-starts the ranks, and hands their exit code to ``frontrunner continue``, which decides what comes next.
-Every value is quoted for the reader that it has (``quoting.py``), and all paths come after the first
-command, where sbatch reads no more directives.
+A pure function of a :class:`JobSpec`. The script makes no decisions: it loads modules, exports variables,
+starts the ranks, and passes their exit code to ``frontrunner continue``, which decides what comes next.
+Values are quoted for bash or sbatch (``quoting.py``). All paths come after the first command, where sbatch
+no longer reads directives.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def render(job: JobSpec) -> str:
 
 
 def _comment(text: str) -> str:
-    """One line, whatever the machine file holds."""
+    """One line, even if the machine file has line breaks."""
     return f"# {' '.join(text.split())}"
 
 
@@ -55,7 +55,7 @@ def _directives(job: JobSpec) -> Iterator[str]:
         "cpus-per-task": str(job.cores_per_rank) if job.cores_per_rank else None,
         **_devices(job),
         "time": clock(job.time_s),
-        # To the ranks, not to this script: they write a checkpoint and end with 75.
+        # To the ranks, not to this script: they write a checkpoint and exit with 75.
         "signal": f"USR1@{job.signal_s}",
         "output": str(job_log(Path(), "%j")),
         "open-mode": "append",
@@ -106,7 +106,7 @@ def _step(job: JobSpec) -> str:
         f"--ntasks={job.ranks}",
         f"--ntasks-per-node={job.ranks_per_node}",
         "--distribution=block:block",
-        "--kill-on-bad-exit=1",  # or the other ranks would wait for one that died
+        "--kill-on-bad-exit=1",  # otherwise the other ranks would wait for a dead one
     ]
     if job.cores_per_rank:
         words.append(f"--cpus-per-task={job.cores_per_rank}")
@@ -120,7 +120,7 @@ def _step(job: JobSpec) -> str:
 def _rank(job: JobSpec) -> list[str]:
     if job.archive is None:
         return [shell(job.rank_executable)]
-    # Its own interpreter, because scripts of a packed environment name the folder where it was packed.
+    # Use its own interpreter: scripts of a packed environment name their original folder.
     return [
         shell_with_variables(f"{_node_folder(job)}/bin/{program}") for program in ("python", "frontrunner")
     ]

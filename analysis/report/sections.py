@@ -55,7 +55,7 @@ TRAFFIC_COLUMNS = (
 SCALING_COLUMNS = (
     Column("devices", "devices", ",d"),
     Column("step (s)", "step_time_s", ",.4g"),
-    Column("tokens/s a device", "tokens_per_s_per_device", ",.1f"),
+    Column("tokens/s per device", "tokens_per_s_per_device", ",.1f"),
     Column("speed-up", "speedup", ".2f"),
     Column("efficiency", "efficiency", ".1%"),
     Column("from", "efficiency_interval.0", ".1%"),
@@ -137,7 +137,7 @@ def _fits(answer: Figures) -> Iterator[str]:
     for title, group in zip(titles(answer), answer["scaling"], strict=True):
         fit = group["fit"]
         off = fit["largest_error_pct"]
-        checked = "exact, for there are two points" if off is None else f"within {off:.1f} % of all points"
+        checked = "exact (two points)" if off is None else f"within {off:.1f} % of all points"
         yield (
             f"Fit of {title}: a step takes {fit['formula']} with p times the smallest run's devices, "
             f"a = {fit['a_s']:.4g} s and b = {fit['b_s']:.4g} s; {checked}."

@@ -1,4 +1,4 @@
-"""``frontrunner analyze``: figures of many runs, how they scale, and what cannot be true of them."""
+"""``frontrunner analyze``: figures of many runs, their scaling, and implausible values."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ EXTRA = "analysis"
 
 def analyze(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATHS...", help="Run folders, logs, or folders of them.")
+        list[str], typer.Argument(metavar="PATHS...", help="Run folders, logs, or folders that contain them.")
     ],
     machine: Annotated[
-        str | None, typer.Option(help="Machine of logs that do not name theirs: a preset or a file.")
+        str | None, typer.Option(help="Machine for logs that do not name one: a preset or a file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the figures, a row a run.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the figures, one row per run.")] = None,
     steps: Annotated[Path | None, typer.Option(help="Write all steps: FILE.csv or FILE.parquet.")] = None,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="Write all steps for TensorBoard: a folder, with one a run.")
+        Path | None, typer.Option(help="Write all steps for TensorBoard into a folder.")
     ] = None,
     sweep: Annotated[
         list[Path] | None,
-        typer.Option(help="What `sweep report --json` wrote, for the page (repeat for more)."),
+        typer.Option(help="Output of `sweep report --json` to include in the report (repeatable)."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page with all figures: FILE.html.")] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Write the figures as PNG and SVG into a folder.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report: FILE.html.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Write plots as PNG and SVG into a folder.")] = None,
 ) -> None:
-    """Compare runs from their records or logs: speed, memory, scaling, and what cannot be true."""
+    """Compare runs from records or logs: speed, memory, scaling, implausible values."""
     try_import("polars", EXTRA)
     from frontrunner.analysis.analyze import analyze as analyze_runs
     from frontrunner.analysis.export import check_ending
@@ -50,7 +48,7 @@ def analyze(
         check_ending(steps)
     found = analyze_runs(read(paths), machine, read_sweeps(sweep or ()))
     for each in found.answer["unread"]:
-        typer.echo(f"left out {each['path']}: {each['reason']}", err=True)
+        typer.echo(f"skipped {each['path']}: {each['reason']}", err=True)
     outputs = [*_tables(found, csv, steps, tensorboard), *_pages(found, report, figures)]
     if as_json:
         json.dump(found.answer | {"outputs": [str(path) for path in outputs]}, sys.stdout, allow_nan=False)
@@ -62,7 +60,7 @@ def analyze(
 
 
 def _tables(found: Analysis, csv: Path | None, steps: Path | None, tensorboard: Path | None) -> list[Path]:
-    """Runs and steps as files."""
+    """Write runs and steps to files."""
     from frontrunner.analysis import export
 
     outputs = []
@@ -79,7 +77,7 @@ def _tables(found: Analysis, csv: Path | None, steps: Path | None, tensorboard: 
 
 
 def _pages(found: Analysis, report: Path | None, folder: Path | None) -> list[Path]:
-    """The HTML page, and figures for papers."""
+    """The HTML report, and plots for papers."""
     outputs = []
     if report is not None:
         try_import("plotly", EXTRA)
@@ -102,7 +100,7 @@ def _show(answer: dict[str, Any]) -> None:
     from frontrunner.launcher.display.analysis_tables import parts
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file has no width: whole rows are what greps want
+    if not console.is_terminal:  # no width limit in files, so that grep finds whole rows
         console.width = 160
     for part in parts(answer):
         console.print(part, soft_wrap=not isinstance(part, Table), markup=False)

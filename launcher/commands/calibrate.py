@@ -1,4 +1,4 @@
-"""``frontrunner calibrate``: a machine's constants from the user's own runs."""
+"""``frontrunner calibrate``: fit a machine's constants to the user's own runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or files of runs.")],
-    machine: Annotated[str, typer.Option(help="The machine whose constants to fit: a preset or a file.")],
-    software: Annotated[str | None, typer.Option(help="Year of the software (default: the newest).")] = None,
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or YAML files of measured runs.")
+    ],
+    machine: Annotated[str, typer.Option(help="The machine to fit: a preset or a file.")],
+    software: Annotated[str | None, typer.Option(help="Software year (default: the newest).")] = None,
     output: Annotated[Path, typer.Option(help="The machine file to write.")] = Path("machine.yaml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -33,7 +35,7 @@ def calibrate(
     measured = _read(runs, known, year)
     if not measured:
         raise SpecError(
-            [Violation("RUNS", None, "hold no measured step", "give folders of runs that trained")]
+            [Violation("RUNS", None, "contain no measured steps", "name run folders with completed steps")]
         )
     keys = usable([run for _, run in measured])
     constants = fit([run for _, run in measured], keys)
@@ -45,7 +47,7 @@ def calibrate(
     was = {key: constant(known.software[year], key) for key in keys}
     for key in at_bounds(constants, known):
         typer.echo(
-            f"{key} stays at its bound {constants[key]:.4g}: the rates in {machine} do not suit these runs",
+            f"{key} is at its bound {constants[key]:.4g}: the rates in {machine} do not match these runs",
             err=True,
         )
     if as_json:
@@ -55,38 +57,38 @@ def calibrate(
     for key in keys:
         typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
     _show(own, left_out)
-    typer.echo(f"wrote {output}: use it with machine: {output}")
+    typer.echo(f"wrote {output}; use it with `machine: {output}`")
 
 
 def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpec, str]:
-    """The machine file to start from and the year of its software to fit; SpecError where there is none."""
+    """The machine file to start from and its software year; SpecError if there is none."""
     from frontrunner.configs.load import load_machine, load_run
 
     spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
     year = software_year(spec, software) or max(spec.machine.software, default="")
     if not year:
-        constraint = f"nothing is known of what {spec.machine.name} achieves, so that there is nothing to fit"
-        fix = "add rates to its machine file, as frontier's has"
+        constraint = f"{spec.machine.name} has no rates to fit"
+        fix = "add a `software` section to its machine file, as in frontier's"
         raise SpecError([Violation("machine.software", None, constraint, fix)])
     known = load_machine(machine)
     if output.resolve() == Path(machine).resolve():
-        fix = "write another file, which extends it"
-        raise SpecError([Violation("--output", str(output), "is the machine file that it starts from", fix)])
+        fix = "choose another file; it will extend this one"
+        raise SpecError([Violation("--output", str(output), "is the input machine file", fix)])
     return known, year
 
 
 def _show(own: dict[str, float], left_out: dict[str, float | None]) -> None:
-    """Errors of each run as shares of its speed."""
+    """Relative speed errors of each run."""
     for name, before in own.items():
         error, then = left_out[name], "-"
         if error is not None:
             then = f"{math.expm1(error):+.1%}"
         now = f"{math.expm1(before):+.1%}"
-        typer.echo(f"{name}: speed off by {now} before, {then} with this run left out of the fit")
+        typer.echo(f"{name}: speed error {now} before the fit, {then} fitted without this run")
 
 
 def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:
-    """Error of one run with the constants of the others; None where there are no others."""
+    """Error of one run with constants fitted to the others; None if there are no others."""
     from frontrunner.parallelism.planner.calibrate import fit, log_errors
 
     others = [run for place, (_, run) in enumerate(measured) if place != index]
@@ -96,7 +98,7 @@ def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str])
 
 
 def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
-    """Every run with its speed; SpecError for what is neither a run folder nor a file of runs."""
+    """Every run with its speed; SpecError for paths that are neither a run folder nor a file of runs."""
     found: list[tuple[str, Measured]] = []
     for path in paths:
         if path.is_dir():
@@ -107,7 +109,7 @@ def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str,
 
 
 def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
-    """A run of ours: the median of its steady steps."""
+    """A run folder: the median of its steady steps."""
     from frontrunner.configs.load import read_resolved
     from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.calibrate import Measured
@@ -126,17 +128,19 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
         records = read_records(folder)
     except OSError as error:
         constraint = f"{files.RECORDS} cannot be read: {error.strerror}"
-        raise SpecError([Violation("RUNS", str(folder), constraint, "give folders of runs")]) from None
+        raise SpecError([Violation("RUNS", str(folder), constraint, "name run folders")]) from None
     step_time_s = steady_median(steps_of(records), "step_time_s")
     if not step_time_s:
-        raise SpecError([Violation("RUNS", str(folder), "has no measured step", "give runs that trained")])
+        raise SpecError(
+            [Violation("RUNS", str(folder), "contains no measured steps", "name a run with completed steps")]
+        )
     tokens = spec.training.global_batch_size * spec.training.seq_len / spec.world_size
     workload = replace(Workload.of(spec), software=machine.software[year])
     return Measured(workload, Candidates.of(spec, Layout.from_spec(spec)), tokens / step_time_s)
 
 
 def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
-    """The rows of a file that can be predicted."""
+    """The rows of a file that the planner can predict."""
     from frontrunner.parallelism.planner.calibrate import Measured
     from frontrunner.parallelism.planner.published import Unusable, prepare, published_tokens_per_s, read
 
@@ -149,12 +153,12 @@ def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, M
                 (row.id, Measured(workload, candidates, published_tokens_per_s(row, workload.model)))
             )
         except Unusable as reason:
-            typer.echo(f"left out {row.id}: {reason}", err=True)
+            typer.echo(f"skipped {row.id}: {reason}", err=True)
     return found
 
 
 def _machine_file(machine: str, output: Path, year: str, constants: dict[str, float], runs: list[str]) -> str:
-    """The machine with other constants: it extends the one that it was made from."""
+    """The machine with new constants; it extends the original."""
     own: dict[str, Any] = {key: value for key, value in constants.items() if "." not in key}
     rings = {key.removeprefix("rings."): value for key, value in constants.items() if "." in key}
     fitted = dict.fromkeys(constants, runs)

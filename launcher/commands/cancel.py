@@ -1,4 +1,4 @@
-"""``frontrunner cancel``: end a submitted run, and let no segment follow."""
+"""``frontrunner cancel``: cancel a submitted run and its remaining segments."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 
 
 def cancel(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders of runs.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """End submitted runs. `frontrunner submit RUN_DIR` continues one from its last checkpoint."""
+    """Cancel submitted runs. `frontrunner submit RUN_DIR` continues one later."""
     from frontrunner.configs.errors import SpecError, Violation
     from frontrunner.run_folder import jobs
     from frontrunner.slurm.client import Slurm
@@ -22,13 +22,13 @@ def cancel(
     lasts = {folder: jobs.read(folder).last for folder in run_dirs}
     wrong = [folder for folder, last in lasts.items() if last is None]
     if wrong:
-        constraint, fix = "is no folder of a submitted run", "see `frontrunner status` for those there are"
+        constraint, fix = "is not the folder of a submitted run", "list runs with `frontrunner status`"
         raise SpecError([Violation("", str(folder), constraint, fix) for folder in wrong])
     slurm = Slurm(os.environ)
     answer = []
     for folder, last in lasts.items():
         assert last is not None
-        jobs.append(folder, "cancelled")  # first, or the job's last line could let a segment follow
+        jobs.append(folder, "cancelled")  # first, or the job's last line could submit a segment
         current = jobs.read(folder).last
         assert current is not None
         slurm.cancel(current.job_id)

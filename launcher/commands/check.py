@@ -1,4 +1,4 @@
-"""``frontrunner check``: is a run file right, and what does it come to?"""
+"""``frontrunner check``: is a run file valid, and what does it resolve to?"""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from frontrunner.parallelism.planner.traffic import traffic
 
 
 def check(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or preset.")],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say whether a run file is right and what it comes to, or name everything that is wrong."""
+    """Check a run file and show what it resolves to, or list everything that is wrong."""
     document, layout = verified(run, override or [])
     if as_json:
         typer.echo(json.dumps({"valid": True, "violations": []}))
@@ -49,5 +51,5 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
     if spec.engine == "native":
         units = stage_units(spec.model, layout.tensor, layout.pipeline)
         sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
-        lines["sends"] = f"{levels_text(sent)} a rank and step for sharding (first stage, by formula)"
+        lines["sends"] = f"{levels_text(sent)} per rank and step for sharding (first stage, by formula)"
     return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])

@@ -1,4 +1,4 @@
-"""``frontrunner compare``: the same run under several engines, one after the other on this machine."""
+"""``frontrunner compare``: the same run under several engines, in turn, on this machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from frontrunner.configs.errors import SpecError, Violation
 
 
 def compare(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file, or the name of a preset.")],
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or preset.")],
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines by comma; ratios are to the first.")
+        str, typer.Option(metavar="NAMES", help="Comma-separated engines; ratios are relative to the first.")
     ] = ",".join(ENGINES),
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Steps of each run.")] = 6,
+    steps: Annotated[int, typer.Option(min=2, help="Steps per run.")] = 6,
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Holds a folder for each engine [default: runs/NAME-DATE-TIME]."),
+        typer.Option(
+            metavar="DIR", help="Parent of one run folder per engine [default: runs/NAME-DATE-TIME]."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
@@ -33,7 +37,7 @@ def compare(
 ) -> None:
     """Train one run with several engines in turn and compare step time, memory and loss.
 
-    An engine that cannot do what the run file asks for is listed with the reason.
+    An engine that does not support the run is listed with the reason.
     """
     from rich.console import Console
 
@@ -44,7 +48,7 @@ def compare(
 
     names = _names(engines)
     overrides = list(override or [])
-    document, _ = verified(run, [*overrides, "engine=native"])  # what is wrong for every engine
+    document, _ = verified(run, [*overrides, "engine=native"])  # errors that apply to every engine
     warm_up = min(document.spec.optimizer.warmup_steps, steps)
     overrides += [
         f"training.steps={steps}",
@@ -72,6 +76,6 @@ def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in ENGINES]
     if unknown or not names or len(set(names)) < len(names):
-        fix = f"write some of {','.join(ENGINES)}"
-        raise SpecError([Violation("--engines", text, "must be names of engines, each once", fix)])
+        fix = f"choose from {','.join(ENGINES)}"
+        raise SpecError([Violation("--engines", text, "must be distinct engine names", fix)])
     return names

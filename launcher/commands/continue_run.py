@@ -1,4 +1,4 @@
-"""``frontrunner continue``: what a job's last line calls. It closes a segment and lets the next follow."""
+"""``frontrunner continue``: the last line of a job. It closes a segment and submits the next."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PAUSE_S = 10.0
 
 
 def continue_run(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder.")],
-    exit_code: Annotated[int, typer.Option(help="How the ranks ended.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run folder.")],
+    exit_code: Annotated[int, typer.Option(help="Exit code of the ranks.")],
 ) -> None:
-    """Decide what follows a job of a run that has ended: another, or nothing.
+    """Finish a job of a run and submit the next segment if there is one.
 
-    Job scripts call this; `frontrunner submit RUN_DIR` continues a run by hand.
+    Job scripts call this; to continue a run yourself, use `frontrunner submit RUN_DIR`.
     """
     from frontrunner.configs.load import read_resolved
     from frontrunner.run_folder import files, jobs
@@ -37,7 +37,7 @@ def continue_run(
     if job_id is None:
         from frontrunner.configs.errors import SpecError, Violation
 
-        constraint = "is not set: this is for the scripts of jobs"
+        constraint = "is not set: only job scripts call this command"
         raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
     spec = read_resolved(run_dir / files.SPEC)
     schedule = policy.schedule(spec)
@@ -49,19 +49,21 @@ def continue_run(
         _follow(run_dir, spec, schedule, so_far, job_id)
         return
     jobs.append(run_dir, "verdict", reason=decision.reason)
-    print(f"frontrunner: nothing follows: {decision.reason}", file=sys.stderr)
+    print(f"frontrunner: no further segment: {decision.reason}", file=sys.stderr)
     raise typer.Exit(exit_code)
 
 
 def _age_s() -> float:
-    """Seconds since this process began, as the job's script: the script has become it (exec)."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()  # from the third on (proc(5))
+    """Seconds since the job script started: exec replaced it with this process."""
+    fields = (
+        Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    )  # from the third field on (proc(5))
     began = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
     return round(time.clock_gettime(time.CLOCK_BOOTTIME) - began, 1)
 
 
 def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job_id: str) -> None:
-    """Put the next segment in the queue, as the site has it."""
+    """Queue the next segment, by the site's method."""
     from frontrunner.configs.slurm import clock
     from frontrunner.run_folder import files, jobs
     from frontrunner.run_folder.record_reader import last_step
@@ -72,7 +74,7 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
     step = last_step(run_dir)
     if spec.machine.site.chain == "requeue":
         jobs.append(run_dir, "submitted", job_id=job_id, step=step)
-        print(f"frontrunner: segment {number} of {schedule.segments} is this job again", file=sys.stderr)
+        print(f"frontrunner: segment {number} of {schedule.segments} is this job, requeued", file=sys.stderr)
         sys.stderr.flush()
         slurm.requeue(job_id)
         return
@@ -86,15 +88,15 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
         jobs.append(run_dir, "verdict", reason=f"segment {number} could not be submitted: {error}")
         raise
     jobs.append(run_dir, "submitted", job_id=following, step=step)
-    if jobs.read(run_dir).cancelled:  # meanwhile, by someone who did not know of this job
+    if jobs.read(run_dir).cancelled:  # meanwhile, by a command that did not see this job
         slurm.cancel(following)
     print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
 
 
 def _persistently(submit: Callable[[], str], made: Callable[[], set[str]]) -> str:
-    """Try again while the controller does not answer: nobody is there to do it by hand.
+    """Retry while the controller does not answer: nobody is there to retry.
 
-    Where an answer was lost, a job that was ``made`` all the same is the one.
+    If an answer was lost, use the job that was ``made`` anyway.
     """
     from frontrunner.slurm.errors import NoAnswer, SlurmFailed
 

@@ -1,4 +1,4 @@
-"""``frontrunner convert``: weights of a run as a Hugging Face model, and back."""
+"""``frontrunner convert``: a run's weights to a Hugging Face model, and back."""
 
 from __future__ import annotations
 
@@ -14,35 +14,33 @@ FORMS = ("huggingface", "checkpoint")
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run's folder, a checkpoint, or a Hugging Face folder.")
+        Path, typer.Argument(metavar="SOURCE", help="A run folder, a checkpoint, or a Hugging Face folder.")
     ],
-    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to create.")],
     to: Annotated[str, typer.Option(metavar="FORM", help=f"One of: {', '.join(FORMS)}.")],
     dtype: Annotated[
-        str, typer.Option(help="Of a Hugging Face model's weights: float32, bfloat16 or float16.")
+        str, typer.Option(help="Type of the Hugging Face weights: float32, bfloat16 or float16.")
     ] = "bfloat16",
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json to put in [default: the one that the run used].")
+        Path | None, typer.Option(help="A tokenizer.json to include [default: the run's].")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a run's weights as a Hugging Face model, or such a model as a checkpoint to start from.
+    """Convert a run's weights to a Hugging Face model, or a Hugging Face model to a checkpoint.
 
-    Of a run's folder the newest whole checkpoint is taken.
+    A run folder stands for its newest complete checkpoint.
     """
     from frontrunner.configs.errors import SpecError, Violation
     from frontrunner.launcher.ranks.local import require_torch
 
     if to not in FORMS:
-        raise SpecError(
-            [Violation("--to", to, "is not a form of weights", f"use one of: {', '.join(FORMS)}")]
-        )
+        raise SpecError([Violation("--to", to, "is not a known format", f"use one of: {', '.join(FORMS)}")])
     if not source.is_dir():
-        fix = "name a run's folder, a checkpoint, or a Hugging Face folder"
+        fix = "name a run folder, a checkpoint, or a Hugging Face folder"
         raise SpecError([Violation("", str(source), "is not a folder", fix)])
     require_torch()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # megatron-core tells at length what it was not installed with
+        warnings.simplefilter("ignore")  # megatron-core warns about missing optional packages
         outputs = (
             _to_huggingface(source, output, dtype, tokenizer) if to == FORMS[0] else _from(source, output)
         )
@@ -66,7 +64,7 @@ def _to_huggingface(source: Path, output: Path, dtype: str, tokenizer: Path | No
     chosen = next((name for name in names if name == dtype), None)
     if chosen is None:
         raise SpecError(
-            [Violation("--dtype", dtype, "is not a type of weights", f"use one of: {', '.join(names)}")]
+            [Violation("--dtype", dtype, "is not a supported type", f"use one of: {', '.join(names)}")]
         )
     path = files.locate(source, "")
     model, get = read_weights(path)

@@ -1,4 +1,4 @@
-"""``frontrunner data prepare``: text to a corpus that training reads."""
+"""``frontrunner data prepare``: convert text to a corpus for training."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def prepare(
         typer.Option(
             "--input",
             metavar="PATHS...",
-            help="Text files, JSON lines (.jsonl), folders of them, each also as .gz; or python-stdlib, the "
-            "source text of Python's own standard library. The last documents in this order become the "
+            help="Text files, JSON lines (.jsonl) or folders of them, optionally .gz; or python-stdlib, the "
+            "source text of Python's standard library. The last documents in this order become the "
             "validation split.",
         ),
     ],
@@ -54,31 +54,29 @@ def prepare(
         str,
         typer.Option(
             metavar="FILE|byte|train:N",
-            help="A Hugging Face tokenizer.json; byte: a token a byte; train:N: a byte-level BPE of N tokens "
-            "trained on the input.",
+            help="A Hugging Face tokenizer.json; byte: one token per byte; train:N: train a byte-level BPE "
+            "with N tokens on the input.",
         ),
     ] = "train:8192",
-    json_key: Annotated[str, typer.Option(metavar="KEY", help="Where the text is in a JSON line.")] = "text",
+    json_key: Annotated[str, typer.Option(metavar="KEY", help="Key of the text in a JSON line.")] = "text",
     suffixes: Annotated[
         list[str] | None,
         typer.Option(
             "--suffix",
             metavar=".EXT",
-            help="Files to take from folders; repeat for more. Without it .txt, .md, .rst, .py and .jsonl.",
+            help="Files to read from folders (repeatable). Default: .txt, .md, .rst, .py and .jsonl.",
         ),
     ] = None,
     end_token: Annotated[
         str | None,
-        typer.Option(
-            metavar="TOKEN", help="What ends a document, where the name in FILE is not a usual one."
-        ),
+        typer.Option(metavar="TOKEN", help="End-of-document token, if its name in FILE is unusual."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tokenise text into a corpus in Megatron's format.
 
-    Each JSON line and each text file is a document (a text file above 262,144 characters is cut into
-    several); an end token follows each. The same input gives the same bytes.
+    Each JSON line or text file is one document, followed by an end token. Text files above 262,144
+    characters are split into several documents. The same input gives the same bytes.
     """
     try_import("tokenizers", "train")
     from frontrunner.parallelism.runtime.data import prepare as preparing
@@ -107,7 +105,7 @@ def prepare(
 
 @contextmanager
 def _progress(console: Console) -> Iterator[preparing.Progress]:
-    """A bar a stage, on a terminal only."""
+    """One progress bar per stage, on a terminal only."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     bars = Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal

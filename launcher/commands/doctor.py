@@ -1,4 +1,4 @@
-"""``frontrunner doctor``: what would spoil a run on a cluster, found before it is started."""
+"""``frontrunner doctor``: find problems on a cluster before a run starts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ def doctor(
     ],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(help="Probe so many nodes in a short job, with the run's layout.")
+        int | None, typer.Option(help="Probe this many nodes in a short job, with the run's layout.")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays for that job.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to charge for that job.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
 ) -> None:
-    """Look for what would spoil a run: here, and with --nodes on nodes of the cluster.
+    """Check for problems before a run: on this node, and with --nodes also on compute nodes.
 
-    Ends with 1 where something is wrong. Nodes at fault go to runs/exclude-MACHINE.txt, which `submit` heeds.
+    The exit code is 1 if there is an error. Faulty nodes are added to runs/exclude-MACHINE.txt, and `submit`
+    excludes them.
     """
     from frontrunner.parallelism.rendezvous import from_environment
     from frontrunner.run_folder import files
@@ -61,7 +64,7 @@ def doctor(
 
 
 def read_probe(folder: Path) -> tuple[list[Finding], RunSpec]:
-    """What a probe found; RunFailed where it left nothing to read."""
+    """The findings of a probe; RunFailed if it left no results."""
     from frontrunner.configs.load import read_resolved
     from frontrunner.launcher.errors import RunFailed
     from frontrunner.launcher.nodes import diagnosis
@@ -74,7 +77,7 @@ def read_probe(folder: Path) -> tuple[list[Finding], RunSpec]:
     try:
         results = json.loads((folder / files.PROBE).read_text())
     except FileNotFoundError:
-        raise RunFailed(f"the probe in {folder} did not come to its end; see {folder}/logs") from None
+        raise RunFailed(f"the probe in {folder} did not finish; see {folder}/logs") from None
     return diagnosis.findings(spec.machine, results), spec
 
 
@@ -93,7 +96,7 @@ def _examine(run: str, overrides: list[str], nodes: int | None) -> tuple[list[Fi
 
 
 def _probe_as_job(spec: RunSpec) -> Path:
-    """Submit a probe and wait for it; its folder."""
+    """Submit a probe and wait for it; returns its folder."""
     from dataclasses import replace
 
     from frontrunner.launcher.submission import executable
@@ -112,7 +115,7 @@ def _probe_as_job(spec: RunSpec) -> Path:
     (folder / files.SCRIPT).write_text(render(replace(probing, command="doctor")), encoding="utf-8")
     slurm = Slurm(os.environ)
     number = slurm.submit(files.SCRIPT, folder)
-    print(f"job {number} probes {spec.nodes} nodes; its folder is {folder}", file=sys.stderr)
+    print(f"job {number} probes {spec.nodes} nodes; folder {folder}", file=sys.stderr)
     try:
         while (state := slurm.states([number]).get(number)) and state.active:
             time.sleep(_POLL_S)
@@ -123,7 +126,7 @@ def _probe_as_job(spec: RunSpec) -> Path:
 
 
 def _tell(found: list[Finding], spec: RunSpec, as_json: bool) -> None:
-    """Print findings, keep the nodes at fault, and end with 1 if there is an error."""
+    """Print findings, record faulty nodes, and exit with 1 if there is an error."""
     from frontrunner.slurm import exclusions
 
     sick = {f.node: f"{f.level}: {f.message}" for f in found if f.node and f.severity == "error"}

@@ -1,4 +1,4 @@
-"""``frontrunner export``: the same run in the words of another trainer."""
+"""``frontrunner export``: a run as another trainer's configuration."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ TARGETS = {
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or preset.")],
     to: Annotated[str, typer.Option(metavar="TRAINER", help=f"One of: {', '.join(TARGETS)}.")],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write it there.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Write a run as another trainer's arguments or configuration, or say what it cannot express."""
+    """Export a run to another trainer's configuration, or list what it does not support."""
     if to not in TARGETS:
-        raise SpecError([Violation("--to", to, "is not a trainer", f"use one of: {', '.join(TARGETS)}")])
+        raise SpecError(
+            [Violation("--to", to, "is not a known trainer", f"use one of: {', '.join(TARGETS)}")]
+        )
     document, layout = verified(run, override or [])
     target = TARGETS[to]
     exported = target.export(document.spec, layout)

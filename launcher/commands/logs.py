@@ -1,4 +1,4 @@
-"""``frontrunner logs``: what a submitted run has printed."""
+"""``frontrunner logs``: the output of a submitted run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ _EVERY_S = 1.0
 
 
 def logs(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's folder.")],
-    rank: Annotated[int | None, typer.Option(help="This rank's own log instead of the jobs'.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while the run lives.")] = False,
-    lines: Annotated[int | None, typer.Option(help="Only the last ones.")] = None,
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run folder.")],
+    rank: Annotated[
+        int | None, typer.Option(help="Print the log of this rank, not the jobs' output.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing while the run is active.")
+    ] = False,
+    lines: Annotated[int | None, typer.Option(help="Print only the last N lines.")] = None,
 ) -> None:
     """Print the output of all jobs of a run, oldest first, or of one rank."""
     from frontrunner.run_folder import files
@@ -34,7 +38,7 @@ def logs(
 
 
 def _follow(run_dir: Path, read_so_far: dict[Path, int], rank: int | None) -> None:
-    """Print what is added, also by segments that start meanwhile, until no job of the run is left."""
+    """Print new output, also of later segments, until the run has no job left."""
     from frontrunner.run_folder import files
     from frontrunner.run_folder.jobs import read
     from frontrunner.slurm.client import Slurm
@@ -64,7 +68,7 @@ def _refuse(run_dir: Path, rank: int | None) -> None:
     from frontrunner.configs.errors import SpecError, Violation
 
     if rank is None:
-        constraint, fix = "is no folder of a submitted run", "see `frontrunner status` for those there are"
+        constraint, fix = "is not the folder of a submitted run", "list runs with `frontrunner status`"
     else:
-        constraint, fix = f"holds no log of rank {rank}", "leave --rank out for the jobs' own output"
+        constraint, fix = f"has no log of rank {rank}", "omit --rank for the jobs' output"
     raise SpecError([Violation("", str(run_dir), constraint, fix)])

@@ -1,4 +1,4 @@
-"""``frontrunner plan``: will a run fit, how fast will it be, and what would help?"""
+"""``frontrunner plan``: does a run fit, how fast is it, and what would help?"""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ BAR = 50
 
 
 def plan(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or the name of a preset.")],
+    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or preset.")],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
-    machine: Annotated[str | None, typer.Option(help="Instead of the file's machine.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Number of nodes (default: the file's).")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="Machine preset or file (default: the run file's).")
+    ] = None,
     software: Annotated[
-        str | None, typer.Option(help="Year of the software, as in the machine file.")
+        str | None, typer.Option(help="Software year in the machine file (default: the newest).")
     ] = None,
-    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, e.g. 300e9.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say whether a run fits, how fast it will be, where its time goes and what would help."""
+    """Predict whether a run fits, its speed, where time goes, and what would help."""
     overrides = [*(override or [])]
     overrides += [f"nodes={nodes}"] if nodes is not None else []
     overrides += [f"machine={machine}"] if machine is not None else []
@@ -77,7 +81,7 @@ def plan(
 
 
 def software_year(spec: RunSpec, software: str | None) -> str | None:
-    """``--software``, if the machine file knows it."""
+    """``--software``, if the machine file has that year."""
     from frontrunner.configs.errors import SpecError, Violation
 
     known = sorted(spec.machine.software)
@@ -87,7 +91,7 @@ def software_year(spec: RunSpec, software: str | None) -> str | None:
                 Violation(
                     "--software",
                     software,
-                    f"{spec.machine.name} knows {', '.join(known) or 'none'}",
+                    f"{spec.machine.name} has {', '.join(known) or 'no software years'}",
                     "use one of these" if known else "add a software section to the machine file",
                 )
             ]
@@ -96,11 +100,13 @@ def software_year(spec: RunSpec, software: str | None) -> str | None:
 
 
 def check_tokens(tokens: float | None) -> None:
-    """SpecError unless ``--tokens`` is left out or a number of tokens."""
+    """SpecError if ``--tokens`` is given and is not a number of tokens."""
     from frontrunner.configs.errors import SpecError, Violation
 
     if tokens is not None and not 1 <= tokens < float("inf"):
-        raise SpecError([Violation("--tokens", tokens, "must be a number from 1 on", "write it as in 300e9")])
+        raise SpecError(
+            [Violation("--tokens", tokens, "must be a number of at least 1", "write it like 300e9")]
+        )
 
 
 def _duration(estimated: Estimate, tokens: float, devices: int) -> float | None:
@@ -118,7 +124,7 @@ def memory_lines(estimated: Estimate) -> list[str]:
     for value, letter in zip(parts.values(), "WGOABR", strict=True):
         total += value
         bar += letter * (round(total * scale) - len(bar))
-    state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} too much"
+    state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} over"
     shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
     return [
         f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
@@ -127,10 +133,10 @@ def memory_lines(estimated: Estimate) -> list[str]:
 
 
 def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes: int) -> list[str]:
-    """The step's time by part, what it comes to, and the whole training."""
+    """The step time by part, the speed, and the time of the whole training."""
     if estimated.time is None or duration is None:
         machine = estimated.workload.machine.name
-        return [f"step    unknown: {machine}'s machine file has no rates, which a `software` section holds"]
+        return [f"step    unknown: {machine}'s machine file has no `software` section with rates"]
     total = float(estimated.time.total[0])
     lines = [f"step    {seconds_text(total)}"]
     for f in fields(estimated.time):
@@ -144,7 +150,7 @@ def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes
     model, hardware = (float(f[0]) for f in (estimated.model_flops_per_s(), estimated.hardware_flops_per_s()))
     return [
         *lines,
-        f"speed   {estimated.tokens_per_s[0]:,.1f} tokens/s a device, {flops_text(model)} model, "
+        f"speed   {estimated.tokens_per_s[0]:,.1f} tokens/s per device, {flops_text(model)} model, "
         f"{flops_text(hardware)} hardware{shares}",
         f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
         f"{duration / 3600 * nodes:,.1f} node-hours",
@@ -152,27 +158,27 @@ def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes
 
 
 def checkpoint_lines(plan: CheckpointPlan | None) -> list[str]:
-    """How often to write checkpoints, and on what grounds."""
+    """The best checkpoint interval, and its inputs."""
     if plan is None:
         return []
     return [
         f"saves   {bytes_text(plan.bytes)} in {seconds_text(plan.write_s)}, every "
-        f"{plan.interval_s / 60:,.0f} minutes at best: the job fails every {plan.mtbf_s / 3600:,.0f} hours"
+        f"{plan.interval_s / 60:,.0f} minutes at best: a failure every {plan.mtbf_s / 3600:,.0f} hours"
     ]
 
 
 def advice_lines(estimated: Estimate, advice: list[Advice]) -> list[str]:
-    """What would help most, after what costs most."""
+    """The largest cost, then the changes that help most."""
     if not estimated.fits[0]:
         shown = [
             f"  {a.change}: fits" + (f", {a.gain:+.1%} tokens/s" if estimated.time else "") for a in advice
         ]
-        enough = "  no change of one key is enough: more stages, tensor ranks or nodes"
+        enough = "  no single change is enough: use more stages, tensor ranks or nodes"
         return ["to make it fit", *(shown or [enough])]
     if estimated.time is None:
         return []
     total = float(estimated.time.total[0])
     losses = {f.name: float(getattr(estimated.time, f.name)[0]) / total for f in fields(estimated.time)}
     worst = max((name for name in losses if name != "compute"), key=lambda name: losses[name])
-    head = f"what costs most beside computing: {worst}, {losses[worst]:.1%} of the step"
+    head = f"largest cost besides compute: {worst}, {losses[worst]:.1%} of the step"
     return [head, *(f"  {a.change}: {a.gain:+.1%} tokens/s" for a in advice)] if advice else [head]

@@ -1,4 +1,4 @@
-"""``frontrunner search``: the best layouts of a model on a machine."""
+"""``frontrunner search``: the best layouts for a model on a machine."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import Ranking
 
-#: Tokens of a step where no batch is asked for: what the models of Dash et al. and Llama were trained with.
+#: Default tokens per step, as in Dash et al. and Llama.
 USUAL_TOKENS = 4 * 2**20
 USUAL_SEQ_LEN = 2048
 
 
 def search(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset or a config.json.")],
-    machine: Annotated[str, typer.Option(help="A preset or a file.")] = "frontier",
-    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 1,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a model file or a config.json.")],
+    machine: Annotated[str, typer.Option(help="A machine preset or file.")] = "frontier",
+    nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 1,
     global_batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Sequences a step (default: about 4 Mi tokens).")
+        int | None, typer.Option(min=1, help="Sequences per step (default: about 4 Mi tokens).")
     ] = None,
-    software: Annotated[str | None, typer.Option(help="Year of the software.")] = None,
+    software: Annotated[str | None, typer.Option(help="Software year (default: the newest).")] = None,
     seq_len: Annotated[
-        int | None, typer.Option(help="Tokens in a sequence (default: 2048, or as many as the model has).")
+        int | None, typer.Option(help="Tokens per sequence (default: 2048, or the model's maximum if less).")
     ] = None,
-    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, as in 300e9.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    tokens: Annotated[float | None, typer.Option(help="Tokens to train on, e.g. 300e9.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of layouts to show.")] = 10,
     scale: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Numbers of nodes to predict scaling for.")
+        str | None, typer.Option(metavar="N,N,...", help="Node counts for a scaling prediction.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Judge every legal layout: the fastest that fit, and why others lose."""
+    """Evaluate every legal layout: the fastest that fit, and why others are slower."""
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search as judge_all
 
@@ -62,7 +62,7 @@ def search(
 
 
 def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpec:
-    """The model on the machine; SpecError for names and numbers that are wrong."""
+    """The model on the machine; SpecError for invalid names and numbers."""
     from frontrunner.configs.load import load_machine, load_run
 
     devices = load_machine(machine).devices_per_node * max(nodes, 1)
@@ -70,7 +70,7 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
     overrides += ["layout.pipeline=1", "layout.micro_batch_size=1", f"training.global_batch_size={devices}"]
     if seq_len is not None:
         return load_run("gpt-22b-frontier", [*overrides, f"training.seq_len={seq_len}"]).spec
-    # The least that any model takes, to see how long its sequences may be.
+    # Short enough for any model; only max_position_embeddings is read here.
     shortest = load_run("gpt-22b-frontier", [*overrides, "training.seq_len=1"]).spec
     longest = min(USUAL_SEQ_LEN, shortest.model.max_position_embeddings)
     training = shortest.training.model_copy(update={"seq_len": longest})
@@ -78,7 +78,7 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
 
 
 def usual_batch(spec: RunSpec) -> int:
-    """About :data:`USUAL_TOKENS`, the same for each device."""
+    """About :data:`USUAL_TOKENS`, equal for every device."""
     return max(1, round(USUAL_TOKENS / spec.training.seq_len / spec.world_size)) * spec.world_size
 
 
@@ -91,15 +91,15 @@ def _needs_rates(spec: RunSpec) -> None:
                 Violation(
                     "machine.software",
                     None,
-                    f"nothing is known of what {spec.machine.name} achieves",
-                    "add measured rates to its machine file, as frontier's has",
+                    f"{spec.machine.name}'s machine file has no measured rates",
+                    "add a `software` section, as in frontier's",
                 )
             ]
         )
 
 
 def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
-    """SpecError where no layout is legal, or none fits: with the nearest miss."""
+    """SpecError if no layout is legal, or if none fits; names the nearest miss."""
     from frontrunner.configs.errors import SpecError, Violation
 
     if len(ranking.order):
@@ -110,7 +110,7 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
                 Violation(
                     "--global-batch-size",
                     batch,
-                    f"no layout of {spec.model.name} on {spec.world_size} devices divides it",
+                    f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
                     f"use a multiple of {spec.world_size}",
                 )
             ]
@@ -122,9 +122,9 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
             Violation(
                 "--nodes",
                 spec.nodes,
-                f"{spec.model.name} fits in none of {len(ranking.space.candidates)} layouts; the nearest, "
-                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} a "
-                f"device, {bytes_text(need - has)} too much",
+                f"none of {len(ranking.space.candidates)} layouts of {spec.model.name} fits; the nearest, "
+                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} per "
+                f"device, {bytes_text(need - has)} over",
                 f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
             )
         ]
@@ -132,7 +132,7 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
 
 
 def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
-    """Published layouts of this model, from the run presets: their place and what they lose by."""
+    """Rank of this model's published layouts (run presets), and their costs."""
     from frontrunner.configs import presets
     from frontrunner.configs.errors import SpecError
     from frontrunner.configs.load import load_run
@@ -175,7 +175,7 @@ def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
 
 
 def _scaling(workload: Workload, spec: RunSpec, batch: int, scale: str) -> list[dict[str, Any]]:
-    """The best layout at each number of nodes: weak with the batch growing along, strong with it fixed."""
+    """The best layout at each node count: the batch grows in weak scaling, and is fixed in strong scaling."""
     from frontrunner.configs.errors import SpecError, Violation
     from frontrunner.parallelism.planner.search import search as judge_all
 
@@ -185,8 +185,8 @@ def _scaling(workload: Workload, spec: RunSpec, batch: int, scale: str) -> list[
         counts = []
     most = spec.machine.num_nodes
     if not counts or counts[0] < 1 or counts[-1] > most:
-        fix = "write them as in 16,32,64"
-        raise SpecError([Violation("--scale", scale, f"must be numbers of nodes from 1 to {most}", fix)])
+        fix = "write them like 16,32,64"
+        raise SpecError([Violation("--scale", scale, f"must be node counts from 1 to {most}", fix)])
     found: list[dict[str, Any]] = []
     for count in counts:
         row: dict[str, Any] = {"nodes": count}

@@ -1,4 +1,4 @@
-"""``frontrunner status``: the submitted runs, as Slurm and their own records have them."""
+"""``frontrunner status``: submitted runs, from Slurm and their records."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def status(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FOLDER]...", help="Folders of runs, or folders that hold such [default: runs]."
+            metavar="[FOLDER]...", help="Run folders, or folders that contain them [default: runs]."
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 10 seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 10 seconds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show state, step, loss, speed and time left of submitted runs."""
@@ -54,7 +54,7 @@ def status(
 
 
 def find(folders: Iterable[Path]) -> list[Path]:
-    """The submitted runs that these folders are or hold, the newest last."""
+    """The submitted runs in these folders, newest last."""
     from frontrunner.run_folder.files import JOBS
 
     found = set()
@@ -64,7 +64,7 @@ def find(folders: Iterable[Path]) -> list[Path]:
 
 
 def rows(slurm: Slurm, folders: list[Path]) -> list[dict[str, Any]]:
-    """What ``--json`` prints of each run; ``state`` is Slurm's word, or what the run's own files say."""
+    """The ``--json`` object of each run; ``state`` is from Slurm, or from the run's files."""
     from frontrunner.run_folder import jobs
 
     chains = [(folder, jobs.read(folder)) for folder in folders]
@@ -97,7 +97,7 @@ def _row(folder: Path, so_far: Chain, states: dict[str, JobState]) -> dict[str, 
 
 
 def _state(so_far: Chain, job: JobState | None) -> tuple[str, str]:
-    """State and reason: of the job while it lives, of the run when nothing follows any more."""
+    """State and reason: of the active job, or of the run once no job follows."""
     if job and job.active:
         return job.state, "" if job.reason == "None" else job.reason
     last = so_far.last
@@ -107,18 +107,18 @@ def _state(so_far: Chain, job: JobState | None) -> tuple[str, str]:
         return "COMPLETED", ""
     if so_far.verdict:
         return "FAILED", so_far.verdict
-    if job:  # it ended without reaching its script's last line
+    if job:  # it ended before the last line of its script
         hint = "" if job.state == "COMPLETED" else "`frontrunner submit RUN_DIR` continues it"
         return job.state, hint
-    return "UNKNOWN", "Slurm has forgotten its job; `frontrunner submit RUN_DIR` continues it"
+    return "UNKNOWN", "Slurm no longer lists its job; `frontrunner submit RUN_DIR` continues it"
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """For people; times as h:mm:ss."""
+    """A table for people; times as h:mm:ss."""
     from rich.table import Table
     from rich.text import Text
 
-    columns = ("run", "job", "state", "reason", "segment", "step", "loss", "tokens/s a device", "left")
+    columns = ("run", "job", "state", "reason", "segment", "step", "loss", "tokens/s per device", "left")
     shown = Table(*columns, box=None, pad_edge=False)
     for row in found:
         cells = [

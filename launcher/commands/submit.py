@@ -1,4 +1,4 @@
-"""``frontrunner submit``: from a run file to a job in the queue, refused first where the site would."""
+"""``frontrunner submit``: submit a run to Slurm, after checking the site's rules."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ def submit(
     ],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Instead of the file's nodes.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Number of nodes (default: the file's).")] = None,
     time: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Wall time of the whole run, as in 2:00:00.")
+        str | None, typer.Option(metavar="DURATION", help="Wall time of the whole run, e.g. 2:00:00.")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder [default: runs/NAME-DATE-TIME].")
+        Path | None, typer.Option(metavar="DIR", help="The run folder [default: runs/NAME-DATE-TIME].")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and submit nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Submit what the planner says cannot fit.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job script, do not submit.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Submit even if the planner predicts out of memory.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
 ) -> None:
-    """Submit a run to Slurm, or show the script that would be submitted."""
+    """Submit a run to Slurm, or print its job script."""
     from frontrunner.launcher import submission
     from frontrunner.slurm.script import render
 
@@ -65,7 +69,7 @@ def submit(
 
 
 def _overrides(given: Sequence[str], nodes: int | None, time: str | None, account: str | None) -> list[str]:
-    """The options as overrides; texts in quotes, so that an account of digits stays text."""
+    """The options as overrides; strings are quoted, so that a numeric account stays text."""
     own = [f"nodes={nodes}"] if nodes is not None else []
     own += [f"slurm.time_limit={json.dumps(time)}"] if time is not None else []
     own += [f"slurm.account={json.dumps(account)}"] if account is not None else []

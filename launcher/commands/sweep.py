@@ -1,4 +1,4 @@
-"""``frontrunner sweep``: the best layout of a space with few trials."""
+"""``frontrunner sweep``: search a space of layouts with short trials."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from frontrunner.launcher.sweeping.space import Point
 
 EXTRA = "sweep"
-app = typer.Typer(no_args_is_help=True, help="Find the best layout of a space.", rich_markup_mode=None)
-SweepFile = Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file or the name of a preset.")]
+app = typer.Typer(
+    no_args_is_help=True, help="Search a space of layouts with short trials.", rich_markup_mode=None
+)
+SweepFile = Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A sweep file or preset.")]
 Folder = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where the sweep's trials are [default: sweeps/NAME].")
+    Path | None, typer.Option(metavar="DIR", help="Folder of the trials [default: sweeps/NAME].")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")]
 
@@ -39,9 +41,9 @@ def run(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try layouts until the budget is used up; started again, it goes on where it was.
+    """Try layouts until the budget is used up. Run it again to resume.
 
-    The exit code is 1 where no trial was complete.
+    The exit code is 1 if no trial completed.
     """
     try_import("optuna", EXTRA)
     try_import("sklearn", EXTRA)
@@ -64,15 +66,15 @@ def run(
     with opened(where, document) as store:
         say(
             f"{document.spec.name}: {len(known)} of {size(document)} combinations are legal, "
-            f"{chosen.removed} of them cannot fit by the planner; trials in {where}"
+            f"{chosen.removed} cannot fit according to the planner; trials in {where}"
         )
-        # A site's Slurm is not asked more often than its users would.
+        # Do not query a site's Slurm more often than a user would.
         tick_s = 1.0 if on == "local" else 5.0
         Controller(document, where, known, chosen, backend, store, say, tick_s).run()
         report = build(document, known, store.trials())
     _print(report, as_json, ranking)
     if report.best is None:
-        say("no trial is complete, so that there is no best layout")
+        say("no trial completed, so there is no best layout")
         raise typer.Exit(1)
 
 
@@ -80,10 +82,10 @@ def run(
 def status(
     sweep: SweepFile,
     folder: Folder = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 10 seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 10 seconds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the trials of a sweep, also while it runs."""
+    """Show the trials of a sweep, also while it is running."""
     from frontrunner.launcher.sweeping.view import progress
 
     while True:
@@ -97,13 +99,13 @@ def status(
 def report(
     sweep: SweepFile,
     folder: Folder = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ranking there.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ranking as CSV.")] = None,
     best: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the best layout there, as a run file.")
+        Path | None, typer.Option(metavar="FILE", help="Write the best layout as a run file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the trials, and say which keys matter."""
+    """Rank the trials and show which keys matter."""
     from frontrunner.launcher.sweeping.view import ranking, write_csv
 
     try_import("shap", EXTRA)
@@ -114,7 +116,7 @@ def report(
         if found.best_run is None:
             from frontrunner.launcher.errors import RunFailed
 
-            raise RunFailed("no trial is complete yet, so that there is no best layout to write")
+            raise RunFailed("no trial has completed yet, so there is no best layout to write")
         best.write_text(found.best_run, encoding="utf-8")
     _print(found, as_json, ranking)
 
@@ -139,7 +141,7 @@ def _usual_folder(document: SweepDocument) -> Path:
 
 
 def _backend(on: str, document: SweepDocument, known: Sequence[Point]) -> Backend:
-    """Where trials run; raises where none of them could."""
+    """The backend of the trials; raises if no trial could run."""
     from frontrunner.launcher.sweeping.backends import Local, OnSlurm, check_submission
     from frontrunner.slurm.client import Slurm
 

@@ -1,4 +1,4 @@
-"""``frontrunner top``: runs as they go, from their records."""
+"""``frontrunner top``: live view of runs, from their records."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 #: Steps that a sparkline shows.
 WIDTH = 24
-#: A run whose records are older than so many of its steps, and than so many seconds, has stopped.
+#: A run is silent if its records are older than this many steps and this many seconds.
 SILENT_STEPS, SILENT_S = 20, 120.0
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def top(
     run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders, or folders of them.")
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders, or folders that contain them.")
     ],
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print once and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between refreshes.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and exit.")] = False,
 ) -> None:
     """Watch runs: progress, loss, speed and the slowest rank."""
     runs = [Followed(folder) for folder in folders(run_dirs)]
@@ -61,22 +61,22 @@ def top(
 
 
 def folders(paths: Sequence[Path]) -> list[Path]:
-    """Run folders, given or one level below; SpecError where there is none."""
+    """Run folders, given or one level below; SpecError if there are none."""
     found: list[Path] = []
     for path in paths:
         below = sorted(each.parent for each in path.glob(f"*/{files.RECORDS}"))
         if (path / files.RECORDS).exists() or (not below and files.holds_run(path)):
             below = [path]
         if not below:
-            constraint = "holds no run" if path.is_dir() else "does not exist"
-            raise SpecError([Violation("RUN_DIR", str(path), constraint, "name the folder of a run")])
+            constraint = "contains no run" if path.is_dir() else "does not exist"
+            raise SpecError([Violation("RUN_DIR", str(path), constraint, "name a run folder")])
         found += below
     return found
 
 
 @dataclass
 class Followed:
-    """A run's records as far as they were read; only the last steps are kept."""
+    """The records of a run read so far; only the last steps are kept."""
 
     folder: Path
     planned: int | None = None
@@ -88,7 +88,7 @@ class Followed:
         self.follower = Follower(self.folder)
 
     def look(self) -> None:
-        """Read what was appended."""
+        """Read new records."""
         for record in self.follower.new_records():
             if record["kind"] == "header":
                 self.ended = False
@@ -101,7 +101,7 @@ class Followed:
                 self.ended = True
 
     def values(self, name: str) -> list[float]:
-        """Of the last steps that say it."""
+        """Values of the last steps that have this figure."""
         return [value for each in self.steps if (value := _number(each.get(name), float)) is not None]
 
     @property
@@ -135,7 +135,7 @@ class Followed:
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
-    """The last ``width`` values as blocks, the least at the bottom."""
+    """The last ``width`` values as a sparkline."""
     shown = values[-width:]
     if not shown:
         return ""
@@ -145,7 +145,7 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
 
 
 def table(runs: Sequence[Followed]) -> Table:
-    """A row a run."""
+    """One row per run."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -172,7 +172,7 @@ def table(runs: Sequence[Followed]) -> Table:
 
 
 def slowest_text(last: dict[str, Any]) -> str:
-    """``3: 1.20 s of work, mean 1.00 s``; a dash where records do not say it."""
+    """``3: 1.20 s of work, mean 1.00 s``; a dash if unknown."""
     from frontrunner.launcher.display.units import UNKNOWN, seconds_text
 
     rank, longest, mean = (last[key] for key in ("slowest_rank", "slowest_busy_s", "busy_s"))
@@ -182,6 +182,6 @@ def slowest_text(last: dict[str, Any]) -> str:
 
 
 def _number(value: object, kind: type[int] | type[float]) -> Any:
-    """The value if it is such a number."""
+    """The value if it is a finite number."""
     fits = isinstance(value, int) if kind is int else isinstance(value, int | float)
     return value if fits and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""``frontrunner train``: alone it starts the ranks on this machine, under a launcher it is one of them."""
+"""``frontrunner train``: starts all ranks on this machine, or is one rank under a launcher."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ def train(
         str,
         typer.Argument(
             metavar="RUN.yaml|RUN_DIR",
-            help="A run file or the name of a preset; or a run's folder, to go on.",
+            help="A run file or preset, or a run folder to continue.",
         ),
     ],
     override: Annotated[
         list[str] | None,
-        typer.Option("--override", "-o", metavar="KEY=VALUE", help="Override a key, as in layout.tensor=4."),
+        typer.Option(
+            "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
+        ),
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run's folder [default: runs/NAME-DATE-TIME or runs/NAME-JOB]."),
+        typer.Option(metavar="DIR", help="The run folder [default: runs/NAME-DATE-TIME or runs/NAME-JOB]."),
     ] = None,
     tracker: Annotated[
-        list[TrackerName] | None, typer.Option(help="Send the records there too (repeat for more).")
+        list[TrackerName] | None, typer.Option(help="Also send the records to this tracker (repeatable).")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
 ) -> None:
-    """Train a model, or go on with a run from its newest whole checkpoint.
+    """Train a model, or continue a run from its newest complete checkpoint.
 
     Alone, this starts all ranks on this machine. Under srun, mpirun or torchrun this process is one rank.
     """
@@ -58,7 +60,7 @@ def train(
 
 
 def _train_here(request: Request) -> dict[str, Any]:
-    """Start all ranks on this machine and show what they record; what ``--json`` prints."""
+    """Start all ranks on this machine and show their records; returns the ``--json`` object."""
     from frontrunner.launcher.display.watch import Watch
     from frontrunner.launcher.ranks.local import launch, require_torch
     from frontrunner.run_folder import folder as run_folder

@@ -1,4 +1,4 @@
-"""``frontrunner validate``: the planner against published runs."""
+"""``frontrunner validate``: compare the planner with published runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def validate(
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A YAML file of published runs (default: ours).")
+        Path | None, typer.Option(metavar="FILE", help="A YAML file of published runs (default: built in).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Predict published runs and say how far off the planner is, for speed and for memory."""
+    """Predict published runs and report the planner's errors in speed and memory."""
     from importlib.resources import files
 
     from frontrunner.configs.load import load_machine, load_run
@@ -61,7 +61,7 @@ def as_dict(found: Validation) -> dict[str, object]:
 
 
 def constants_fitted(found: Validation) -> int:
-    """How many numbers were fitted; one that machines share counts once."""
+    """Number of fitted constants; one shared by several machines counts once."""
     return len({(key, *rows) for constants in found.fitted.values() for key, rows in constants.items()})
 
 
@@ -86,7 +86,7 @@ def _figures(compared: list[Comparison]) -> dict[str, object]:
 
 
 def summary(compared: list[Comparison]) -> dict[str, float | None]:
-    """Mean and largest absolute error, and the mean with each source left out of the fit."""
+    """Mean and largest absolute error, and the mean with each source excluded from the fit."""
     errors = [abs(c.error_pct) for c in compared]
     left_out = [abs(c.left_out_error_pct) for c in compared if c.left_out_error_pct is not None]
     return {
@@ -99,10 +99,10 @@ def summary(compared: list[Comparison]) -> dict[str, float | None]:
 def show(found: Validation) -> None:
     from rich.console import Console
 
-    # Reasons hold brackets, which are not markup.
+    # Reasons contain brackets that are not markup.
     console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
     for title, compared, scale, unit in (
-        ("speed", found.speed, 1.0, "tokens/s a device"),
+        ("speed", found.speed, 1.0, "tokens/s per device"),
         ("memory at the peak", found.memory, 2**30, "GiB"),
         ("memory at rest", found.at_rest, 2**30, "GiB"),
     ):
@@ -125,7 +125,7 @@ def _table(title: str, compared: list[Comparison], scale: float, unit: str) -> T
     table = Table("run", f"published {unit}", "predicted", "error", title=title, title_justify="left")
     left_out = any(c.left_out_error_pct is not None for c in compared)
     if left_out:
-        table.add_column("source left out")
+        table.add_column("source excluded")
     for c in compared:
         cells = [c.id, f"{c.published / scale:,.1f}", f"{c.predicted / scale:,.1f}", _percent(c.error_pct)]
         table.add_row(*cells, *([_percent(c.left_out_error_pct)] if left_out else []))
@@ -140,21 +140,21 @@ def _summary_text(name: str, compared: list[Comparison]) -> str:
     figures = summary(compared)
     left_out = figures["left_out_mean_abs_error_pct"]
     return (
-        f"  {name or 'all'}: mean {figures['mean_abs_error_pct']:.1f} %, at most "
+        f"  {name or 'all'}: mean {figures['mean_abs_error_pct']:.1f} %, max "
         f"{figures['max_abs_error_pct']:.1f} %"
-        + ("" if left_out is None else f", each source left out of the fit {left_out:.1f} %")
+        + ("" if left_out is None else f", with each source excluded from the fit {left_out:.1f} %")
     )
 
 
 def show_relative(relative: list[Ratios]) -> None:
-    """The ratios of Xu et al., and how they depend on the batch that the paper does not give."""
+    """The ratios of Xu et al., and their dependence on the batch, which the paper does not give."""
     from frontrunner.parallelism.planner.relative import CONVENTION, PUBLISHED
 
     wanted = (
         "published: ZeRO-3 : ZeRO++ : three levels = 1 : {zeropp} : {three_level}, efficiency {efficiency}"
     )
     typer.echo("Xu et al. 2025, a 20B GPT on 384 devices; " + wanted.format(**PUBLISHED))
-    typer.echo(f"  convention, for the paper gives no batch: {CONVENTION}")
+    typer.echo(f"  convention (the paper gives no batch): {CONVENTION}")
     for row in relative:
         typer.echo(
             f"  micro-batch {row.micro_batch_size}: 1 : {row.zeropp:.3f} : {row.three_level:.3f}, efficiency "

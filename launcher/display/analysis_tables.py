@@ -1,4 +1,4 @@
-"""An analysis as tables on a terminal."""
+"""Prints an analysis as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frontrunner.analysis.analyze import titles
 from frontrunner.launcher.display.units import UNKNOWN, bytes_text, flops_text, number_text, seconds_text
 
 Figures = dict[str, Any]
-#: More runs than these are left to --csv and --report.
+#: Further runs are shown only by --csv and --report.
 MOST_RUNS = 40
 
 
@@ -23,7 +23,7 @@ def parts(answer: Figures) -> Iterator[Table | Text | str]:
     yield _runs(shown)
     yield _speed(shown)
     if (more := len(answer["runs"]) - MOST_RUNS) > 0:
-        yield f"and {more} more runs: --csv FILE and --report FILE.html have all"
+        yield f"and {more} more runs: use --csv FILE or --report FILE.html for all"
     yield f"steady steps: {answer['runs'][0]['steady']['rule']}"
     for title, group in zip(titles(answer), answer["scaling"], strict=True):
         yield ""
@@ -63,7 +63,7 @@ def _runs(runs: list[Figures]) -> Table:
 
 def _speed(runs: list[Figures]) -> Table:
     columns = ("step", "p5", "p95", "tokens/s", "model FLOP/s", "MFU", "hardware FLOP/s", "waits", "memory")
-    table = _table("medians of the steady steps; tokens, FLOPs and memory of a device", "run", *columns)
+    table = _table("medians of the steady steps; tokens, FLOPs and memory per device", "run", *columns)
     for run in runs:
         table.add_row(
             Text(run["id"]),
@@ -93,7 +93,7 @@ def interval_text(bounds: list[float] | None, form: str) -> str:
 
 
 def _scaling(title: str, group: Figures) -> Table:
-    columns = ("devices", "step", "tokens/s a device", "speed-up", "efficiency", "95 %", "serial fraction")
+    columns = ("devices", "step", "tokens/s per device", "speed-up", "efficiency", "95 %", "serial fraction")
     table = _table(title, *columns)
     for point in group["points"]:
         table.add_row(
@@ -111,17 +111,17 @@ def _scaling(title: str, group: Figures) -> Table:
 def _fit(group: Figures) -> Iterator[str]:
     fit = group["fit"]
     off = fit["largest_error_pct"]
-    checked = "exact, for there are two points" if off is None else f"within {off:.1f} % of the points"
+    checked = "exact (two points)" if off is None else f"within {off:.1f} % of the points"
     yield f"fit: {fit['formula']} with a = {fit['a_s']:.4g} s, b = {fit['b_s']:.4g} s, {checked}"
     for each in group["predictions"]:
         yield (
-            f"  {each['devices']} devices by that fit: {seconds_text(each['step_time_s'])} a step, "
+            f"  {each['devices']} devices by that fit: {seconds_text(each['step_time_s'])} per step, "
             f"efficiency {each['efficiency']:.1%}"
         )
 
 
 def _predicted(runs: list[Figures]) -> Table:
-    columns = ("step planned", "measured", "off by", "memory planned", "measured", "off by")
+    columns = ("step planned", "measured", "error", "memory planned", "measured", "error")
     table = _table("the planner against these runs", "run", *columns)
     for run in runs:
         if (plan := run["predicted"]) is None:

@@ -1,4 +1,4 @@
-"""A run as people watch it: a live display on a terminal, plain lines anywhere else."""
+"""Shows a run: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_SILENCE_S = 60.0
 
 
 class PlainView:
-    """About 25 lines a run, one a minute at least, and one for each validation."""
+    """About 25 lines per run, at least one per minute, and one per validation."""
 
     def __init__(self, totals: Totals, console: Console) -> None:
         self._totals = totals
@@ -46,7 +46,7 @@ class PlainView:
         if record["kind"] == "header":
             self._print(str(self._totals.layout_text()))
             if record.get("continued_from"):
-                self._print(f"goes on after step {record['continued_from']}")
+                self._print(f"continues after step {record['continued_from']}")
         elif record["kind"] == "validation":
             loss = number_text(record["loss"], ".4f")
             self._print(f"validation after step {record['step']}: loss {loss}")
@@ -64,7 +64,7 @@ class PlainView:
 
 
 class LiveView:
-    """Progress, losses, speed and traffic, redrawn in place and gone when the run ends."""
+    """Progress, losses, speed and traffic, redrawn in place and removed when the run ends."""
 
     def __init__(self, totals: Totals, console: Console) -> None:
         self._totals = totals
@@ -81,7 +81,7 @@ class LiveView:
         self._live.stop()
 
     def record(self, record: Record) -> None:
-        """Print what is not to be missed above the display, which reads the totals when it is next drawn."""
+        """Print important records above the display, which reads the totals at its next refresh."""
         if record["kind"] == "warning":
             self._live.console.print(event_text(record), soft_wrap=True, markup=False)
 
@@ -119,7 +119,7 @@ def _step_line(record: Step, totals: Totals) -> str:
         f"learning rate {number_text(record['learning_rate'], '.2e')}  "
         f"gradient norm {number_text(record['gradient_norm'], '.3f')}  "
         f"{number_text(record['tokens_per_s_per_device'], ',.1f')} tokens/s per device  "
-        f"{seconds_text(record['step_time_s'])} a step  left {duration_text(totals.seconds_left())}"
+        f"{seconds_text(record['step_time_s'])} per step  left {duration_text(totals.seconds_left())}"
         + ("  skipped: loss or gradients were not finite" if record.get("skipped") else "")
     )
 

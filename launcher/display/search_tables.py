@@ -1,4 +1,4 @@
-"""What ``frontrunner search`` answers: as one JSON object, and as tables."""
+"""The output of ``frontrunner search``: one JSON object, or tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """A search and all that was asked of it; ``scaling`` is empty where it was not asked for."""
+    """A search and its request; ``scaling`` is empty if not requested."""
 
     ranking: Ranking
     spec: RunSpec
@@ -62,14 +62,14 @@ def show(answer: Answer, top: int) -> None:
     spec, ranking = answer.spec, answer.ranking
     console.print(
         f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
-        f"{answer.global_batch_size} sequences of {spec.training.seq_len} tokens a step"
+        f"{answer.global_batch_size} sequences of {spec.training.seq_len} tokens per step"
     )
     console.print(
-        f"{len(ranking.space.candidates):,} legal layouts judged in {seconds_text(answer.elapsed_s)}, "
+        f"{len(ranking.space.candidates):,} legal layouts evaluated in {seconds_text(answer.elapsed_s)}, "
         f"{len(ranking.order):,} fit"
     )
     console.print(_table(answer, [int(index) for index in ranking.order[:top]]))
-    console.print("as fast as any with no more memory")
+    console.print("Pareto front of speed and memory")
     console.print(_table(answer, ranking.pareto()[:top]))
     lines = [_published_text(entry) for entry in answer.published]
     lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in answer.scaling]
@@ -78,10 +78,10 @@ def show(answer: Answer, top: int) -> None:
 
 def _published_text(entry: dict[str, Any]) -> str:
     if entry["place"] is None:
-        return f"{entry['name']}: not among them (it does not divide, or does not fit)"
+        return f"{entry['name']}: not ranked (it is not legal here, or does not fit)"
     place = (
-        f"place {entry['place']:,} of {entry['of']:,} (the first {entry['place'] / entry['of']:.1%}), "
-        f"{entry['speed_of_best']:.0%} of the best's speed"
+        f"rank {entry['place']:,} of {entry['of']:,} (top {entry['place'] / entry['of']:.1%}), "
+        f"{entry['speed_of_best']:.0%} of the best speed"
     )
     words = [
         f"it {verb} by " + ", ".join(f"{part} {share:.0%}" for part, share in entry[key].items())
@@ -96,9 +96,9 @@ def _scaling_text(row: dict[str, Any], kind: str) -> str:
     if not found:
         return f"{kind} scaling, {row['nodes']} nodes: nothing fits"
     layout = found["layout"]
-    cut = layout["sharding"].get("preset") or "own degrees"
+    cut = layout["sharding"].get("preset") or "custom degrees"
     return (
-        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.1f} tokens/s a device, "
+        f"{kind} scaling, {row['nodes']} nodes: {found['tokens_per_s_per_device']:,.1f} tokens/s per device, "
         f"efficiency {found['efficiency']:.2f} (tp {layout['tensor']}, pp {layout['pipeline']}, "
         f"mbs {layout['micro_batch_size']}, {cut})"
     )
@@ -107,7 +107,7 @@ def _scaling_text(row: dict[str, Any], kind: str) -> str:
 def _table(answer: Answer, indices: list[int]) -> Any:
     from rich.table import Table
 
-    table = Table("layout", "memory", "step", "tokens/s a device", "model FLOP/s", "MFU")
+    table = Table("layout", "memory", "step", "tokens/s per device", "model FLOP/s", "MFU")
     if answer.tokens:
         table.add_column("node-hours")
     for index in indices:

@@ -1,4 +1,4 @@
-"""What the records of a run add up to: the summary table and the JSON of ``train``."""
+"""Totals of a run's records: the summary table and the JSON of ``train``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RESULT = (
 
 
 class Totals:
-    """Collects records; each accessor says what is known so far, None for what is not."""
+    """Collects records; accessors return None for unknown values."""
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         self.run_dir = run_dir
@@ -68,7 +68,7 @@ class Totals:
         return self.step_records[-1].get(field) if self.step_records else None
 
     def median(self, field: str) -> float | None:
-        """Over the steady steps."""
+        """The median over the steady steps."""
         return steady_median(self.step_records, field)
 
     def seconds_left(self) -> float | None:
@@ -76,7 +76,7 @@ class Totals:
         return statistics.median(recent) * (self.steps - self.done) if recent else None
 
     def layout_text(self) -> str | None:
-        """One line on how the run is cut, from the header."""
+        """One line with the layout, from the header."""
         if self.header is None:
             return None
         layout, sharding = self.header["layout"], self.header["spec"]["layout"]["sharding"]
@@ -89,7 +89,7 @@ class Totals:
         )
 
     def result(self) -> dict[str, Any]:
-        """The object that ``--json`` prints. Raises RunFailed where the run did not come to its end."""
+        """The object that ``--json`` prints. Raises RunFailed if the run did not finish."""
         if self.summary is None:
             raise RunFailed(f"the run ended without a summary; see {self.run_dir / files.LOGS}")
         return {"run_dir": str(self.run_dir)} | {field: self.summary.get(field) for field in _RESULT}
@@ -134,10 +134,10 @@ class Totals:
         return f"step {self.checkpoints[-1]['step']}" if self.checkpoints else "none"
 
     def validation_text(self) -> str:
-        """First -> last validation loss, against a unigram model of the corpus where that is known."""
+        """First -> last validation loss, with the loss of a unigram model of the corpus if known."""
         if not self.validations:
             return UNKNOWN
         losses = [number_text(record["loss"], ".4f") for record in self.validations]
         text = " -> ".join([losses[0], *losses[1:][-1:]])
         unigram = self.validations[-1].get("unigram_loss")
-        return text if unigram is None else f"{text} (a unigram model: {unigram:.4f})"
+        return text if unigram is None else f"{text} (unigram model: {unigram:.4f})"

@@ -59,7 +59,7 @@ class WeightsAndBiases:
 
 
 def scalars(record: Step | Validation) -> Iterator[tuple[str, float]]:
-    """The numbers of a step or validation record as ``train/loss``, ``train/bytes_sent/node`` and so on."""
+    """The numbers of a step or validation record, as in ``train/loss`` or ``train/bytes_sent/node``."""
     group = "train" if record["kind"] == "step" else "validation"
     for name, value in record.items():
         if isinstance(value, dict):
@@ -69,7 +69,7 @@ def scalars(record: Step | Validation) -> Iterator[tuple[str, float]]:
 
 
 def open_tracker(name: TrackerName, run_dir: Path) -> Tracker:
-    """Raises RunFailed, naming the extra to install, where the package is missing."""
+    """If the package is missing, raises RunFailed that names the extra to install."""
     makers: dict[TrackerName, Callable[[Path], Tracker]] = {
         TrackerName.TENSORBOARD: TensorBoard,
         TrackerName.WANDB: WeightsAndBiases,

@@ -1,4 +1,4 @@
-"""Numbers as people read them. Everything inside the program is SI; only what is shown is scaled."""
+"""Numbers for display. Values inside the program are SI; only displayed values are scaled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def flops_text(value: float | None) -> str:
 
 
 def model_flops_text(value: float | None, mfu: float | None) -> str:
-    """Model FLOP/s, with their share of the device's peak where that is known."""
+    """Model FLOP/s, with MFU if the device's peak is known."""
     return flops_text(value) + ("" if mfu is None else f" (MFU {mfu:.1%})")
 
 
@@ -49,7 +49,7 @@ def duration_text(value: float | None) -> str:
 
 
 def number_text(value: float | None, form: str) -> str:
-    """``value`` in a format such as ``.4f``; a dash where it is unknown or not finite."""
+    """``value`` in a format like ``.4f``; a dash if it is unknown or not finite."""
     return UNKNOWN if value is None else format(value, form)
 
 

@@ -1,4 +1,4 @@
-"""Everything that listens to a run's records: the totals, the view and the trackers."""
+"""Consumers of a run's records: the totals, the view and the trackers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from frontrunner.launcher.display.totals import Totals
 from frontrunner.launcher.display.trackers import TrackerName, open_tracker
 from frontrunner.run_folder.records import Record
 
-_PLAIN_WIDTH = 120  # of what is no terminal, for tables
+_PLAIN_WIDTH = 120  # table width without a terminal
 
 
 class Watch:
-    """Shows one run on ``output``; a context that ends the display and closes the trackers."""
+    """Shows one run on ``output``; a context manager that ends the display and closes the trackers."""
 
     def __init__(
         self, run_dir: Path, steps: int, trackers: Sequence[TrackerName], output: TextIO, *, live: bool
     ) -> None:
         self._totals = Totals(run_dir, steps)
-        # Some launchers give their ranks a terminal of their own: what is plain must be so there too.
+        # Some launchers give each rank its own terminal: plain output must stay plain there too.
         form: dict[str, Any] = {} if live else {"force_terminal": False, "width": _PLAIN_WIDTH}
         self._console = Console(file=output, highlight=False, **form)
         self._view = (LiveView if live else PlainView)(self._totals, self._console)

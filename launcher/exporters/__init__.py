@@ -1,1 +1,1 @@
-"""A run in the words of other trainers, one module each. Nothing here imports torch or a trainer."""
+"""Exports a run to other trainers, one module each. Nothing here imports torch or a trainer."""

@@ -13,7 +13,7 @@ from frontrunner.parallelism.runtime.baselines.deepspeed_config import partition
 
 
 def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
-    """The whole file. Raises SpecError for what DeepSpeed cannot express."""
+    """The whole file. Raises SpecError for anything that DeepSpeed does not support."""
     check_deepspeed(spec, layout)
     refusals = Refusals("DeepSpeed")
     check_schedule(refusals, spec, ("cosine", "constant"))
@@ -21,7 +21,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
         spec.optimizer.warmup_steps > 0 or spec.optimizer.decay == "constant",
         "optimizer.warmup_steps",
         spec.optimizer.warmup_steps,
-        "its cosine schedule warms up over a step at least",
+        "its cosine schedule needs at least one warm-up step",
         "use 1 or more",
     )
     refusals.check()
@@ -29,11 +29,11 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:
-    notes = ["model and data are your script's; only DeepSpeed's own settings are here"]
+    notes = ["only DeepSpeed's settings; model and data come from your script"]
     if layout.pipeline > 1:
-        notes.append(f"pipeline {layout.pipeline}: cut your model with deepspeed.pipe.PipelineModule")
+        notes.append(f"pipeline {layout.pipeline}: split your model with deepspeed.pipe.PipelineModule")
     if layout.tensor > 1:
-        notes.append(f"tensor {layout.tensor}: give deepspeed.initialize an mpu with these groups")
+        notes.append(f"tensor {layout.tensor}: pass deepspeed.initialize an mpu with these groups")
     return Exported(json.dumps(config(spec, layout), indent=2), tuple(notes))
 
 

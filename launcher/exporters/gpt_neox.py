@@ -21,7 +21,7 @@ STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 
 
 def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
-    """The whole file. Raises SpecError for what GPT-NeoX cannot express."""
+    """The whole file. Raises SpecError for anything that GPT-NeoX does not support."""
     refusals = Refusals("GPT-NeoX")
     sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
     check_wires(refusals, spec, layout)
@@ -48,14 +48,14 @@ def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding:
         layout.pipeline == 1 or sharding in ("ddp", "zero1"),
         "layout.pipeline",
         layout.pipeline,
-        "DeepSpeed's ZeRO-2 and 3 do not combine with its pipeline",
+        "DeepSpeed's ZeRO-2 and ZeRO-3 do not work with its pipeline",
         "use preset zero1, or pipeline 1",
     )
     refusals.unless(
         spec.layout.recompute != "selective",
         "layout.recompute",
         "selective",
-        "it computes whole layers again, or nothing",
+        "it recomputes whole layers or nothing",
         "use none or full",
     )
     model = spec.model
@@ -71,13 +71,13 @@ def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding:
         "model.rotary_scaling_factor",
         model.rotary_scaling_factor,
         "it has no frequency scaling",
-        "use a model without",
+        "use a model without it",
     )
 
 
 def _parallel(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     found: dict[str, Any] = {
-        # 0 is a model without DeepSpeed's pipeline module, which ZeRO-2 and 3 need.
+        # 0 disables DeepSpeed's pipeline module, as ZeRO-2 and ZeRO-3 require.
         "pipe_parallel_size": layout.pipeline if layout.pipeline > 1 else 0,
         "model_parallel_size": layout.tensor,
         "train_batch_size": spec.training.global_batch_size,
@@ -99,7 +99,7 @@ def _model(spec: RunSpec) -> dict[str, Any]:
         "hidden_size": model.hidden_size,
         "num_attention_heads": model.num_heads,
         "num_kv_heads": model.num_kv_heads,
-        # Of a gated MLP GPT-NeoX takes a third, so that it has as many parameters as one without a gate.
+        # GPT-NeoX scales a gated MLP by a third, to match the parameter count of one without a gate.
         "intermediate_size": model.ffn_hidden_size * (3 if llama else 1),
         "seq_length": spec.training.seq_len,
         "max_position_embeddings": model.max_position_embeddings,
@@ -134,7 +134,7 @@ def _training(spec: RunSpec) -> dict[str, Any]:
         "min_lr": optimizer.min_learning_rate,
         "lr_decay_style": optimizer.decay,
         "lr_decay_iters": decay_steps,
-        # A share of the steps over which it decays.
+        # A fraction of the decay steps.
         "warmup": optimizer.warmup_steps / decay_steps,
         "weight_decay": optimizer.weight_decay,
         "gradient_clipping": optimizer.clip,

@@ -16,11 +16,11 @@ from frontrunner.launcher.exporters.target import (
 from frontrunner.parallelism.layout import Layout
 
 Arguments = dict[str, object]
-"""Values by option; True for a flag."""
+"""Values by option; True for flags."""
 
 
 def arguments(spec: RunSpec, layout: Layout) -> Arguments:
-    """All of them in order. Raises SpecError for what Megatron-LM cannot express."""
+    """All arguments in order. Raises SpecError for anything that Megatron-LM does not support."""
     refusals = Refusals("Megatron-LM")
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero1", "zero2", "zero3"))
     check_wires(refusals, spec, layout)
@@ -29,7 +29,7 @@ def arguments(spec: RunSpec, layout: Layout) -> Arguments:
         sharding not in ("zero2", "zero3") or layout.pipeline == 1,
         "layout.pipeline",
         layout.pipeline,
-        "its FSDP, which cuts weights or gradients, does not go with pipeline stages here",
+        "its FSDP (sharded weights or gradients) does not work with pipeline stages here",
         "use preset zero1, or pipeline 1",
     )
     refusals.unless(
@@ -43,7 +43,7 @@ def arguments(spec: RunSpec, layout: Layout) -> Arguments:
         not spec.model.parallel_residual,
         "model.parallel_residual",
         True,
-        "its MLP reads what attention added",
+        "its MLP always runs after attention",
         "use a model whose layers are sequential",
     )
     refusals.check()
@@ -55,7 +55,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
         name if value is True else f"{name} {shlex.quote(str(value))}"
         for name, value in arguments(spec, layout).items()
     ]
-    notes = ["data: --mock-data stands for it; give --data-path and a tokenizer"]
+    notes = ["data: replace --mock-data with --data-path and a tokenizer"]
     if layout.pipeline > 1 or layout.tensor > 1:
         notes.append("order of ranks: tensor, data, pipeline (Megatron-LM's default, tp-cp-ep-dp-pp)")
     return Exported(" \\\n  ".join(["pretrain_gpt.py", *lines]), tuple(notes))
@@ -70,9 +70,9 @@ def _model(spec: RunSpec) -> Arguments:
         "--num-attention-heads": model.num_heads,
         "--kv-channels": model.head_dim,
         "--max-position-embeddings": model.max_position_embeddings,
-        # Megatron-LM pads to a multiple of this times the tensor ranks; so it comes to the model's rows.
+        # Megatron-LM pads to a multiple of this times the tensor ranks; this gives the model's rows.
         "--make-vocab-size-divisible-by": model.padded_vocab_size // spec.layout.tensor,
-        # NullTokenizer adds the token that ends a document.
+        # NullTokenizer adds the end-of-document token.
         "--vocab-size": model.vocab_size - 1,
         "--norm-epsilon": model.norm_epsilon,
         "--init-method-std": model.init_std,

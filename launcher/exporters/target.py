@@ -1,4 +1,4 @@
-"""What the trainers have in common: the scheme that a run's degrees are, and how refusals are said."""
+"""Shared by the exporters: the sharding scheme of a run, and the messages for unsupported values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frontrunner.parallelism.layout import Layout
 
 @dataclass(frozen=True)
 class Exported:
-    """A trainer's configuration as text, and what of the run it does not hold."""
+    """A trainer's configuration as text, and notes on what it does not contain."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -20,7 +20,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Target:
-    """One trainer. ``checked`` names the version whose options were read."""
+    """One trainer. ``checked`` is the version whose options were checked."""
 
     name: str
     checked: str
@@ -28,25 +28,25 @@ class Target:
 
 
 class Refusals:
-    """Collects what a trainer cannot express."""
+    """Collects values that a trainer does not support."""
 
     def __init__(self, trainer: str) -> None:
         self.trainer = trainer
         self.found: list[Violation] = []
 
     def unless(self, possible: bool, path: str, value: object, reason: str, fix: str) -> None:
-        """Note a violation where it is not ``possible``."""
+        """Record a violation unless ``possible``."""
         if not possible:
-            self.found.append(Violation(path, value, f"{self.trainer} cannot express it: {reason}", fix))
+            self.found.append(Violation(path, value, f"not supported by {self.trainer}: {reason}", fix))
 
     def check(self) -> None:
-        """Raise SpecError with all of them, if any."""
+        """Raise SpecError with all violations, if any."""
         if self.found:
             raise SpecError(self.found)
 
 
 def scheme(layout: Layout) -> str | None:
-    """Which of ddp, zero1, zero2, zero3 and hsdp the degrees are; None: none of them."""
+    """The scheme of the degrees: ddp, zero1, zero2, zero3, hsdp or None."""
     degrees = (layout.weights, layout.gradients, layout.optimizer)
     data = layout.data
     known = {
@@ -68,14 +68,14 @@ def check_scheme(refusals: Refusals, spec: RunSpec, layout: Layout, known: tuple
         found in known,
         "layout.sharding.preset",
         spec.layout.sharding.preset or "degrees",
-        f"it has no sharding of weights, gradients and optimizer over {degrees}",
+        f"it cannot shard weights, gradients and optimizer over {degrees}",
         f"use one of: {', '.join(known)}",
     )
     return found or "none"
 
 
 def check_wires(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
-    """Every message in the run's precision, and no state that only ours keeps."""
+    """Requires messages in the run's precision, and no state that only our engine keeps."""
     precision = spec.training.precision
     wires = spec.layout.sharding.wires(precision)
     for key in ("weights", "gradients", "network"):
@@ -92,7 +92,7 @@ def check_wires(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
         "layout.sharding.wire.error_feedback",
         True,
         "it has no error feedback",
-        "leave it out",
+        "remove it",
     )
     refusals.unless(
         layout.secondary == layout.weights,

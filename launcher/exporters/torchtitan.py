@@ -14,7 +14,7 @@ FLAVORS = {"llama-3-8b": "8B", "llama-3-70b": "70B", "llama-3-405b": "405B"}
 
 
 def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
-    """The whole file by section. Raises SpecError for what torchtitan cannot express."""
+    """The whole file by section. Raises SpecError for anything that torchtitan does not support."""
     refusals = Refusals("torchtitan")
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero2", "zero3", "hsdp"))
     check_wires(refusals, spec, layout)
@@ -74,7 +74,7 @@ def _check(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
         model in FLAVORS,
         "model",
         model,
-        "its models are its own; of ours it has Llama 3",
+        "it has built-in models only; of ours, Llama 3",
         f"use one of: {', '.join(FLAVORS)}",
     )
     refusals.unless(
@@ -88,7 +88,7 @@ def _check(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
         layout.tensor == 1 or spec.layout.sequence_parallel,
         "layout.sequence_parallel",
         False,
-        "its tensor parallelism always cuts the sequence as well",
+        "its tensor parallelism always includes sequence parallelism",
         "use true",
     )
     refusals.unless(
@@ -106,8 +106,8 @@ def _check_schedule(refusals: Refusals, spec: RunSpec) -> None:
         own.decay_steps in (None, spec.training.steps),
         "optimizer.decay_steps",
         own.decay_steps,
-        "its decay ends with the training",
-        f"use {spec.training.steps}, or leave it out",
+        "its decay ends at the last step",
+        f"use {spec.training.steps}, or remove it",
     )
 
 
@@ -121,7 +121,7 @@ def _pipeline(spec: RunSpec) -> dict[str, Any]:
     }
     pieces = layout.pipeline * layout.virtual_stages
     found["pipeline_parallel_layers_per_stage"] = spec.model.num_layers // pieces
-    # Its default counts the embedding and the output layer as a layer each.
+    # Its default counts the embedding and the output layer as one layer each.
     for end in ("first", "last"):
         found[f"pipeline_parallel_{end}_stage_less_layers"] = 0
     return found

@@ -1,4 +1,4 @@
-"""What a probe of a machine's nodes means: which are slow or sick, at which level, and what to do."""
+"""Interprets a probe of nodes: which are slow or faulty, at which level, and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from frontrunner.configs.schema import MachineSpec
 from frontrunner.parallelism.layout import LEVELS
 
-#: A link below half of the machine file's rate, and of what the others of its level reach, is slow.
+#: A link is slow below half of the machine file's rate and half of its level's median.
 _SLOW = 0.5
 _SLOW_COMPUTE = 0.8
 _FREE_MEMORY = 0.9
@@ -19,7 +19,7 @@ _CLOCK_S = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """``node`` is a host, empty where none alone is meant; ``level`` one of LEVELS, or a topic."""
+    """``node`` is a host, or empty for no single one; ``level`` is one of LEVELS, or a topic."""
 
     node: str
     level: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def findings(machine: MachineSpec, probe: dict[str, Any]) -> list[Finding]:
-    """All that is wrong in a probe's results (``runtime/probe.py``); empty where all is well."""
+    """All problems in a probe's results (``runtime/probe.py``); empty if there are none."""
     ranks: list[dict[str, Any]] = probe["ranks"]
     return [
         *_links(machine, ranks),
@@ -41,38 +41,36 @@ def findings(machine: MachineSpec, probe: dict[str, Any]) -> list[Finding]:
 
 
 def hang(rank: int, host: str, what: str) -> Finding:
-    """A rank that did not come back."""
-    fix = "take another NCCL_NET_GDR_LEVEL or NCCL_NET, or exclude the node (see the recipe's notes)"
+    """A rank that hung."""
+    fix = "change NCCL_NET_GDR_LEVEL or NCCL_NET, or exclude the node (see the recipe's notes)"
     return Finding(host, "groups", "error", f"rank {rank} hangs in {what}", fix)
 
 
 def _links(machine: MachineSpec, ranks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    """One finding a node and level: what one of its packages sends is slow."""
+    """At most one finding per node and level: a package with a slow link."""
     for level in LEVELS:
         rates = _package_rates(machine, ranks, level)
         expected = getattr(machine.links, level).bandwidth_bytes_per_s
         slow = {rank: rate for rank, rate in rates.items() if rate < _SLOW * expected}
         if len(slow) == len(rates) > 2 and _alike(list(slow.values())):
             median = statistics.median(slow.values())
-            message = (
-                f"all links carry about {_rate(median)} a device, the machine file says {_rate(expected)}"
-            )
-            fix = "see whether the network plugin is loaded, or `frontrunner calibrate` the machine file"
+            message = f"all links carry about {_rate(median)} per device, expected {_rate(expected)}"
+            fix = "check that the network plugin is loaded, or run `frontrunner calibrate`"
             yield Finding("", level, "error", message, fix)
             continue
         for host in sorted({_node(machine, ranks, rank) for rank in slow}):
             worst, rank = min((rate, r) for r, rate in slow.items() if _node(machine, ranks, r) == host)
             message = (
-                f"the package of rank {rank} sends {_rate(worst)} a device, and should {_rate(expected)}"
+                f"the package of rank {rank} sends {_rate(worst)} per device, expected {_rate(expected)}"
             )
-            yield Finding(host, level, "error", message, "exclude the node and tell the site")
+            yield Finding(host, level, "error", message, "exclude the node and report it to the site")
 
 
 def _package_rates(machine: MachineSpec, ranks: Sequence[dict[str, Any]], level: str) -> dict[int, float]:
-    """Bytes/s of each device by the first rank of its package, of which all share a link.
+    """Bytes/s per device, by the first rank of each package; the ranks of a package share a link.
 
-    In each try the slowest of a package counts, because one that was first had the link for itself; of the
-    tries, the best.
+    Each try counts the slowest rank of a package, because the first one had the link to itself. The result is
+    the best try.
     """
     size, found = machine.devices_per_package, {}
     for first in range(0, len(ranks), size):
@@ -88,7 +86,7 @@ def _alike(rates: list[float]) -> bool:
 
 
 def _compute(machine: MachineSpec, ranks: Sequence[dict[str, Any]], key: str, what: str) -> Iterator[Finding]:
-    """Devices far below the others; processes that share a CPU are not compared."""
+    """Devices far below the median; processes that share a CPU are not compared."""
     rates = {n: r[key] for n, r in enumerate(ranks) if r.get(key) is not None}
     if machine.device.kind == "cpu" or len(rates) < 3:
         return
@@ -97,7 +95,11 @@ def _compute(machine: MachineSpec, ranks: Sequence[dict[str, Any]], key: str, wh
         if rate < _SLOW_COMPUTE * median:
             message = f"rank {rank} does {what} at {rate / median:.0%} of the others' median"
             yield Finding(
-                _node(machine, ranks, rank), "device", "error", message, "exclude the node and tell the site"
+                _node(machine, ranks, rank),
+                "device",
+                "error",
+                message,
+                "exclude the node and report it to the site",
             )
 
 
@@ -108,7 +110,7 @@ def _memory(machine: MachineSpec, ranks: Sequence[dict[str, Any]]) -> Iterator[F
             message = (
                 f"rank {rank} finds {free / 2**30:.1f} GiB free of {machine.device.memory_bytes / 2**30:.1f}"
             )
-            fix = "exclude the node: a process of an earlier job may be left there"
+            fix = "exclude the node: a process of an earlier job may still run there"
             yield Finding(_node(machine, ranks, rank), "device", "error", message, fix)
 
 
@@ -117,12 +119,14 @@ def _clocks(ranks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     for host in dict.fromkeys(r["host"] for r in ranks):
         off = statistics.median(r["clock_s"] for r in ranks if r["host"] == host) - median
         if abs(off) > _CLOCK_S:
-            message = f"its clock is {off:+.1f} s off the others' median"
-            yield Finding(host, "clock", "warning", message, "tell the site; times in its logs are off")
+            message = f"its clock is {off:+.1f} s off the median"
+            yield Finding(
+                host, "clock", "warning", message, "report it to the site; times in its logs are off"
+            )
 
 
 def _node(machine: MachineSpec, ranks: Sequence[dict[str, Any]], rank: int) -> str:
-    """The host, with its number where several nodes are played by one."""
+    """The host, with a node number if one host emulates several nodes."""
     host: str = ranks[rank]["host"]
     number = rank // machine.devices_per_node
     alike = {n // machine.devices_per_node for n, r in enumerate(ranks) if r["host"] == host}

@@ -1,4 +1,4 @@
-"""What a login node shows of whether a run can start: Slurm, packages, variables, disk."""
+"""Checks on a login node before a run starts: Slurm, packages, variables, disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODULE_LIMIT_S = 30.0
 
 
 def look_around(spec: RunSpec, env: Mapping[str, str]) -> list[Finding]:
-    """Everything that is wrong here; empty where a run could be submitted."""
+    """All problems found here; empty if a run could be submitted."""
     checks = (_slurm, _policy, _packages, _variables, _modules, _disk)
     return [finding for check in checks for finding in check(spec, env)]
 
@@ -41,10 +41,12 @@ def _slurm(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
         return
     wanted = {queue.partition for queue in spec.machine.site.queues.values()}
     if not have:
-        yield Finding("", "slurm", "error", "the controller does not answer", "see `sinfo`, try again later")
+        yield Finding(
+            "", "slurm", "error", "the controller does not answer", "check `sinfo`, and try again later"
+        )
     elif missing := sorted(wanted - set(have)):
-        message = f"the machine file has partitions that Slurm does not: {', '.join(missing)}"
-        fix = f"correct site.queues of the machine file; there are {', '.join(have)}"
+        message = f"the machine file lists partitions that Slurm does not have: {', '.join(missing)}"
+        fix = f"correct site.queues in the machine file; Slurm has {', '.join(have)}"
         yield Finding("", "slurm", "warning", message, fix)
 
 
@@ -61,8 +63,8 @@ def _packages(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
         return
     for package in ("torch", "megatron"):
         if importlib.util.find_spec(package) is None:
-            fix = "pip install 'frontrunner[train]' beside the site's torch"
-            yield Finding("", "packages", "error", f"{package} is not in the environment of jobs", fix)
+            fix = "pip install 'frontrunner[train]' next to the site's torch"
+            yield Finding("", "packages", "error", f"{package} is missing from the jobs' environment", fix)
     for wrong in versions.unsupported():
         severity: Literal["warning", "error"] = "error" if wrong.too_old else "warning"
         yield Finding("", "packages", severity, f"{wrong.name} {wrong.found}: {wrong.constraint}", wrong.fix)
@@ -73,17 +75,17 @@ def _variables(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
     monitor = ours.get("FI_MR_CACHE_MONITOR") or env.get("FI_MR_CACHE_MONITOR")
     if monitor == "memhooks":
         # olcf/olcf-user-docs, pytorch_frontier.rst; olcf/olcf-user-docs#947.
-        fix = "leave it out, or use kdreg2 or userfaultfd"
+        fix = "remove it, or use kdreg2 or userfaultfd"
         yield Finding("", "environment", "error", "FI_MR_CACHE_MONITOR=memhooks can deadlock", fix)
     for name in sorted(ours.keys() & env.keys() - {"LD_LIBRARY_PATH", "PATH"}):
         if name not in spec.slurm.environment and env[name] != ours[name] and "${" not in ours[name]:
-            message = f"your {name}={env[name]} does not reach jobs: the recipe says {ours[name]}"
-            fix = f"put it into slurm.environment if you mean it: {{{name}: {env[name]}}}"
+            message = f"your {name}={env[name]} does not apply in jobs: the recipe sets {ours[name]}"
+            fix = f"set it in slurm.environment if you need it: {{{name}: {env[name]}}}"
             yield Finding("", "environment", "warning", message, fix)
 
 
 def _modules(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
-    """Each module of the recipe is asked for as the job's shell would."""
+    """Checks each module of the recipe in a shell like the job's."""
     around = environment.of_run(spec)
     if not around.modules:
         return
@@ -96,16 +98,16 @@ def _modules(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
         except (OSError, subprocess.TimeoutExpired):
             continue
         if done.returncode:
-            fix = f"see `module spider {module.partition('/')[0]}`, and set slurm.modules or another recipe"
+            fix = f"run `module spider {module.partition('/')[0]}`, then set slurm.modules or another recipe"
             yield Finding("", "modules", "error", f"{module} cannot be loaded here", fix)
 
 
 def _disk(spec: RunSpec, env: Mapping[str, str]) -> Iterator[Finding]:
-    """Room for two checkpoints where runs are kept."""
+    """Space for two checkpoints in the runs folder."""
     folder = Path("runs").absolute()
     place = next(path for path in (folder, *folder.parents) if path.exists())
     needed = _CHECKPOINTS * _BYTES_PER_PARAMETER * total_parameters(spec.model)
     free = shutil.disk_usage(place).free
     if free < needed:
-        message = f"{free / 2**30:,.0f} GiB are free at {place}, two checkpoints take {needed / 2**30:,.0f}"
-        yield Finding("", "disk", "error", message, "work on a larger file system, or remove old runs")
+        message = f"{free / 2**30:,.0f} GiB are free at {place}; two checkpoints need {needed / 2**30:,.0f}"
+        yield Finding("", "disk", "error", message, "use a larger file system, or remove old runs")

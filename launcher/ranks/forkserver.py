@@ -1,13 +1,13 @@
-"""The process that imports torch once and forks a rank after rank from it.
+"""The process that imports torch once and forks all ranks.
 
-Importing torch and megatron-core takes seconds of CPU time; eight ranks that each do it take half a
-minute on two cores, eight forks of one process that did it take a fraction of a second. Not
-``multiprocessing``'s fork server, because this one has to keep the imports' warnings off the terminal, to
-be killable while it imports, and to take everything that the ranks started with it.
+Importing torch and megatron-core takes seconds of CPU time. For eight ranks that is half a minute on two
+cores; eight forks of one process take a fraction of a second. ``multiprocessing``'s fork server does not fit:
+this one must keep import warnings off the terminal, be killable while it imports, and take down everything
+that the ranks started.
 
 Started by :mod:`frontrunner.launcher.ranks.local` as the leader of its own session; its first argument is the
-request, in JSON. Standard input is a pipe that stays silent: its end means that the launcher is
-gone, however it went. Standard output carries one JSON object a line: ``{"started": n}`` when all ranks
+request, in JSON. Standard input is a silent pipe: its end means that the launcher is gone.
+Standard output carries one JSON object per line: ``{"started": n}`` when all ranks
 run, then ``{"rank", "code", "time_s"}`` as each ends (code as ``subprocess`` has it: negative for a
 signal). Standard error is a log file.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     os.dup2(2, 1)
     for module in request["preload"]:
         importlib.import_module(module)
-    # Ranks inherit it: a request to stop waits until they listen (see parallelism/endings.py).
+    # Ranks inherit this mask: a request to stop is held until they handle it (see run_folder/endings.py).
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     gc.freeze()  # the collector would otherwise copy the pages that ranks share
     sys.stdout.flush()
@@ -70,7 +70,7 @@ def _fork(request: dict[str, Any], rank: int, lifeline: int, reports: int) -> in
         )
         code = run_rank(request["target"], Path(request["run_dir"]), rendezvous)
     finally:
-        # Not the interpreter's own exit: what a library registered for it may wait for peers that are gone.
+        # Skip exit handlers: those of libraries may wait for peers that are gone.
         os._exit(code)
 
 

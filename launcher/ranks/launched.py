@@ -1,4 +1,4 @@
-"""Being one rank of a run that srun, mpirun or torchrun started."""
+"""Runs one rank that srun, mpirun or torchrun started."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
 
 _FOLDER_LIMIT_S = 600.0  # the processes of a large job start minutes apart
-_PREDECESSOR_S = 120.0  # ranks of a job that was put back in the queue may take a while to end
-_ECHO_DELAY_S = 2.0  # for the rank at fault to speak before those that lost their connection to it
+_PREDECESSOR_S = 120.0  # ranks of a requeued job may take a while to end
+_ECHO_DELAY_S = 2.0  # lets the rank at fault report before the ranks that lost their connection to it
 
 
 class _Silent(Exception):
@@ -32,11 +32,11 @@ class _Silent(Exception):
 
 
 def train_as_rank(place: Rendezvous, request: Request, target: str = TRAIN) -> dict[str, Any] | None:
-    """Run this rank to the end; what ``--json`` prints on rank 0, None on the others.
+    """Run this rank to the end; returns the ``--json`` object on rank 0, None on the others.
 
-    Rank 0 makes the run folder and shows the run in plain lines. Of all ranks one reports a failure. A
-    rank that failed ends this process at once, without its libraries' own exits, which would wait for
-    peers that are gone.
+    Rank 0 makes the run folder and shows the run in plain lines. Exactly one rank reports a failure. A
+    failed rank ends this process at once, without exit handlers of libraries, which would wait for peers
+    that are gone.
     """
     try:
         if place.rank == 0:
@@ -44,7 +44,7 @@ def train_as_rank(place: Rendezvous, request: Request, target: str = TRAIN) -> d
         _other_rank(place, request, target)
         return None
     except _Silent as silent:
-        # Launchers kill the other ranks when one has failed, and the one that explains may not have yet.
+        # Launchers kill all ranks when one fails, maybe before the failure is reported.
         time.sleep(_ECHO_DELAY_S)
         os._exit(silent.code)
     except KeyboardInterrupt as error:
@@ -55,7 +55,7 @@ def train_as_rank(place: Rendezvous, request: Request, target: str = TRAIN) -> d
 
 def _first_rank(place: Rendezvous, request: Request, target: str) -> dict[str, Any]:
     spec, folder = _prepare(place, request)
-    # A copy of the descriptor: while the rank runs, the original leads to its log.
+    # A copy of the descriptor: the original is redirected to the log while the rank runs.
     output = os.fdopen(os.dup(2 if request.as_json else 1), "w")
     with (
         run_folder.opened(folder, spec, continues=request.continues, patience_s=_PREDECESSOR_S),
@@ -74,7 +74,7 @@ def _other_rank(place: Rendezvous, request: Request, target: str) -> None:
         spec, folder = _prepare(place, request)
         run_folder.wait_for(folder, spec, _FOLDER_LIMIT_S, continues=request.continues)
         code = run_rank(target, folder, place)
-    except SpecError:  # rank 0 finds the same and says so
+    except SpecError:  # rank 0 finds and reports the same
         raise _Silent(WRONG_REQUEST) from None
     if code:
         raise _explanation(folder, place, code)
@@ -82,18 +82,18 @@ def _other_rank(place: Rendezvous, request: Request, target: str) -> None:
 
 def _prepare(place: Rendezvous, request: Request) -> tuple[RunSpec, Path]:
     spec = request.resolve(place)
-    # Left alone, torch takes all cores for each rank.
+    # By default, torch uses all cores for each rank.
     ranks_here = min(spec.world_size, spec.machine.devices_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(ranks_here)))
     return spec, request.folder or run_folder.of_job(spec.name, os.environ)
 
 
 def _explanation(folder: Path, place: Rendezvous, code: int) -> BaseException:
-    """What this rank is to raise after :func:`run_rank` returned ``code``: one rank of all explains."""
+    """The error to raise after :func:`run_rank` returned ``code``; exactly one rank reports it."""
     if code == INTERRUPTED:
         return KeyboardInterrupt()
     if code == TO_BE_CONTINUED:
-        stopped = RunStopped(f"stopped on request; to go on: {run_folder.how_to_go_on(folder)}")
+        stopped = RunStopped(f"stopped on request; to continue: {run_folder.how_to_go_on(folder)}")
         return stopped if place.rank == 0 else _Silent(code)
     failure = failures.read(folder, place.rank)
     assert failure is not None

@@ -1,4 +1,4 @@
-"""Starts the ranks of a run on this machine, and ends all of them however the run ends."""
+"""Starts the ranks of a run on this machine, and always ends all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRELOAD = (
     "frontrunner.configs.load",
     "frontrunner.parallelism.runtime.train",
 )
-# Not -m, which would put the current folder first and let a file of the user's there shadow a module.
+# Not -m, which would let files in the current folder shadow modules.
 _SERVER = """\
 import sys
 sys.path[:] = sys.argv[2:]
@@ -37,13 +37,13 @@ from frontrunner.launcher.ranks.forkserver import main
 main()
 """
 _TICK_S = 0.1
-_GRACE_S = 1.0  # after the first failure, for the rank at fault to be told from its peers
+_GRACE_S = 1.0  # after the first failure, to identify the rank at fault
 
 
 def require_torch() -> None:
-    """Raise RunFailed where what the ranks import is not installed, SpecError where it is too old.
+    """Raise RunFailed if a package of the ranks is missing, SpecError if one is too old.
 
-    Imports nothing of it.
+    Imports none of them.
     """
     for package in ("torch", "megatron"):
         if importlib.util.find_spec(package) is None:
@@ -59,13 +59,13 @@ def launch(
     target: str = TRAIN,
     preload: Sequence[str] = PRELOAD,
 ) -> None:
-    """Run ``world_size`` ranks of ``target`` to the end; ``run_dir/run.yaml`` says what they run.
+    """Run ``world_size`` ranks of ``target`` to the end; ``run_dir/run.yaml`` is their run.
 
     ``on_tick`` is called about ten times a second. SIGUSR1 and SIGTERM ask the ranks to stop after a
-    checkpoint; another one, SIGINT and SIGHUP end them at once. Raises RunFailed with the text of the failure
-    that caused the others, SpecError where a rank found the request wrong, RunStopped where the ranks stopped
-    on request, and KeyboardInterrupt where they were ended. No process is left however this returns, and none
-    outlives this process.
+    checkpoint; a second one, SIGINT and SIGHUP end them at once. Raises RunFailed with the text of the root
+    failure, SpecError if a rank rejected the request, RunStopped if the ranks stopped on request, and
+    KeyboardInterrupt if they were ended. No process is left when this returns, and none outlives this
+    process.
     """
     with _signals_noted() as noted:
         ranks = _Ranks(run_dir, world_size, target, preload)
@@ -84,7 +84,7 @@ def launch(
 
 
 class _Ranks:
-    """The fork server and what it reported; see :mod:`frontrunner.launcher.ranks.forkserver`."""
+    """The fork server and its reports; see :mod:`frontrunner.launcher.ranks.forkserver`."""
 
     def __init__(self, run_dir: Path, world_size: int, target: str, preload: Sequence[str]) -> None:
         self._run_dir = run_dir
@@ -110,7 +110,7 @@ class _Ranks:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={"OMP_NUM_THREADS": str(threads_per_rank(world_size)), **os.environ},
-                start_new_session=True,  # the terminal's Ctrl-C is for the launcher alone
+                start_new_session=True,  # Ctrl-C goes only to the launcher
             )
         assert self._server.stdout is not None
         self._reports = self._server.stdout.fileno()
@@ -119,7 +119,7 @@ class _Ranks:
 
     @property
     def done(self) -> bool:
-        """Every rank was reported, or nobody is left to report."""
+        """Every rank was reported, or the fork server is gone."""
         return not self._open or len(self._exits) == self._world_size
 
     @property
@@ -127,7 +127,7 @@ class _Ranks:
         return self._first_failure_s is not None and time.monotonic() > self._first_failure_s + _GRACE_S
 
     def poll(self) -> None:
-        """Wait for reports for one tick at most, and take them in."""
+        """Wait at most one tick for reports, and process them."""
         if not self._selector.select(_TICK_S):
             return
         chunk = os.read(self._reports, 65536)
@@ -142,13 +142,13 @@ class _Ranks:
                 self._started = True
 
     def ask_to_stop(self) -> None:
-        """Ask the ranks once, as soon as they run, to write a checkpoint and end."""
+        """Ask the ranks once, as soon as they run, to write a checkpoint and stop."""
         if self._started and not self._asked:
             self._asked = True
             self._kill(signal.SIGUSR1)
 
     def end(self) -> None:
-        """End what still runs, what ranks started themselves too, and wait until nothing does."""
+        """End all remaining processes, including children of ranks, and wait for them."""
         self._kill(signal.SIGKILL)
         self._server.wait()
         self._selector.close()
@@ -157,9 +157,9 @@ class _Ranks:
                 pipe.close()
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did, or that the ranks stopped on request."""
+        """Raise the failure, if any, or RunStopped if the ranks stopped on request."""
         if self._exits and {report["code"] for report in self._exits.values()} == {TO_BE_CONTINUED}:
-            raise RunStopped(f"stopped on request; to go on: {run_folder.how_to_go_on(self._run_dir)}")
+            raise RunStopped(f"stopped on request; to continue: {run_folder.how_to_go_on(self._run_dir)}")
         found = [failure for rank in range(self._world_size) if (failure := self._failure(rank))]
         if not found:
             if len(self._exits) < self._world_size:
@@ -174,7 +174,7 @@ class _Ranks:
         ended = self._exits.get(rank)
         if ended is not None and ended["code"] == TO_BE_CONTINUED:
             return None
-        if ended is None:  # it may have failed and then been held up on its way out
+        if ended is None:  # it may have failed and then hung on exit
             return failures.read(self._run_dir, rank)
         return failures.from_exit(self._run_dir, rank, ended["code"], ended["time_s"])
 
@@ -188,7 +188,7 @@ class _Ranks:
 
 
 class _Noted:
-    """The signals that came so far."""
+    """The signals received so far."""
 
     def __init__(self) -> None:
         self._came: list[int] = []
@@ -198,18 +198,18 @@ class _Noted:
 
     @property
     def stop(self) -> bool:
-        """Someone asked for a checkpoint and an end."""
+        """A checkpoint and a stop were requested."""
         return bool(self._came)
 
     @property
     def end_now(self) -> bool:
-        """Someone wants an end without one, or has asked twice."""
+        """An immediate end was requested, or a stop twice."""
         return len(self._came) > 1 or any(number not in STOP_SIGNALS for number in self._came)
 
 
 @contextmanager
 def _signals_noted() -> Iterator[_Noted]:
-    """Signals are noted instead of interrupting anything."""
+    """Record signals instead of interrupting."""
     noted = _Noted()
     numbers = [signal.SIGINT, *STOP_SIGNALS]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored

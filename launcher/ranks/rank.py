@@ -1,4 +1,4 @@
-"""One rank's process: its output goes to its log, its failure to its errors file."""
+"""One rank's process: output goes to its log, a failure to its errors file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN = "frontrunner.parallelism.runtime.train:train"
 
 
 def threads_per_rank(ranks: int) -> int:
-    """Threads that each of ``ranks`` on this machine may use without taking another's cores."""
+    """Threads for each of ``ranks`` on this machine, without sharing cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // ranks)
 
@@ -38,7 +38,7 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
         try:
             from frontrunner.configs.load import read_resolved
 
-            versions.check()  # before torch is imported: a rank may run where the launcher does not
+            versions.check()  # before torch is imported: ranks may run on another host than the launcher
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
             function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record)
@@ -46,7 +46,7 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
             return INTERRUPTED
         except endings.Stopped:
             return TO_BE_CONTINUED
-        except BaseException as error:  # whatever ends a rank must reach the user
+        except BaseException as error:  # every failure must reach the user
             failures.record(run_dir, rendezvous.rank, error)
             return WRONG_REQUEST if isinstance(error, SpecError) else FAILED
     return 0
@@ -54,7 +54,7 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
 
 @contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send standard output and error, the ones of C++ libraries too, to a file for a while."""
+    """Temporarily redirect standard output and error, also of C++ libraries, to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(1), os.dup(2)

@@ -1,4 +1,4 @@
-"""What the user asked ``train`` for, and the run that it comes to."""
+"""The request to ``train``, and the run it resolves to."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from frontrunner.run_folder import files
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of the command; ``run_dir`` is None where the folder's name is left to us.
+    """The arguments of the command; ``run_dir`` is None for the default name.
 
-    ``run`` is a run file, a preset, or the folder of a run that is to be continued.
+    ``run`` is a run file, a preset, or the folder of a run to continue.
     """
 
     run: str
@@ -35,14 +35,14 @@ class Request:
 
     @property
     def folder(self) -> Path | None:
-        """The run's folder, as far as the request names it."""
+        """The run folder, if the request names one."""
         return Path(self.run) if self.continues else self.run_dir
 
     def resolve(self, place: Rendezvous | None = None) -> RunSpec:
-        """The resolved run; SpecError with all that is wrong with it, its data or the number of ranks.
+        """The resolved run; SpecError lists problems with it, its data and the number of ranks.
 
-        ``place`` is this process's among ranks that are started already, of which only the first looks at
-        the data.
+        ``place`` is this process's place among ranks that are already started. Only the first one checks the
+        data.
         """
         document, _ = verified(self._run_file(), self.overrides)
         spec = document.spec
@@ -55,11 +55,11 @@ class Request:
         if place is not None and place.world_size != spec.world_size:
             constraint = (
                 f"{spec.nodes} nodes x {spec.machine.devices_per_node} devices of {spec.machine.name} are "
-                f"{spec.world_size} ranks, but there are {place.world_size} according to {place.source}"
+                f"{spec.world_size} ranks, but {place.world_size} are running ({place.source})"
             )
             fix = f"start {spec.world_size} ranks, or change nodes"
-            if place.world_size == 1 and "SLURM_PROCID" in place.source:  # such as `srun --pty bash`
-                fix += "; in a shell inside a step, `env -u SLURM_STEP_ID frontrunner ...` starts all of them"
+            if place.world_size == 1 and "SLURM_PROCID" in place.source:  # for example `srun --pty bash`
+                fix += "; in a shell inside a step, use `env -u SLURM_STEP_ID frontrunner ...` to start all"
             violations.append(Violation("nodes", spec.nodes, constraint, fix, *document.locate("nodes")))
         if violations:
             raise SpecError(violations)
@@ -69,12 +69,12 @@ class Request:
         if not self.continues:
             return self.run
         if self.run_dir is not None:
-            constraint = f"{self.run} is the folder of a run already, which is continued in it"
-            raise SpecError([Violation("--run-dir", str(self.run_dir), constraint, "leave it out")])
+            constraint = f"cannot be combined with {self.run}, which is already a run folder"
+            raise SpecError([Violation("--run-dir", str(self.run_dir), constraint, "omit --run-dir")])
         file = Path(self.run) / files.SPEC
         if not file.exists():
-            constraint = f"is a folder without {files.SPEC}, so that there is no run to continue"
+            constraint = f"is a folder without {files.SPEC}: there is no run to continue"
             raise SpecError(
-                [Violation("", self.run, constraint, "name a run file, a preset or a run's folder")]
+                [Violation("", self.run, constraint, "name a run file, a preset or a run folder")]
             )
         return str(file)

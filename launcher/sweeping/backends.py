@@ -1,4 +1,4 @@
-"""Where trials run. A backend can be asked about a trial that an earlier controller has started."""
+"""Where trials run. A backend also handles trials that an earlier controller started."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ from frontrunner.slurm.client import JobState, Slurm
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a trial: its run and its folder, which nothing else uses."""
+    """One start of a trial: its run and its exclusive folder."""
 
     run_dir: Path
     spec: RunSpec
 
 
 class Backend(Protocol):
-    """All methods may be called again by a later controller, with the same attempt.
+    """A later controller may repeat all calls with the same attempt.
 
-    SlurmFailed where a site does not answer: ask again later.
+    SlurmFailed if a site does not answer: call again later.
     """
 
     @property
     def most(self) -> int | None:
-        """Trials at once; None: as many as the budget says."""
+        """Maximum concurrent trials; None: the budget's limit."""
 
     def refresh(self, attempts: Sequence[Attempt]) -> None:
-        """Look once at all that are under way."""
+        """Refresh the state of all active trials."""
 
     def start(self, attempt: Attempt) -> bool:
-        """Start it unless it was ever started: it runs at most once, whenever a controller is killed.
+        """Start it unless it was already started: it runs at most once, even if a controller is killed.
 
-        False where it cannot start now and may later.
+        False if it cannot start now but may later.
         """
 
     def ended(self, attempt: Attempt) -> Ended | None:
         """How it ended; None while it waits or runs."""
 
     def stop(self, attempt: Attempt) -> None:
-        """End it, if it still runs."""
+        """End it if it is still running."""
 
     def used_s(self, attempt: Attempt) -> float:
-        """Seconds for which its nodes were held, so far."""
+        """Seconds for which it has held its nodes so far."""
 
 
-# The lock goes with the program however that ends; the exit code appears whole.
+# The lock is released however the program ends; the exit code is written atomically.
 _PROGRAM = """\
 echo $$ > "$0.pid"
 : > "$0.started"
@@ -76,9 +76,9 @@ echo $code > "$0.code.unfinished" && mv "$0.code.unfinished" "$0.code"
 
 
 class Local:
-    """Trials are ``frontrunner train`` on this machine, in sessions of their own that outlive a controller.
+    """Trials are ``frontrunner train`` on this machine, in their own sessions that outlive a controller.
 
-    A trial holds the lock ``RUN_DIR.lock`` as long as it lives, from before it is started: it is inherited.
+    A trial inherits the lock ``RUN_DIR.lock`` at its start and holds it while it lives.
     """
 
     most: int | None = 1
@@ -88,7 +88,7 @@ class Local:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def refresh(self, attempts: Sequence[Attempt]) -> None:
-        """What is known is in files."""
+        """Nothing to do: the state is in files."""
 
     def start(self, attempt: Attempt) -> bool:
         if _beside(attempt, "started").exists():
@@ -97,7 +97,7 @@ class Local:
         with _beside(attempt, "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # an earlier controller has started it just now
+            except BlockingIOError:  # an earlier controller has just started it
                 return True
             if _beside(attempt, "started").exists():
                 return True
@@ -125,7 +125,7 @@ class Local:
         return Ended(int(code.read_text())) if code.exists() else Ended()
 
     def stop(self, attempt: Attempt) -> None:
-        """Its whole session gets SIGKILL; the ranks end with the launcher that started them."""
+        """SIGKILL its whole session; the ranks end with their launcher."""
         lock, pid = _beside(attempt, "lock"), _beside(attempt, "pid")
         deadline = time.monotonic() + 20
         while _held(lock) and time.monotonic() < deadline:
@@ -162,10 +162,10 @@ def _held(lock: Path) -> bool:
 class OnSlurm:
     """Trials are submitted runs, several at once.
 
-    The sbatch of a trial inherits the lock ``RUN_DIR.lock``. It may outlive a controller that is killed, and
-    make a job at any later moment; the next controller looks for that job once the lock is free. What sbatch
-    has sent before it died, Slurm may still be working on, and some file systems have no locks: ``settle_s``
-    is how long a job may take to appear then.
+    The sbatch of a trial inherits the lock ``RUN_DIR.lock``. It may outlive a killed controller and create a
+    job later; the next controller looks for that job once the lock is free. Slurm may still process a request
+    of a dead sbatch, and some file systems have no locks: ``settle_s`` is how long a job may then take to
+    appear.
     """
 
     most: int | None = None
@@ -183,7 +183,7 @@ class OnSlurm:
             if state is None:
                 continue
             self._held_s[attempt.run_dir] = state.held_s
-            if not state.active:  # no more will come to it, and Slurm forgets
+            if not state.active:  # its state is final, and Slurm forgets old jobs
                 _beside(attempt, "held").write_text(f"{state.held_s}\n")
 
     def start(self, attempt: Attempt) -> bool:
@@ -192,14 +192,14 @@ class OnSlurm:
             return True
         attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
         with _beside(attempt, "lock").open("w") as lock:
-            if not run_folder.locked(lock):  # the sbatch of an earlier controller has no answer yet
+            if not run_folder.locked(lock):  # an earlier controller's sbatch is still waiting for an answer
                 return False
             if so_far.working_folder is not None and self._adopt(attempt):
                 return True
             return self._submit(attempt, lock.fileno())
 
     def _submit(self, attempt: Attempt, lock: int) -> bool:
-        for left in (files.SPEC, files.JOBS):  # by a controller that was killed, and nothing came
+        for left in (files.SPEC, files.JOBS):  # leftovers of a killed controller without a job
             (attempt.run_dir / left).unlink(missing_ok=True)
         folder, file = attempt.run_dir.absolute(), _written(attempt)
         try:
@@ -207,19 +207,17 @@ class OnSlurm:
             job, schedule, _ = submission.prepare(document, folder, force=True)
             submission.send(document, job, schedule, folder, new=True, holding=[lock])
         except SpecError as error:
-            if all(
-                violation.path == "slurm" for violation in error.violations
-            ):  # too many jobs at the moment
+            if all(violation.path == "slurm" for violation in error.violations):  # too many jobs for now
                 return False
             _refused(str(error), attempt)
         return True
 
     def _adopt(self, attempt: Attempt) -> bool:
-        """Whether the controller that began to submit it had come to a job, which is then this one's."""
+        """Whether the earlier controller's submission created a job; if so, adopt it."""
         deadline = time.monotonic() + self._settle_s
         while True:
             found = self._slurm.jobs_in(attempt.run_dir)
-            if jobs.read(attempt.run_dir).last is not None:  # it has ended, and said so itself
+            if jobs.read(attempt.run_dir).last is not None:  # it has ended, and recorded that itself
                 return True
             if found:
                 jobs.append(attempt.run_dir, "submitted", job_id=found.pop(), step=0)
@@ -248,7 +246,7 @@ class OnSlurm:
             self._slurm.cancel(last.job_id)
 
     def used_s(self, attempt: Attempt) -> float:
-        """By the job itself once it has said how it ended, before and otherwise by Slurm."""
+        """From the job's own records if it wrote them, otherwise from Slurm."""
         so_far = jobs.read(attempt.run_dir)
         told = sum(segment.held_s for segment in so_far.segments)
         if so_far.last is None or so_far.last.code is not None:
@@ -262,14 +260,14 @@ class OnSlurm:
 def check_submission(
     slurm: Slurm, sweep: SweepDocument, points: Sequence[Point], env: Mapping[str, str]
 ) -> None:
-    """Raise SpecError where there is no Slurm, or where it is known beforehand that it would take no point.
+    """Raise SpecError if Slurm is missing, or if it is certain to reject every point.
 
-    What Slurm itself refuses is known later, and ends one trial each. SlurmFailed where it does not answer.
+    Later rejections by Slurm end one trial each. SlurmFailed if it does not answer.
     """
     try:
         slurm.count_jobs()
     except SpecError as error:
-        fix = "call this on a login node of the cluster, or give --on local"
+        fix = "run this on a login node, or use --on local"
         raise SpecError(replace(violation, fix=fix) for violation in error.violations) from None
     refusals: list[SpecError] = []
     for spec in {(point.spec.nodes, repr(point.spec.slurm)): point.spec for point in points}.values():
@@ -286,7 +284,7 @@ def check_submission(
 
 
 def _written(attempt: Attempt) -> Path:
-    """The run file of an attempt, which appears whole."""
+    """Write the run file of an attempt, atomically."""
     attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
     file = _beside(attempt, "yaml")
     unfinished = _beside(attempt, "unfinished")
@@ -296,6 +294,6 @@ def _written(attempt: Attempt) -> Path:
 
 
 def _refused(reason: str, attempt: Attempt) -> None:
-    """Keep beside a run that could not be started why."""
+    """Record why a run could not be started."""
     attempt.run_dir.with_name(f"{attempt.run_dir.name}.log").write_text(f"{reason}\n", encoding="utf-8")
     _beside(attempt, "code").write_text(f"{WRONG_REQUEST}\n")

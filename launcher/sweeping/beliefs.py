@@ -1,8 +1,8 @@
-"""What a search believes of the planner's errors: Gaussian processes over the keys of a space.
+"""Models of the planner's errors: Gaussian processes over the keys of a space.
 
-An error is a constant and what changes with the keys. How large both are nobody knows beforehand, so that
-several such processes are held side by side, and weighed by how well they explain the trials so far: a few
-trials are too few to fit one.
+An error has a constant part and a part that varies with the keys. Their sizes are unknown beforehand, and a
+few trials are too few to fit them. So several processes are kept, weighted by how well they explain the
+trials so far.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Belief:
-    """About an error (logarithm): ``share`` of it beforehand, ``mean``, and standard deviations of its
-    ``constant`` part, of what the ``keys`` change (over a ``length``, where a key's whole range is 1) and of
-    the ``noise``."""
+    """A prior on a log error: its weight ``share``, its ``mean``, and the standard deviations of the
+    ``constant`` part, of the part that varies with the ``keys`` (length scale ``length``; a key's whole range
+    is 1) and of the ``noise``."""
 
     share: float
     mean: float
@@ -28,11 +28,11 @@ class Belief:
 
     @property
     def variance(self) -> float:
-        """Of the error at any point, without noise."""
+        """Prior variance of the error at any point, without noise."""
         return self.constant**2 + self.keys**2
 
     def covariances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Of the errors [n, m] at points with features [n, keys] and [m, keys]."""
+        """Covariance of the errors [n, m] at points with features [n, keys] and [m, keys]."""
         distance = np.square(one[:, None, :] - other[None, :, :]).sum(axis=-1)
         covariances: np.ndarray = self.constant**2 + self.keys**2 * np.exp(-distance / (2 * self.length**2))
         return covariances
@@ -41,7 +41,7 @@ class Belief:
 def average(
     beliefs: Sequence[Belief], evidence: Sequence[float], answers: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """The beliefs' answers [n] by their shares and the ``evidence``, the logarithm of how likely all was."""
+    """The beliefs' answers [n], weighted by share and log ``evidence``."""
     weights = np.log([belief.share for belief in beliefs]) + np.array(evidence)
     shares = np.exp(weights - weights.max())
     mean: np.ndarray = shares @ np.array(answers) / shares.sum()

@@ -1,8 +1,8 @@
-"""Where memory ends, learnt from trials that fitted and trials that did not.
+"""The memory limit, learnt from trials that fitted and trials that did not.
 
-A point fits while its load (the logarithm of the planner's peak over what there is) lies below an end that
-nobody knows: an allocator keeps more than the planner says, and not the same for all layouts. Each belief of
-that end is conditioned on answers of yes and no by expectation propagation (Rasmussen and Williams, Gaussian
+A point fits if its load (log of planned peak over memory) is below an unknown limit: an allocator keeps more
+than the planner predicts, and the excess depends on the layout. Each belief about that limit is conditioned
+on yes/no outcomes by expectation propagation (Rasmussen and Williams, Gaussian
 Processes for Machine Learning, 2006, section 3.6).
 """
 
@@ -27,7 +27,7 @@ _LEAST = 1e-12
 
 
 def chances(load: np.ndarray, features: np.ndarray, fitted: list[int], too_large: list[int]) -> np.ndarray:
-    """How likely each of n points fits: ``load`` [n], ``features`` [n, keys], the numbers of those tried."""
+    """Probability that each of n points fits: ``load`` [n], ``features`` [n, keys], tried indices."""
     tried = [*fitted, *too_large]
     answers = np.array([1.0] * len(fitted) + [-1.0] * len(too_large))
     found, evidence = [], []
@@ -45,8 +45,8 @@ def chances(load: np.ndarray, features: np.ndarray, fitted: list[int], too_large
 class Conditioned:
     """A process of mean 0 at m points, where its sum with ``margins`` and noise has the sign of ``answers``.
 
-    ``evidence`` is the logarithm of how likely that was. Each answer is replaced by a Gaussian (its site), of
-    which ``_precision`` and ``_pull`` are the natural parameters.
+    ``evidence`` is the log likelihood of the answers. Each answer is approximated by a Gaussian (its site)
+    with natural parameters ``_precision`` and ``_pull``.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Conditioned:
             posterior = self._posterior()
             spread = np.maximum(np.diag(posterior), _LEAST)
             mean = posterior @ self._pull
-            # The cavity: without one's own site.
+            # The cavity: without its own site.
             cavity = np.maximum(1 / spread - self._precision, _LEAST)
             center = (mean / spread - self._pull) / cavity
             width = np.sqrt(noise**2 + 1 / cavity)
@@ -74,7 +74,7 @@ class Conditioned:
             self._pull += _DAMPING * (moved / narrowed - center * cavity - self._pull)
 
     def predict(self, covariances: np.ndarray, variance: float) -> tuple[np.ndarray, np.ndarray]:
-        """Means and variances [n] at points whose covariances with the m are [n, m]."""
+        """Means and variances [n] at points with covariances [n, m] to the m points."""
         if not self._pull.size:
             return np.zeros(len(covariances)), np.full(len(covariances), variance)
         root, factor = self._factor()
@@ -84,13 +84,13 @@ class Conditioned:
         return mean, np.maximum(variance - explained, 0.0)
 
     def _factor(self) -> tuple[np.ndarray, tuple[np.ndarray, bool]]:
-        """The square root of the sites' precision, and a factor of what is inverted, whose eigenvalues are
-        not below 1."""
+        """The square root of the sites' precision, and a factor of the matrix to invert, whose eigenvalues
+        are at least 1."""
         root = np.sqrt(self._precision)
         return root, cho_factor(np.eye(root.size) + root[:, None] * self._covariances * root)
 
     def _posterior(self) -> np.ndarray:
-        """Covariances at the m points."""
+        """Covariances between the m points."""
         root, factor = self._factor()
         scaled = root[:, None] * self._covariances
         posterior: np.ndarray = self._covariances - scaled.T @ cho_solve(factor, scaled)

@@ -1,8 +1,8 @@
-"""Runs a sweep: starts trials while the budget lasts, and writes down what becomes of them.
+"""Runs a sweep: starts trials while the budget lasts, and records their outcomes.
 
-The controller may be killed at any moment. All that it knows is in the journal and in the folders of trials;
-the next one takes up every trial that is open: one that runs or has ended is adopted, one that was created
-and never started is started.
+The controller may be killed at any moment. Its whole state is in the journal and in the trial folders. The
+next controller resumes every open trial: it adopts running and finished ones, and starts those that were
+created but never started.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST_SILENCE_S = 600.0
 
 @dataclass
 class Controller:
-    """One run of a sweep in ``folder``; ``say`` is told in a line what happens."""
+    """One run of a sweep in ``folder``; ``say`` gets one line per event."""
 
     sweep: SweepDocument
     folder: Path
@@ -45,16 +45,16 @@ class Controller:
     say: Callable[[str], None]
     tick_s: float = 1.0
     silence_s: float = 10.0
-    """Until a scheduler that does not answer is asked again; twice as long each time, ten minutes at most."""
+    """Pauses before retrying a silent scheduler: doubled each time, at most ten minutes."""
 
     def run(self) -> None:
-        """Until the budget is used up or no point is left; every trial is closed then.
+        """Run until the budget is used up or no point is left, and every trial is closed.
 
-        Raises SlurmFailed where Slurm does not answer at the start. Later it is asked again and again,
-        because nobody may be there to do so by hand.
+        Raises SlurmFailed if Slurm does not answer at the start. Later failures are retried indefinitely,
+        because nobody may be there to restart the sweep.
         """
         for trial in self._open():
-            self.say(f"trial {trial.number}: taken up again")
+            self.say(f"trial {trial.number}: resumed")
         answered, pause_s = False, self.silence_s
         while True:
             try:
@@ -63,7 +63,7 @@ class Controller:
             except SlurmFailed as error:
                 if not answered:
                     raise
-                self.say(f"{error}; asked again in {pause_s:.0f} s")
+                self.say(f"{error}; next attempt in {pause_s:.0f} s")
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_SILENCE_S)
                 continue
@@ -84,7 +84,7 @@ class Controller:
         return Attempt(run_dir, spec.model_copy(update=changes))
 
     def node_hours(self, trial: Trial) -> float:
-        """Of all attempts so far."""
+        """Node-hours of all attempts so far."""
         attempts = [self.attempt(trial, number + 1) for number in range(trial.attempt)]
         held = sum(self.backend.used_s(attempt) for attempt in attempts)
         return held * self.points[trial.point].spec.nodes / 3600
@@ -93,7 +93,7 @@ class Controller:
         return [trial for trial in self.store.trials() if trial.open]
 
     def _look(self) -> None:
-        """Start what was not started yet, close what has ended."""
+        """Start new attempts, and close finished ones."""
         started = [trial for trial in self._open() if self.backend.start(self.attempt(trial))]
         self.backend.refresh([self.attempt(trial) for trial in started])
         for trial in started:
@@ -106,7 +106,7 @@ class Controller:
         if ended is not None and not stopped.exists():
             self._end(trial, attempt, ended)
         elif stopped.exists() or self._is_hopeless(attempt):
-            stopped.touch()  # before the end, so that the next controller knows who has ended it
+            stopped.touch()  # written first, so that the next controller knows the reason
             self.backend.stop(attempt)
             self._close(trial, EARLY_STOP, outcome.so_far(attempt.run_dir, self.sweep.spec.objective))
 
@@ -114,9 +114,9 @@ class Controller:
         failure = outcome.failure(attempt.run_dir, ended)
         value = outcome.objective(attempt.run_dir, self.sweep.spec.objective) if failure is None else None
         if failure is None and value is None:
-            failure = CRASH  # it says that all is well and has recorded nothing
+            failure = CRASH  # it reports success but has recorded nothing
         if failure == NODE_FAILURE and trial.attempt <= self.sweep.spec.retries:
-            self.say(f"trial {trial.number}: a node failed; it is tried again elsewhere")
+            self.say(f"trial {trial.number}: a node failed; retrying on other nodes")
             self.store.again(trial, ended.nodes)
             return
         self._close(trial, failure, value)
@@ -130,7 +130,7 @@ class Controller:
         self.say(f"trial {trial.number}: {failure or 'complete'}, {shown}  {trial.values}")
 
     def _is_hopeless(self, attempt: Attempt) -> bool:
-        """Whether its first steps are far below the best."""
+        """Whether its first steps are far worse than the best trial."""
         share, key = self.sweep.spec.early_stop, self.sweep.spec.objective
         leader = best(self.store.trials(), key)
         value = outcome.so_far(attempt.run_dir, key) if share and leader else None
@@ -139,7 +139,7 @@ class Controller:
         return value < share * leader.objective if OBJECTIVES[key] else share * value > leader.objective
 
     def _begin(self) -> bool:
-        """Begin as many trials as may run at once; whether there may be more later."""
+        """Start as many trials as may run at once; returns whether more may follow."""
         while self._affordable():
             if len(self._open()) >= min(self.sweep.spec.budget.jobs, self.backend.most or 10**6):
                 return True
@@ -149,7 +149,7 @@ class Controller:
             expected = float(self.strategy.predicted.objective[point.number])
             trial = self.store.begin(point, expected if expected == expected else None)
             self.backend.start(self.attempt(trial))
-            self.say(f"trial {trial.number}: begun  {trial.values}")
+            self.say(f"trial {trial.number}: started  {trial.values}")
         return False
 
     def _affordable(self) -> bool:
@@ -166,22 +166,22 @@ class Controller:
 
 @contextmanager
 def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
-    """The sweep's folder and journal, for one controller at a time."""
+    """The sweep's folder and journal, locked for one controller."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        what, fix = "cannot be made: a file is in its place", "give another --folder"
+        what, fix = "cannot be created: a file has this name", "choose another --folder"
         raise SpecError([Violation("--folder", show_path(folder), what, fix)]) from None
     with (folder / ".lock").open("a") as lock:
         if not run_folder.locked(lock):
             fix = "wait for it, or see `frontrunner sweep status`"
-            what = "another `frontrunner sweep run` works in this folder"
+            what = "another `frontrunner sweep run` is using this folder"
             raise SpecError([Violation("", None, what, fix, show_path(folder))])
         repair(folder)
         store = Store(folder, sweep, create=True)
         trials = folder / TRIALS
         if not store.trials() and trials.exists() and any(trials.iterdir()):
-            # Their results would be taken for those of new trials, which have the same numbers.
-            what, fix = "are of a journal that is gone", "give another --folder, or move them away"
+            # Their results would be mistaken for those of new trials with the same numbers.
+            what, fix = "belong to a missing journal", "choose another --folder, or move them away"
             raise SpecError([Violation("", None, what, fix, show_path(trials))])
         yield store

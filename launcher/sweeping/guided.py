@@ -1,4 +1,4 @@
-"""The search of ours: the planner's prediction is the prior, and what is learnt is its error.
+"""Our search: the planner's prediction is the prior, and its error is learnt from trials.
 
 The next point is the one with the largest expected improvement, weighted by how likely it fits into memory.
 """
@@ -17,14 +17,14 @@ from frontrunner.launcher.sweeping.improvement import expected_improvement
 from frontrunner.launcher.sweeping.space import Point, predict
 from frontrunner.parallelism.planner.calibrate import Measured, fit, tokens_per_s, usable, with_constants
 
-#: Best predicted layouts that are tried before anything is learnt.
+#: Number of best predicted layouts to try before learning.
 FIRST = 3
 _SHORTEST_FIT = 3
 
 
 @dataclass(frozen=True)
 class History:
-    """What became of the points so far, by their numbers: ``measured`` objectives, and the others."""
+    """Outcomes so far by point number: ``measured`` objectives, and the other outcomes."""
 
     measured: dict[int, float]
     out_of_memory: frozenset[int] = frozenset()
@@ -37,7 +37,7 @@ class History:
 
 
 class Guided:
-    """Chooses among ``points`` those that ``allowed`` marks; all that it learns is in ``seen``."""
+    """Chooses among the ``points`` that ``allowed`` marks; all it learns is in ``seen``."""
 
     def __init__(self, points: Sequence[Point], allowed: np.ndarray, objective: str) -> None:
         self._points, self._allowed, self._objective = points, allowed, objective
@@ -47,7 +47,7 @@ class Guided:
         self._recalibrated_at = 0
 
     def choose(self, history: History) -> Point | None:
-        """The point to try next; None where all have been tried."""
+        """The next point to try; None if all have been tried."""
         free = self._allowed.copy()
         free[list(history.taken)] = False
         if not free.any():
@@ -58,7 +58,7 @@ class Guided:
         fits = self._fits(history)
         if len(history.taken) < FIRST and informed:
             return self._points[_best(prior + np.log(fits), free)]
-        if not history.measured:  # nothing but failures so far, or no prediction: what surely fits
+        if not history.measured:  # only failures so far, or no prediction: take what surely fits
             return self._points[_best((prior if informed else 0.0) + 10 * np.log(fits), free)]
         gain = self._improvement(history, prior if informed else np.zeros(len(prior)))
         return self._points[_best(np.log(gain) + np.log(fits), free)]
@@ -73,7 +73,7 @@ class Guided:
         return chances(load, self._features, list(history.measured), list(history.out_of_memory))
 
     def _recalibrate(self, history: History) -> None:
-        """Fit the planner's constants again each time that half as many results have come in."""
+        """Refit the planner's constants each time the results have grown by half."""
         count = len(history.measured)
         if count < max(_SHORTEST_FIT, 1.5 * self._recalibrated_at):
             return
@@ -85,7 +85,7 @@ class Guided:
 def recalibrated(
     points: Sequence[Point], measured: dict[int, float], objective: str
 ) -> dict[int, SoftwareSpec]:
-    """The rates that suit the measured points best, by the id of each work; empty where none are known."""
+    """The rates that fit the measured points best, by workload id; empty if none are known."""
     workloads = {id(point.workload): point.workload for point in points}
     machines = [workload.machine for workload in workloads.values()]
     if any(workload.software is None for workload in workloads.values()) or any(
@@ -109,7 +109,7 @@ def recalibrated(
 
 
 def features(points: Sequence[Point]) -> np.ndarray:
-    """n points as numbers in [0, 1]: a column a key of numbers (logarithms if positive), or one a choice."""
+    """n points as numbers in [0, 1]: one column per numeric key (log if positive), or per choice."""
     keys = list(dict.fromkeys(key for point in points for key in point.values))
     columns = []
     for key in keys:

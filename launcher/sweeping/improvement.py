@@ -1,4 +1,4 @@
-"""How much better than the best so far a point may be, by the planner and by its errors on the trials."""
+"""Expected improvement of a point over the best so far, from the planner and its errors on trials."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LEAST = 1e-30
 def expected_improvement(
     prior: np.ndarray, features: np.ndarray, tried: list[int], values: np.ndarray, pending: list[int]
 ) -> np.ndarray:
-    """Of n points over the best value, in logarithms of the objective, larger being better.
+    """Expected improvement of n points over the best value, in log objective (larger is better).
 
-    ``prior`` [n] is what the planner says, ``features`` [n, keys]; ``values`` are those of the numbers
-    ``tried``. Those ``pending`` are taken to come out as expected, so that no two ask the same question.
+    ``prior`` [n] is the planner's prediction, ``features`` [n, keys]; ``values`` are the results at the
+    indices ``tried``. Points ``pending`` are assumed to match their prediction, to avoid similar trials.
     """
     errors = values - prior[tried]
     found, evidence = [], []

@@ -1,4 +1,4 @@
-"""What became of a trial, from its run folder: its objective, or which kind of failure ended it."""
+"""The outcome of a trial, from its run folder: its objective, or its kind of failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frontrunner.run_folder.endings import TO_BE_CONTINUED, WRONG_REQUEST
 from frontrunner.run_folder.record_reader import last_records, last_step, steps_of
 from frontrunner.run_folder.steady import steady_median
 
-#: A trial that runs is not judged before it has taken so many steps.
+#: Steps before a running trial is judged.
 FEWEST_STEPS = 4
 CRASH, TIME_OUT, NODE_FAILURE, REJECTION = "crash", "time_out", "node_failure", "rejection"
 _NO_MEMORY = re.compile(
@@ -20,7 +20,7 @@ _NO_MEMORY = re.compile(
     r"|std::bad_alloc|Killed process|oom[-_ ]?kill|when memory runs out",
     re.IGNORECASE,
 )
-#: Slurm's words for jobs that ended (squeue's manual, JOB STATE CODES).
+#: Slurm's states of jobs that ended (squeue's manual, JOB STATE CODES).
 _BY_STATE = {
     "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "TIMEOUT": TIME_OUT,
@@ -34,8 +34,8 @@ _LONGEST_LOG = 200_000
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial's processes ended: ``code`` of the run (None: it left none), ``state`` and ``nodes`` of a
-    job as Slurm has them."""
+    """How a trial's processes ended: exit ``code`` of the run (None: unknown), ``state`` and ``nodes`` of the
+    Slurm job."""
 
     code: int | None = None
     state: str = ""
@@ -43,17 +43,17 @@ class Ended:
 
 
 def objective(run_dir: Path, key: str) -> float | None:
-    """The median of a record's figure over the steady steps; None where there are none."""
+    """The median of a figure over the steady steps; None if there are none."""
     return steady_median(steps_of(last_records(run_dir)), key)
 
 
 def so_far(run_dir: Path, key: str) -> float | None:
-    """The objective of a trial that runs; None in its first steps."""
+    """The objective of a running trial; None in its first steps."""
     return objective(run_dir, key) if last_step(run_dir) >= FEWEST_STEPS else None
 
 
 def failure(run_dir: Path, ended: Ended) -> str | None:
-    """Why a trial failed; None where it came to its end."""
+    """Why a trial failed; None if it finished."""
     if ended.code == 0:
         return None
     if ended.state in _BY_STATE:
@@ -64,12 +64,12 @@ def failure(run_dir: Path, ended: Ended) -> str | None:
         return OUT_OF_MEMORY
     if ended.code == WRONG_REQUEST:
         return REJECTION
-    # A process that could not even say how it ended was on a machine that went away.
+    # A process without an exit code was on a node that went away.
     return NODE_FAILURE if ended.code is None and not ended.state else CRASH
 
 
 def last_words(run_dir: Path) -> str:
-    """The last line that its launcher has said of what went wrong, or else the folder to look into."""
+    """The last error line of its launcher, or else the folder to inspect."""
     log = run_dir.with_name(f"{run_dir.name}.log")
     text = log.read_bytes()[-_LONGEST_LOG:].decode(errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("run folder")]
@@ -77,7 +77,7 @@ def last_words(run_dir: Path) -> str:
 
 
 def _said(run_dir: Path) -> str:
-    """The ends of all that the ranks and the launcher have written."""
+    """The ends of all logs of the ranks and the launcher."""
     files = [*run_dir.glob("errors/*.txt"), *run_dir.glob("logs/*"), run_dir.with_name(f"{run_dir.name}.log")]
     texts = []
     for file in files:

@@ -1,4 +1,4 @@
-"""What a sweep has found: the object that ``--json`` prints, and what tables and CSV show."""
+"""The results of a sweep, for ``--json``, tables and CSV."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from frontrunner.launcher.sweeping.store import Trial, best
 
 @dataclass(frozen=True)
 class Report:
-    """``trials`` by rank: complete ones from the best on, then the others. ``sensitivity`` are shares by
-    fANOVA, ``shap`` by SHAP; both None where they were not asked for. ``best_run`` is a run file."""
+    """``trials`` by rank: complete ones, best first, then the others. ``sensitivity`` has shares from fANOVA,
+    ``shap`` from SHAP; both are None if not requested. ``best_run`` is a run file."""
 
     name: str
     objective: str
@@ -79,7 +79,7 @@ def build(
 
 
 def _error_pct(trial: Trial) -> float | None:
-    """By how much the prediction was off, in percent of the measurement."""
+    """Prediction error, in percent of the measurement."""
     if trial.state != "complete" or not trial.objective or trial.predicted is None:
         return None
     return 100 * (trial.predicted / trial.objective - 1)

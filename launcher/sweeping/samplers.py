@@ -1,4 +1,4 @@
-"""Which point comes next: ours, or one of Optuna's samplers, held to points that may be tried."""
+"""Choice of the next point: our search or an Optuna sampler, restricted to allowed points."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from frontrunner.launcher.sweeping.guided import Guided, History, features
 from frontrunner.launcher.sweeping.space import Point, Predicted, predict
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions, first_choice
 
-#: Points are left out whose predicted peak is above the memory by more (logarithm): the planner's peaks are
-#: within 2 % of logged ones.
+#: Points are excluded if log(predicted peak / memory) exceeds this: the planner's peaks are within 2 % of
+#: logged ones.
 MARGIN = 0.05
 
 
@@ -35,12 +35,12 @@ class Strategy:
 def strategy(
     sweep: SweepDocument, points: Sequence[Point], sampler: Sampler | None = None, *, planner: bool = True
 ) -> Strategy:
-    """How a sweep chooses. ``planner`` false: nothing is removed beforehand (to see what that brings)."""
+    """How a sweep chooses. ``planner`` false: nothing is removed beforehand (to measure its benefit)."""
     name = sampler or sweep.spec.sampler
     predicted = predict(points, sweep.spec.objective)
     allowed = predicted.load <= MARGIN if planner else np.ones(len(points), dtype=bool)
     removed = int((~allowed).sum())
-    if not allowed.any():  # nothing fits by the planner: what comes nearest is tried
+    if not allowed.any():  # nothing fits according to the planner: try the nearest points
         allowed = predicted.load <= predicted.load.min() + MARGIN
     if name == "guided":
         guided = Guided(points, allowed, sweep.spec.objective)
@@ -55,7 +55,7 @@ def strategy(
 
 
 def history(trials: Sequence[Trial]) -> History:
-    """The trials as the guided search sees them; one that was stopped early counts with what it reached."""
+    """The trials for the guided search; one that was stopped early counts with its last value."""
     measured = {t.point: t.objective for t in trials if t.objective is not None and not t.open}
     rest = [t for t in trials if t.point not in measured]
     return History(
@@ -76,9 +76,9 @@ def _first(order: Sequence[Point], allowed: np.ndarray, trials: Sequence[Trial])
 
 
 class _Suggest:
-    """One of Optuna's samplers in a study in memory that is made anew for each choice.
+    """One of Optuna's samplers, in an in-memory study that is rebuilt for each choice.
 
-    What it suggests may be no legal point, or tried already: the nearest that is free is taken instead.
+    If its suggestion is illegal or already tried, the nearest free point is used.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class _Suggest:
         free[[trial.point for trial in trials]] = False
         if not free.any():
             return None
-        if len(trials) < 10:  # as many as Optuna's samplers draw at random
+        if len(trials) < 10:  # Optuna's samplers draw this many at random
             return _first(self._random, self._allowed, trials)
         study = optuna.create_study(
             direction="maximize" if self._better else "minimize", sampler=self._sampler(len(trials))
@@ -114,7 +114,7 @@ class _Suggest:
             return TPESampler(seed=self._seed + count, multivariate=True, constant_liar=True)
 
     def _as_optuna(self, trial: Trial, trials: Sequence[Trial]) -> optuna.trial.FrozenTrial:
-        """A trial with a value for all keys; failures count as the worst so far, memory as a constraint."""
+        """A trial with values for all keys; failures count as the worst value, memory as a constraint."""
         params = {key: trial.values.get(key, first_choice(space)) for key, space in self._space.items()}
         if trial.open:
             return optuna.trial.create_trial(
@@ -133,13 +133,13 @@ class _Suggest:
 
 
 def nearest(asked: Mapping[str, object], points: Sequence[Point], free: np.ndarray) -> Point:
-    """Of the points that ``free`` marks the one most like ``asked``, which has a value for every key."""
+    """The ``free`` point nearest to ``asked``, which has a value for every key."""
     distance = np.array([_distance(asked, point) for point in points])
     return points[int(np.argmin(np.where(free, distance, np.inf)))]
 
 
 def _distance(asked: Mapping[str, object], point: Point) -> float:
-    """Keys that differ, numbers by how much."""
+    """Distance: 1 per differing choice, scaled difference per number."""
     total = 0.0
     for key, value in point.values.items():
         other = asked[key]

@@ -1,7 +1,7 @@
-"""How much each key of a space matters, by the trials of a sweep.
+"""How much each key of a space matters, from the trials of a sweep.
 
-What is explained is speed: the objective, or its inverse where less is better; a layout that ran out of
-memory has none (0). Shares of all keys add up to 1.
+The explained value is speed: the objective, or its inverse if less is better; 0 for a layout that ran out of
+memory. Shares of all keys add up to 1.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from frontrunner.configs.load_sweep import SweepDocument
 from frontrunner.configs.sweep import OBJECTIVES
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY, Trial, distributions, first_choice
 
-#: Fewer trials say nothing.
+#: With fewer trials there is no result.
 FEWEST = 6
 _TREES = 128
 
 
 def explained(sweep: SweepDocument, trials: Sequence[Trial]) -> tuple[list[Trial], np.ndarray]:
-    """The trials that say something about speed, and their speeds as shares of the highest."""
+    """The trials with a known speed, and their speeds relative to the highest."""
     better = OBJECTIVES[sweep.spec.objective]
     kept, speeds = [], []
     for trial in trials:
@@ -35,7 +35,7 @@ def explained(sweep: SweepDocument, trials: Sequence[Trial]) -> tuple[list[Trial
         else:
             continue
         kept.append(trial)
-    # Of order 1, because explainers compare sums with an absolute tolerance.
+    # Scaled to order 1, because explainers compare sums with an absolute tolerance.
     return kept, np.array(speeds) / max(speeds, default=1.0) if any(speeds) else np.array(speeds)
 
 
@@ -71,7 +71,7 @@ def shap_shares(sweep: SweepDocument, trials: Sequence[Trial]) -> dict[str, floa
 
 
 def _place(value: object, order: Sequence[object]) -> int:
-    """Where a value stands among those of its key; -1 where the key does not vary."""
+    """Index of a value among those of its key; -1 if the trial does not have the key."""
     return next((place for place, other in enumerate(order) if other == value), -1)
 
 

@@ -1,4 +1,4 @@
-"""The legal points of a sweep's space, and what the planner says of each."""
+"""The legal points of a sweep's space, and the planner's predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Values = dict[str, Scalar]
 
 @dataclass(frozen=True)
 class Point:
-    """One legal layout: ``values`` by dotted key (without keys whose condition does not hold) and its run."""
+    """One legal layout: ``values`` by dotted key (without inactive conditional keys) and its run."""
 
     number: int
     values: Values
@@ -41,14 +41,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Of n points: the objective (NaN where the machine's rates are not known) and log(peak / memory)."""
+    """For n points: the objective (NaN if the machine's rates are unknown) and log(peak / memory)."""
 
     objective: np.ndarray
     load: np.ndarray
 
 
 def points(sweep: SweepDocument) -> tuple[Point, ...]:
-    """All legal points in the order of the file; SpecError with the commonest reason where there are none."""
+    """All legal points in file order; SpecError with the most common reason if there are none."""
     reasons: Counter[tuple[str, str]] = Counter()
     found: list[Point] = []
     workloads: list[Workload] = []
@@ -68,18 +68,18 @@ def points(sweep: SweepDocument) -> tuple[Point, ...]:
         found.append(Point(len(found), values, spec, known or workload, candidate))
     if not found:
         (path, constraint), _ = reasons.most_common(1)[0]
-        what = f"no point of it is a legal run; most often {path}: {constraint}"
+        what = f"contains no legal run; most common reason: {path}: {constraint}"
         raise SpecError([sweep.violation("space", what, "widen the space, or change the base run")])
     return tuple(found)
 
 
 def size(sweep: SweepDocument) -> int:
-    """Combinations, legal or not, conditions aside."""
+    """Number of combinations, legal or not, ignoring conditions."""
     return math.prod(axis.count for axis in sweep.spec.space.values())
 
 
 def _combinations(sweep: SweepDocument) -> Iterator[Values]:
-    """Values of the keys that vary; a key whose condition does not hold is left out."""
+    """Values of the varying keys, without inactive conditional keys."""
     space = sweep.spec.space
     seen = set()
     for chosen in itertools.product(*(axis.values() for axis in space.values())):
@@ -95,7 +95,7 @@ def _combinations(sweep: SweepDocument) -> Iterator[Values]:
 
 
 def _run(sweep: SweepDocument, values: Values, reasons: Counter[tuple[str, str]]) -> RunSpec | None:
-    """The run of a point; None, with its violations counted, where it is not legal."""
+    """The run of a point; None if it is illegal, with its violations counted."""
     given = trial_settings(sweep) | {key: value for key, value in values.items() if key != ACCUMULATION}
     if ACCUMULATION in values:
         batch = _batch(sweep, values)
@@ -111,7 +111,7 @@ def _run(sweep: SweepDocument, values: Values, reasons: Counter[tuple[str, str]]
 
 
 def trial_settings(sweep: SweepDocument) -> Values:
-    """What every trial changes of the base run: it is short, and writes nothing that takes time."""
+    """Overrides of every trial: it is short, and writes no checkpoints."""
     base, steps = sweep.base.spec, sweep.spec.steps
     return {
         "training.steps": steps,
@@ -124,7 +124,7 @@ def trial_settings(sweep: SweepDocument) -> Values:
 
 
 def _batch(sweep: SweepDocument, values: Mapping[str, Scalar]) -> int | None:
-    """Sequences of a step with the accumulation of a point; None where the ranks do not come out even."""
+    """Global batch size for a point's accumulation; None if the ranks do not divide evenly."""
     base = sweep.base.spec
 
     def value(key: str, otherwise: int) -> int:
@@ -148,7 +148,7 @@ def _count(violations: Sequence[Violation], reasons: Counter[tuple[str, str]]) -
 def predict(
     chosen: Sequence[Point], objective: str, software: Mapping[int, SoftwareSpec] | None = None
 ) -> Predicted:
-    """What the planner says of points; ``software`` replaces a machine's rates, by the id of its work."""
+    """The planner's predictions; ``software`` replaces a machine's rates, by workload id."""
     values, loads = np.full(len(chosen), np.nan), np.empty(len(chosen))
     groups: dict[int, list[int]] = {}
     for place, point in enumerate(chosen):
@@ -165,7 +165,7 @@ def predict(
 
 
 def joined(candidates: Sequence[Candidates]) -> Candidates:
-    """Several as one."""
+    """Concatenates predictions."""
     return Candidates(
         **{f.name: np.concatenate([getattr(c, f.name) for c in candidates]) for f in fields(Candidates)}
     )
@@ -185,7 +185,7 @@ def _figure(estimated: Estimate, objective: str) -> np.ndarray:
 
 
 def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:
-    """The base run with a point's values, as long as the base run is: what one runs after a sweep."""
+    """The base run with a point's values and full length, to run after the sweep."""
     given = {key: value for key, value in values.items() if key != ACCUMULATION}
     if ACCUMULATION in values:
         given["training.global_batch_size"] = _batch(sweep, values)

@@ -1,7 +1,7 @@
 """The trials of a sweep: an Optuna study in a journal file, which works on file systems without locks.
 
-A trial is created in one record, with its point and before anything of it runs, so that a controller which
-is killed leaves either no trial or one that can be taken up again. Trials of a sweep are never deleted.
+A trial is created in one record, with its point, before anything runs. So a killed controller leaves either
+no trial or one that can be resumed. Trials are never deleted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Trial:
-    """``state`` is running, complete, failed or stopped; ``failure`` says of the last two why."""
+    """``state`` is running, complete, failed or stopped; ``failure`` is the reason of the last two."""
 
     number: int
     point: int
@@ -65,7 +65,7 @@ class Store:
         better = OBJECTIVES[sweep.spec.objective]
         known = _check_journal(self._file, sweep.spec.name)
         if not create and not known:
-            what = "holds no sweep yet"
+            what = "contains no sweep yet"
             fix = "start it with `frontrunner sweep run`"
             raise SpecError([Violation("--folder", show_path(folder), what, fix)])
         storage = JournalStorage(JournalFileBackend(str(self._file)))
@@ -81,17 +81,17 @@ class Store:
         self._check_same(sweep)
 
     def _check_same(self, sweep: SweepDocument) -> None:
-        """Raise SpecError where the journal's trials are of another space, base run or objective."""
+        """Raise SpecError if the journal's trials belong to another space, base run or objective."""
         mine = identity(sweep)
         theirs = self._study.user_attrs.get("identity")
         try:
             trials = self.trials()
         except KeyError:
-            raise _foreign(self._file, "holds trials that no sweep has written") from None
-        if theirs is None and not trials:  # it was made just now, or its controller was killed then
+            raise _foreign(self._file, "contains trials that no sweep wrote") from None
+        if theirs is None and not trials:  # it is new, or its controller was killed right after creating it
             self._study.set_user_attr("identity", mine)
         elif theirs != mine:
-            what = "holds the trials of a sweep with another base run, space, steps or objective"
+            what = "contains trials of a sweep with another base run, space, steps or objective"
             raise _foreign(self._file, what)
 
     @property
@@ -116,7 +116,7 @@ class Store:
         return self.trials()[-1]
 
     def again(self, trial: Trial, avoid: str = "") -> Trial:
-        """The same trial, of which another attempt begins, on other nodes than those to ``avoid``."""
+        """Start another attempt of the same trial, without the nodes in ``avoid``."""
         known = ",".join(nodes for nodes in (trial.avoid, avoid) if nodes)
         self._note(trial, avoid=known, attempt=trial.attempt + 1)
         return self.trials()[trial.number]
@@ -126,8 +126,8 @@ class Store:
     ) -> None:
         """Close a trial; ``overload`` (log of peak over memory, by the planner) becomes its constraint.
 
-        ``node_hours`` are those of all its attempts. Of a trial that ran out of memory the constraint is
-        positive whatever the planner says.
+        ``node_hours`` covers all attempts. For a trial that ran out of memory, the constraint is positive
+        regardless of the planner.
         """
         self._note(trial, failure=failure, node_hours=node_hours)
         mine = next(t for t in self._study.get_trials(deepcopy=False) if t.number == trial.number)
@@ -153,7 +153,7 @@ def distributions(sweep: SweepDocument) -> dict[str, BaseDistribution]:
 
 
 def first_choice(space: BaseDistribution) -> object:
-    """A value for a key that a trial does not have, because its condition does not hold."""
+    """A placeholder for a conditional key that is inactive in a trial."""
     assert isinstance(space, CategoricalDistribution)
     return space.choices[0]
 
@@ -166,10 +166,9 @@ def identity(sweep: SweepDocument) -> str:
 
 
 def repair(folder: Path) -> None:
-    """Remove what a controller that was killed has left: its lock, and a record cut short.
+    """Remove leftovers of a killed controller: its lock, and a truncated record.
 
-    Only for who holds the sweep's own lock. Raises SpecError where the file is no journal, before any of it
-    is removed.
+    Requires the sweep's own lock. Raises SpecError, before removing anything, if the file is not a journal.
     """
     file = folder / FILE
     data = file.read_bytes() if file.exists() else b""
@@ -183,7 +182,7 @@ def repair(folder: Path) -> None:
 
 
 def _check_journal(file: Path, name: str) -> bool:
-    """Whether the file holds the study; SpecError where it is no journal of Optuna's, or of other studies."""
+    """Whether the file has the study; SpecError if it is no Optuna journal, or has other studies."""
     if not file.exists() or not file.stat().st_size:
         return False
     try:
@@ -195,14 +194,14 @@ def _check_journal(file: Path, name: str) -> bool:
     except (ValueError, KeyError, TypeError, AssertionError, StopIteration):
         raise _foreign(file, "is not a journal of trials") from None
     if names and names != [name]:
-        raise _foreign(file, f"holds the trials of {', '.join(names)}, not of {name}")
+        raise _foreign(file, f"contains trials of {', '.join(names)}, not of {name}")
     return bool(names)
 
 
 def _foreign(file: Path, what: str) -> SpecError:
     return SpecError(
-        # With the whole folder: trials of the old journal would be taken for those of the next.
-        [Violation("", None, what, "give another --folder, or move the whole folder away", show_path(file))]
+        # The whole folder: its trials would be mistaken for those of the next journal.
+        [Violation("", None, what, "choose another --folder, or move the whole folder away", show_path(file))]
     )
 
 

@@ -19,12 +19,12 @@ _MOST_ROWS = 30
 
 
 def progress(report: Report) -> list[RenderableType]:
-    """How far it is, and every trial in the order of their starts."""
+    """Progress, and every trial in order of start."""
     return [_summary(report), _trials(report, sorted(report.trials, key=lambda trial: -trial.number))]
 
 
 def ranking(report: Report) -> list[RenderableType]:
-    """The trials from the best on, and the keys by how much they matter."""
+    """The trials, best first, and the keys by sensitivity."""
     parts: list[RenderableType] = [_summary(report), _trials(report, report.trials)]
     if report.sensitivity and report.shap:
         shares = Table("key", "fANOVA", "SHAP", box=None, pad_edge=False)
@@ -32,12 +32,12 @@ def ranking(report: Report) -> list[RenderableType]:
             shares.add_row(Text(key), f"{share:.1%}", f"{report.shap[key]:.1%}")
         parts += [Text(""), shares]
     elif report.sensitivity is not None:
-        parts.append(Text("too few trials to say which keys matter"))
+        parts.append(Text("too few trials to rank the keys"))
     return parts
 
 
 def write_csv(report: Report, file: Path) -> None:
-    """A row a trial, a column a key."""
+    """One row per trial, one column per key."""
     keys = list(dict.fromkeys(key for trial in report.trials for key in trial.values))
     own = ["number", "state", "failure", "objective", "predicted", "error_pct", "node_hours", "attempt"]
     with file.open("w", encoding="utf-8", newline="") as stream:
@@ -57,7 +57,7 @@ def _summary(report: Report) -> Text:
     if report.best is not None:
         text += f"; best {report.objective} {number_text(report.best.objective, ',.6g')}"
     if report.prediction_error_pct is not None:
-        text += f"; the planner is {report.prediction_error_pct:.1f} % off on average"
+        text += f"; mean planner error {report.prediction_error_pct:.1f} %"
     return Text(text)
 
 

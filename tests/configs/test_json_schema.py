@@ -100,7 +100,9 @@ def test_editors_are_told_what_keys_mean_and_default_to() -> None:
     schema = run_file_schema()
     tensor = schema["$defs"]["LayoutSpec"]["properties"]["tensor"]
     assert tensor["default"] == 1
-    assert tensor["description"] == "Devices that share each layer; stays inside a node."
+    assert (
+        tensor["description"] == "Tensor-parallel degree: devices that share each layer, all inside one node."
+    )
     assert schema["properties"]["model"]["anyOf"][0]["enum"] == presets.names("model")
     assert schema["properties"]["extends"]["anyOf"][0]["enum"] == presets.names("run")
     assert not any("required" in definition for definition in schema["$defs"].values())
@@ -167,5 +169,7 @@ def test_the_schema_of_sweeps_says_what_keys_mean() -> None:
     schema = sweep_file_schema()
     assert schema["properties"].keys() == SweepSpec.model_fields.keys()
     tensor = schema["properties"]["space"]["properties"]["layout.tensor"]
-    assert tensor["description"] == "Devices that share each layer; stays inside a node."
-    assert schema["properties"]["steps"]["description"] == "Steps of a trial."
+    assert (
+        tensor["description"] == "Tensor-parallel degree: devices that share each layer, all inside one node."
+    )
+    assert schema["properties"]["steps"]["description"] == "Steps per trial."

@@ -59,20 +59,20 @@ def test_messages_read_as_one_line(write: Write) -> None:
     [
         ("optimizer: {learning_rate: 0}", "must be greater than 0; use a number greater than 0"),
         ("optimizer: {name: adam}", "must be adamw; did you mean adamw?"),
-        ("layout: {recomputation: full}", "there is no such key; did you mean layout.recompute?"),
-        ("layout: {tensor_parallel_size: 2}", "there is no such key; did you mean layout.tensor?"),
-        ("micro_batchsize: 2", "there is no such key; did you mean layout.micro_batch_size?"),
+        ("layout: {recomputation: full}", "unknown key; did you mean layout.recompute?"),
+        ("layout: {tensor_parallel_size: 2}", "unknown key; did you mean layout.tensor?"),
+        ("micro_batchsize: 2", "unknown key; did you mean layout.micro_batch_size?"),
         (
             "layout: {sharding: {zzz: 1}}",
-            "there is no such key; use one of: preset, weights, gradients, optimizer, secondary, wire",
+            "unknown key; use one of: preset, weights, gradients, optimizer, secondary, wire",
         ),
         (
             "data: {train: ''}",
-            "must not be empty; write it or leave the key out",
+            "must not be empty; write a value or remove the key",
         ),
         (
             "machine: {extends: workstation, xyz: 1}",
-            "there is no such key; use one of: name, num_nodes, packages_per_node, devices_per_package, "
+            "unknown key; use one of: name, num_nodes, packages_per_node, devices_per_package, "
             "device, links, software, reliability, site, sources, extends",
         ),
         (
@@ -81,11 +81,11 @@ def test_messages_read_as_one_line(write: Write) -> None:
         ),
         (
             "machine: {extends: workstation, sources: {num_nodes: {source: a, date: '2020', foo: 1}}}",
-            "there is no such key; use one of: source, date, status",
+            "unknown key; use one of: source, date, status",
         ),
         (
             "machine: {extends: workstation, sources: {num_nodes: {source: a, date: 2020}}}",
-            "must be a date, YYYY-MM-DD or the beginning of one; write it so; a year alone in quotes",
+            "must be a date: YYYY-MM-DD, YYYY-MM or YYYY; use one of these; put a year alone in quotes",
         ),
     ],
 )
@@ -106,4 +106,4 @@ def test_shown_values_of_all_kinds() -> None:
     assert show("four") == 'k = "four": c; f'
     assert show(None) == "k: c; f"
     assert show("\ud800").isascii()
-    assert show(10**5000) == "k = a value that cannot be shown: c; f"
+    assert show(10**5000) == "k = a value that cannot be displayed: c; f"

@@ -19,21 +19,21 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
     ("text", "line", "path", "value", "constraint", "fix"),
     [
         # keys
-        ("layout: {tensr: 2}", 4, "layout.tensr", 2, "no such key", "did you mean layout.tensor?"),
-        ("layuot: {}", 4, "layuot", {}, "no such key", "did you mean layout?"),
-        ("nodes: 1\ntensor: 2", 5, "tensor", 2, "no such key", "did you mean layout.tensor?"),
-        ("optimizer:\n  lr: 1", 5, "optimizer.lr", 1, "no such key", "did you mean optimizer.learning_rate?"),
-        ("tp: 2", 4, "tp", 2, "no such key", "did you mean layout.tensor?"),
-        ("wombat: {queue: a}", 4, "wombat", {"queue": "a"}, "no such key", "use one of: name, model"),
-        ("layout: {sharding: {wires: 1}}", 4, "layout.sharding.wires", 1, "no such key", "sharding.wire?"),
+        ("layout: {tensr: 2}", 4, "layout.tensr", 2, "unknown key", "did you mean layout.tensor?"),
+        ("layuot: {}", 4, "layuot", {}, "unknown key", "did you mean layout?"),
+        ("nodes: 1\ntensor: 2", 5, "tensor", 2, "unknown key", "did you mean layout.tensor?"),
+        ("optimizer:\n  lr: 1", 5, "optimizer.lr", 1, "unknown key", "did you mean optimizer.learning_rate?"),
+        ("tp: 2", 4, "tp", 2, "unknown key", "did you mean layout.tensor?"),
+        ("wombat: {queue: a}", 4, "wombat", {"queue": "a"}, "unknown key", "use one of: name, model"),
+        ("layout: {sharding: {wires: 1}}", 4, "layout.sharding.wires", 1, "unknown key", "sharding.wire?"),
         # types
-        ('nodes: "2"', 4, "nodes", "2", "must be a whole number, not text", "without quotes"),
-        ("nodes: 2.0", 4, "nodes", 2.0, "must be a whole number, not a number with a point", "digits"),
-        ("nodes: true", 4, "nodes", True, "must be a whole number, not true or false", "digits"),
-        ("nodes: [2]", 4, "nodes", [2], "must be a whole number, not a list", "digits"),
-        ("nodes: {a: 2}", 4, "nodes", {"a": 2}, "must be a whole number, not a mapping", "digits"),
-        ("nodes:", 4, "nodes", None, "must be a whole number, not empty", "digits"),
-        ("layout: 3", 4, "layout", 3, "must be a mapping, not a whole number", "(tensor, "),
+        ('nodes: "2"', 4, "nodes", "2", "must be an integer, not text", "without quotes"),
+        ("nodes: 2.0", 4, "nodes", 2.0, "must be an integer, not a number with a decimal point", "digits"),
+        ("nodes: true", 4, "nodes", True, "must be an integer, not true or false", "digits"),
+        ("nodes: [2]", 4, "nodes", [2], "must be an integer, not a list", "digits"),
+        ("nodes: {a: 2}", 4, "nodes", {"a": 2}, "must be an integer, not a mapping", "digits"),
+        ("nodes:", 4, "nodes", None, "must be an integer, not empty", "digits"),
+        ("layout: 3", 4, "layout", 3, "must be a mapping, not an integer", "(tensor, "),
         ("training:", 4, "training", None, "must be a mapping, not empty", "(seq_len, "),
         (
             "optimizer: {clip: high}",
@@ -53,7 +53,7 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
             "write true or false",
         ),
         ("name: 3", 4, "name", 3, "must be text of 1 to 100 characters on one line", "quotes"),
-        ('name: ""', 4, "name", "", "must be text of 1 to 100 characters", "write such a text"),
+        ('name: ""', 4, "name", "", "must be text of 1 to 100 characters", "shorten it to one line"),
         # choices
         (
             "layout: {recompute: ful}",
@@ -78,7 +78,7 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
             "layout.sharding.weights",
             "rack",
             "must be a level (package, node, all) or a number of ranks",
-            "write package",
+            "write one of these",
         ),
         (
             "layout: {sharding: {weights: 0}}",
@@ -86,14 +86,14 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
             "layout.sharding.weights",
             0,
             "must be a level",
-            "write package",
+            "write one of these",
         ),
         # ranges
         ("nodes: 0", 4, "nodes", 0, "must be greater than 0", "use a number greater than 0"),
         ("nodes: -3", 4, "nodes", -3, "must be greater than 0", "use"),
         (f"nodes: {10**30}", 4, "nodes", 10**30, f"must be at most {2**53}", f"use {2**53}"),
-        ('"[key]": 1', 4, "[key]", 1, "no such key", "use one of"),
-        ('layout: {"[key]": 1}', 4, "layout.[key]", 1, "no such key", "use one of"),
+        ('"[key]": 1', 4, "[key]", 1, "unknown key", "use one of"),
+        ('layout: {"[key]": 1}', 4, "layout.[key]", 1, "unknown key", "use one of"),
         (
             "optimizer: {weight_decay: 0.1, clip: 1, decay_steps: 0}",
             4,
@@ -120,9 +120,16 @@ SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
             "greater than 0",
         ),
         ("optimizer: {clip: -1}", 4, "optimizer.clip", -1, "must be at least 0", "use 0"),
-        ("optimizer: {betas: [0.9, 1]}", 4, "optimizer.betas", [0.9, 1], "below 1", "as in [0.9, 0.95]"),
-        ("optimizer: {betas: [0.9]}", 4, "optimizer.betas", [0.9], "must be two numbers", "as in"),
-        ("optimizer: {betas: 0.9}", 4, "optimizer.betas", 0.9, "must be two numbers", "as in"),
+        (
+            "optimizer: {betas: [0.9, 1]}",
+            4,
+            "optimizer.betas",
+            [0.9, 1],
+            "below 1",
+            "for example [0.9, 0.95]",
+        ),
+        ("optimizer: {betas: [0.9]}", 4, "optimizer.betas", [0.9], "must be two numbers", "for example"),
+        ("optimizer: {betas: 0.9}", 4, "optimizer.betas", 0.9, "must be two numbers", "for example"),
         ("optimizer: {weight_decay: -0.1}", 4, "optimizer.weight_decay", -0.1, "must be at least 0", "use 0"),
         ("optimizer: {epsilon: 0}", 4, "optimizer.epsilon", 0, "must be greater than 0", "use"),
         # sharding given twice
@@ -169,7 +176,7 @@ def test_one_mistake(
         (
             "model: gpt-tiny\nmachine: workstation\ndata: {train: a, vald: b}",
             "data.vald",
-            "no such key",
+            "unknown key",
             "validation_fraction",
         ),
         ("model: gpt-22\nmachine: workstation\ndata: synthetic", "model", "neither", "mean gpt-22b?"),
@@ -200,11 +207,11 @@ def test_one_mistake(
         ),
         ("extends: gpt-22b-frontir", "extends", "neither a run preset nor", "mean gpt-22b-frontier?"),
         ("extends: [a]", "extends", "must be the name of a run preset", "quickstart"),
-        ("extends: run.yaml", "extends", "extend each other in a circle", "remove"),
+        ("extends: run.yaml", "extends", "extend each other in a cycle", "remove"),
         ("", "", "is empty", "write key: value"),
-        ("- 1", "", "must hold keys and values", "write key: value"),
-        ("just words", "", "must hold keys and values", "write key: value"),
-        ("a: [", "", "is not YAML", "syntax"),
+        ("- 1", "", "must be a mapping", "write key: value"),
+        ("just words", "", "must be a mapping", "write key: value"),
+        ("a: [", "", "is not YAML", "indentation"),
         (b"\xff\xfe", "", "is not UTF-8", "UTF-8"),
     ],
 )
@@ -221,14 +228,14 @@ def test_what_is_missing_or_not_there(
 @pytest.mark.parametrize(
     ("name", "constraint", "fix"),
     [
-        ("nothing.yaml", "there is no such file", "check the path"),
+        ("nothing.yaml", "no such file", "check the path"),
         ("quickstrat", "is neither a run preset nor a file", "did you mean quickstart?"),
-        ("runs/quickstart", "there is no such file", "check the path; did you mean quickstart?"),
+        ("runs/quickstart", "no such file", "check the path; did you mean quickstart?"),
         ("folder.yaml", "is a directory", "YAML file itself"),
         ("", "must be the name of a run preset", "quickstart"),
         ("a\0b", "is neither a run preset nor a file", "use one of"),
         ("x" * 5000, "is neither a run preset nor a file", "use one of"),
-        ("x" * 5000 + ".yaml", "there is no such file", "check the path"),
+        ("x" * 5000 + ".yaml", "no such file", "check the path"),
     ],
 )
 def test_a_run_that_is_not_there(write: Write, name: str, constraint: str, fix: str) -> None:
@@ -237,24 +244,24 @@ def test_a_run_that_is_not_there(write: Write, name: str, constraint: str, fix: 
         load_run(name)
     (violation,) = caught.value.violations
     assert constraint in violation.constraint and fix in violation.fix
-    assert ("path" in violation.fix) == ("there is no such file" in violation.constraint)
+    assert ("path" in violation.fix) == ("no such file" in violation.constraint)
 
 
 @pytest.mark.parametrize(
     ("override", "path", "constraint"),
     [
-        ("layout.tensor", "", "an override is key=value"),
-        ("=3", "", "an override is key=value"),
-        ("layout..tensor=3", "", "an override is key=value"),
-        (".".join("a" * 2000) + "=1", "", "an override is key=value"),
-        ("extends=gpt-22b-frontier", "extends", "belongs in a file"),
+        ("layout.tensor", "", "an override must be key=value"),
+        ("=3", "", "an override must be key=value"),
+        ("layout..tensor=3", "", "an override must be key=value"),
+        (".".join("a" * 2000) + "=1", "", "an override must be key=value"),
+        ("extends=gpt-22b-frontier", "extends", "cannot be an override"),
         ("layout.tensor=[", "layout.tensor", "is not YAML"),
-        ("layout.tensor=four", "layout.tensor", "must be a whole number"),
-        ("layout.tensr=4", "layout.tensr", "there is no such key"),
+        ("layout.tensor=four", "layout.tensor", "must be an integer"),
+        ("layout.tensr=4", "layout.tensr", "unknown key"),
         ("layout={tensor: 1, tensor: 1}", "layout.tensor", "is given twice"),
-        ("nodes.x=4", "nodes", "must be a whole number"),
+        ("nodes.x=4", "nodes", "must be an integer"),
         ("model=gpt-tny", "model", "neither a model preset"),
-        ("model.num_layer=2", "model.num_layer", "there is no such key"),
+        ("model.num_layer=2", "model.num_layer", "unknown key"),
         ("layout.sharding=zero4", "layout.sharding.preset", "must be one of"),
         ("data.train=\ud800", "data.train", "Unicode"),
         ("seed=!!python/name:os.x 1", "seed", "!!python/name"),
@@ -341,4 +348,4 @@ def test_tensor_is_held_against_what_is_known(wrong: Wrong) -> None:
     assert unknown_machine.keys() == {"machine", "layout.tensor"}
     assert unknown_machine["layout.tensor"].fix == "use 1, 2 or 4"
     unknown_model = wrong("model: x\nmachine: workstation\n" + layout)
-    assert unknown_model["layout.tensor"].constraint == "must divide workstation's 4 devices a node"
+    assert unknown_model["layout.tensor"].constraint == "must divide workstation's 4 devices per node"

@@ -133,7 +133,7 @@ def test_every_preset_has_a_family(name: str, tmp_path: Path) -> None:
 def test_what_no_family_has_is_told_at_once() -> None:
     found = refused(num_kv_heads=2, activation="swiglu", parallel_residual=True)
     assert found.keys() == {"model.num_kv_heads", "model.activation", "model.parallel_residual"}
-    assert found["model.num_kv_heads"].constraint == "gpt2, the nearest Hugging Face family, has 4"
+    assert found["model.num_kv_heads"].constraint == "must be 4 in gpt2, the nearest Hugging Face family"
     assert found["model.activation"].value == "swiglu"
 
 

@@ -108,7 +108,7 @@ def test_anchors_and_merge_keys() -> None:
         ("a: b: c\n", "", 1, "is not YAML: mapping values are not allowed"),
         ("a:\n\tb: 1\n", "", 2, "is not YAML"),
         ("a: 1\nb: \x07\n", "", 2, "characters are not allowed"),
-        ("[a, b]: 1\n", "", 1, "a key must be a word"),
+        ("[a, b]: 1\n", "", 1, "a key must be a plain word"),
         ("a: {<<: 3}\n", "a", 1, "merges mappings only"),
         ("a: " + "[" * 50 + "]" * 50, None, 1, "deep"),
         ("a: " + "[" * 200_000, None, 1, "deep"),
@@ -147,7 +147,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return violation.file, violation.line, violation.constraint
 
     assert why("latin1.yaml") == ("latin1.yaml", 2, "is not UTF-8 text (byte 0xe9)")
-    assert why("none.yaml") == ("none.yaml", None, "there is no such file")
+    assert why("none.yaml") == ("none.yaml", None, "no such file")
     assert why("folder.yaml") == ("folder.yaml", None, "is a directory, not a file")
     assert "larger than" in why("huge.yaml")[2]
     assert "cannot be read" in why("a\0b")[2]

@@ -47,7 +47,7 @@ def test_commands_and_options_exist(page: Path) -> None:
         parsed = parse(words)
         for override in parsed.params.get("override") or ():
             key, equals, _ = override.partition("=")
-            shown_wrong = f"{key} = " in page.read_text() and "there is no such key" in page.read_text()
+            shown_wrong = f"{key} = " in page.read_text() and "unknown key" in page.read_text()
             assert equals and (known(key) or shown_wrong), f"{page.name}: {override}"
 
 

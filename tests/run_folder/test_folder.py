@@ -30,7 +30,7 @@ def test_a_folder_that_holds_other_things_can_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["run.yaml", "records.jsonl"])
 def test_a_folder_in_use(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(SpecError, match=f"already holds a run .{name}.*another folder"):
+    with pytest.raises(SpecError, match=f"already contains a run .{name}.*another folder"):
         run_folder.create(tmp_path, SPEC)
 
 
@@ -43,7 +43,7 @@ def test_not_a_folder(tmp_path: Path) -> None:
 def test_two_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "check_unused", lambda path: None)  # both find it unused
     run_folder.create(tmp_path, SPEC)
-    with pytest.raises(SpecError, match="already holds a run"):
+    with pytest.raises(SpecError, match="already contains a run"):
         run_folder.create(tmp_path, run_spec(devices=1))
     assert read_resolved(tmp_path / "run.yaml") == SPEC
 
@@ -85,7 +85,7 @@ def test_wait_for(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").touch()  # opened, nothing written
     run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
     (tmp_path / "records.jsonl").write_text("{}\n")
-    with pytest.raises(SpecError, match="already holds a run"):
+    with pytest.raises(SpecError, match="already contains a run"):
         run_folder.wait_for(tmp_path, SPEC, 0.0, continues=False)
     run_folder.wait_for(tmp_path, SPEC, 0.0, continues=True)
 
@@ -118,7 +118,7 @@ def test_a_run_that_did_not_come_to_its_end_can_go_on(tmp_path: Path, end: str) 
 def test_a_run_that_is_complete(tmp_path: Path) -> None:
     run_folder.create(tmp_path, SPEC)
     (tmp_path / "records.jsonl").write_text('{"kind": "header"}\n{"kind": "summary", "steps": 10}\n')
-    with pytest.raises(SpecError, match=r"has taken 10 steps and is complete; .*training.steps=20"):
+    with pytest.raises(SpecError, match=r"is complete after 10 steps; .*training.steps=20"):
         run_folder.reopen(tmp_path, SPEC)
     run_folder.reopen(tmp_path, run_spec(devices=2, training={"steps": 11}))
 
@@ -126,7 +126,7 @@ def test_a_run_that_is_complete(tmp_path: Path) -> None:
 def test_a_folder_is_one_processs_own(tmp_path: Path) -> None:
     with (
         run_folder.opened(tmp_path, SPEC, continues=False),
-        pytest.raises(SpecError, match="another process runs in this folder"),
+        pytest.raises(SpecError, match="another process is running in this folder"),
         run_folder.opened(tmp_path, SPEC, continues=True),
     ):
         raise AssertionError

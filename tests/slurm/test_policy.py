@@ -43,7 +43,7 @@ def test_frontier_gives_each_size_its_time(nodes: int, limit: int) -> None:
         (["slurm.qos=urgent"], 2, "slurm.qos", "batch with qos debug"),
         (["slurm={account: a, qos: debug, time_limit: 3h}"], 2, "slurm.time_limit", "job chaining using the"),
         (["slurm={account: a, segment_time: 3h}"], 91, "slurm.segment_time", "bin 5: 1 to 91 nodes"),
-        (["slurm.account=null"], 2, "slurm.account", "takes no job without an account"),
+        (["slurm.account=null"], 2, "slurm.account", "requires an account"),
         (["slurm={account: a, time_limit: 9m}"], 2, "slurm.signal_before_end", "half of a job's 00:09:00"),
         (["slurm={account: a, time_limit: 30s}"], 2, "slurm.time_limit", "at least a minute"),
     ],
@@ -109,7 +109,7 @@ def test_durations(text: str, value: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "2:00", "h", "1h1h", "2 h", "-1h", "1:60:00", "1:00:60", "2h\n"])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no duration|may be"):
+    with pytest.raises(ValueError, match=r"is not a duration|may be"):
         seconds(text)
 
 

@@ -49,7 +49,7 @@ def test_json_has_the_keys_of_the_contract(folder: Path) -> None:
     (group,) = answer["scaling"]
     assert group["kind"] == "strong"
     assert all({"devices", "efficiency", "speedup"} <= point.keys() for point in group["points"])
-    assert "left out" in result.stderr, "the file that holds no run"
+    assert "skipped" in result.stderr, "the file without a run"
 
 
 def test_people_get_tables_and_warnings(folder: Path) -> None:
@@ -204,4 +204,4 @@ def test_top_waits_for_a_run_that_has_no_records_yet(tmp_path: Path) -> None:
 def test_top_without_a_run_is_a_wrong_request(tmp_path: Path) -> None:
     result = run("top", str(tmp_path))
     assert result.exit_code == 2
-    assert "holds no run" in result.stderr
+    assert "contains no run" in result.stderr

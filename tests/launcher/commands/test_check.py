@@ -111,7 +111,7 @@ def test_a_wrong_file_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:
     code, out, err = run("check", "run.yaml", cwd=tmp_path)
     assert (code, out) == (2, "")
     assert err == (
-        "run.yaml:5 layout.tensr = 2: there is no such key; did you mean layout.tensor?\n"
+        "run.yaml:5 layout.tensr = 2: unknown key; did you mean layout.tensor?\n"
         "run.yaml:6 layout.recompute = 3: must be one of none, selective, full; choose one of them\n"
     )
 
@@ -127,7 +127,7 @@ def test_a_wrong_file_as_json(tmp_path: Path) -> None:
         "line": 5,
         "path": "layout.tensr",
         "value": 2,
-        "constraint": "there is no such key",
+        "constraint": "unknown key",
         "fix": "did you mean layout.tensor?",
     }
     assert (zero["file"], zero["line"], zero["path"], zero["value"]) == ("command line", None, "nodes", 0)

@@ -65,4 +65,4 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "old" / "native" / "run.yaml").touch()
     result = compare("two.yaml", "--engines", "native", "--run-dir", "old")
     assert result.exit_code == 2
-    assert "already holds a run" in result.stderr
+    assert "already contains a run" in result.stderr

@@ -64,10 +64,10 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path, run_dir: Path) -> 
     ("arguments", "said"),
     [
         (["none", "new", "--to", "huggingface"], '"none": is not a folder'),
-        (["empty", "new", "--to", "huggingface"], "holds no whole checkpoint"),
+        (["empty", "new", "--to", "huggingface"], "contains no complete checkpoint"),
         (["empty", "new", "--to", "checkpoint"], "holds no config.json"),
-        (["empty", "new", "--to", "gguf"], "is not a form of weights; use one of: huggingface, checkpoint"),
-        (["{run_dir}", "new", "--to", "huggingface", "--dtype", "int8"], "is not a type of weights"),
+        (["empty", "new", "--to", "gguf"], "is not a known format; use one of: huggingface, checkpoint"),
+        (["{run_dir}", "new", "--to", "huggingface", "--dtype", "int8"], "is not a supported type"),
         (["{run_dir}", "{run_dir}", "--to", "huggingface"], "{run_dir}"),
     ],
 )

@@ -88,7 +88,7 @@ def test_room_for_checkpoints(env: Mapping[str, str], monkeypatch: pytest.Monkey
     spec = load_run("gpt-22b-frontier", ["slurm.account=abc123"]).spec
     (finding,) = look_around(spec, env)
     # 22.07e9 parameters x 14 bytes x 2
-    assert finding.message.startswith("100 GiB are free") and finding.message.endswith("take 576")
+    assert finding.message.startswith("100 GiB are free") and finding.message.endswith("need 576")
 
 
 def test_exclusions(tmp_path: Path) -> None:

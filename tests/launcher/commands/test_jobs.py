@@ -60,7 +60,7 @@ def row(folder: Path) -> dict[str, Any]:
         ("42|PENDING|Priority||2:00:00|0:00", "PENDING", "Priority"),
         ("42|RUNNING|None|node[1-2]|1:59:00|1:00", "RUNNING", ""),
         ("42|TIMEOUT|None|node[1-2]|0:00|2:00:00", "TIMEOUT", "`frontrunner submit RUN_DIR` continues it"),
-        ("", "UNKNOWN", "Slurm has forgotten its job; `frontrunner submit RUN_DIR` continues it"),
+        ("", "UNKNOWN", "Slurm no longer lists its job; `frontrunner submit RUN_DIR` continues it"),
     ],
 )
 def test_a_state_is_slurms(run_dir: Path, squeue: str, state: str, reason: str) -> None:
@@ -116,11 +116,11 @@ def test_runs_are_found_below_a_folder_and_by_name(run_dir: Path) -> None:
 
 
 def test_folders_of_no_run_are_refused(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="no folder of a submitted run"):
+    with pytest.raises(SpecError, match="not the folder of a submitted run"):
         logs(tmp_path)
     with pytest.raises(SpecError, match="no log of rank 3"):
         logs(run_dir, rank=3)
-    with pytest.raises(SpecError, match="no folder of a submitted run"):
+    with pytest.raises(SpecError, match="not the folder of a submitted run"):
         cancel([run_dir, tmp_path])
     assert not jobs.read(run_dir).cancelled, "one of two was cancelled all the same"
 

@@ -69,8 +69,8 @@ def test_what_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         ({"nodes": 0}, "nodes"),
         ({"nodes": 10_000}, "nodes"),
         ({"machine": "summit"}, "is neither a machine preset nor a file"),
-        ({"software": "1999"}, "frontier knows 2023, 2025"),
-        ({"tokens": 0}, "--tokens = 0: must be a number from 1 on"),
+        ({"software": "1999"}, "frontier has 2023, 2025"),
+        ({"tokens": 0}, "--tokens = 0: must be a number of at least 1"),
         ({"tokens": float("nan")}, "--tokens = NaN"),
         ({"tokens": float("inf")}, "--tokens = Infinity"),
     ],
@@ -95,13 +95,13 @@ def test_a_search_in_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_search_of_a_model_with_short_sequences(capsys: pytest.CaptureFixture[str]) -> None:
     search("gpt-tiny", top=1)
-    assert "sequences of 256 tokens a step" in capsys.readouterr().out
+    assert "sequences of 256 tokens per step" in capsys.readouterr().out
 
 
 def test_a_search_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     search("gpt-175b", nodes=16, global_batch_size=640, tokens=3e11, scale="16,128")
     out = capsys.readouterr().out
-    assert "gpt-175b-frontier: place" in out
+    assert "gpt-175b-frontier: rank" in out
     assert "it loses by" in out
     assert "strong scaling, 128 nodes" in out
     assert "; it wins by " in out
@@ -111,14 +111,14 @@ def test_a_search_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"model": "gpt-1t", "nodes": 1}, r"fits in none of .* too much"),
+        ({"model": "gpt-1t", "nodes": 1}, r"none of .* fits; .* over"),
         ({"model": "gpt-1t", "nodes": 0}, "nodes"),
         ({"model": "gpt-1t", "nodes": 20_000}, "nodes"),
         ({"model": "gpt-2t"}, "is neither a model preset nor a file"),
         ({"model": "gpt-22b", "machine": "summit"}, "is neither a machine preset nor a file"),
-        ({"model": "gpt-1.4b", "machine": "workstation"}, "nothing is known of what workstation achieves"),
-        ({"model": "gpt-22b", "nodes": 2, "software": "1999"}, "frontier knows 2023, 2025"),
-        ({"model": "gpt-22b", "scale": "4,x"}, "numbers of nodes"),
+        ({"model": "gpt-1.4b", "machine": "workstation"}, "workstation's machine file has no measured rates"),
+        ({"model": "gpt-22b", "nodes": 2, "software": "1999"}, "frontier has 2023, 2025"),
+        ({"model": "gpt-22b", "scale": "4,x"}, "node counts"),
         ({"model": "gpt-22b", "tokens": -1}, "--tokens = -1"),
         ({"model": "gpt-22b", "seq_len": 4096}, "max_position_embeddings 2048"),
     ],
@@ -143,10 +143,10 @@ def test_a_validation_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     validate()
     out = capsys.readouterr().out
     assert "all: mean" in out
-    assert "each source left out of the fit" in out
+    assert "with each source excluded from the fit" in out
     assert "constants fitted: 6" in out
     assert "fitted: frontier 2023 gemm_factor" in out
-    assert "convention, for the paper gives no batch: " in out
+    assert "convention (the paper gives no batch): " in out
 
 
 def test_wrong_rows_are_a_wrong_request(tmp_path: Path) -> None:

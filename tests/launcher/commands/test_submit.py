@@ -108,7 +108,7 @@ def test_the_account_that_sbatch_would_take_is_taken(submit: Submit) -> None:
 def test_no_slurm_here(submit: Submit, tmp_path: Path) -> None:
     done = submit(*FRONTIER)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("squeue is not on the PATH, so there is no Slurm here; ")
+    assert done.stderr.splitlines()[-1].startswith("squeue is not on the PATH: Slurm is not available here; ")
     assert not list((tmp_path / "work").iterdir())
 
 
@@ -212,7 +212,7 @@ def test_a_full_disk(submit: Submit, programs: Path, full_disk: Path) -> None:
     add(programs, "sbatch", "echo called >&2; exit 1")
     done = submit(*FRONTIER, "--run-dir", str(full_disk / "run"))
     assert done.returncode == 2
-    assert "the disk is full there, and nothing was submitted" in done.stderr
+    assert "the disk is full; nothing was submitted" in done.stderr
     assert "called" not in done.stderr
     assert {path.name for path in full_disk.iterdir()} == {"filler"}
 
@@ -240,7 +240,7 @@ def test_a_run_folder_in_use_stays_as_it_is(submit: Submit, programs: Path, tmp_
     assert submit(*FRONTIER, "--run-dir", "run").returncode == 0
     before = {path: path.read_text() for path in (tmp_path / "work" / "run").iterdir() if path.is_file()}
     done = submit(*FRONTIER, "--run-dir", "run")
-    assert done.returncode == 2 and "already holds a run" in done.stderr
+    assert done.returncode == 2 and "already contains a run" in done.stderr
     assert before == {path: path.read_text() for path in before}
     assert set(before) == {tmp_path / "work" / "run" / name for name in ("run.yaml", "job.sh", "jobs.jsonl")}
 

@@ -70,7 +70,7 @@ def test_a_folder_in_use(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None
     before = (run_dir / "run.yaml").read_text()
     result = train(monkeypatch, "finish", "three.yaml", "--run-dir", str(run_dir), "-o", "name=other")
     assert result.exit_code == 2
-    assert "already holds a run" in result.stderr
+    assert "already contains a run" in result.stderr
     assert [path.name for path in run_dir.iterdir()] == ["run.yaml"]
     assert (run_dir / "run.yaml").read_text() == before
 
@@ -87,7 +87,7 @@ def test_a_folder_to_go_on_with(monkeypatch: pytest.MonkeyPatch, run_dir: Path) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["empty"], "is a folder without run.yaml, so that there is no run to continue"),
+        (["empty"], "is a folder without run.yaml: there is no run to continue"),
         (["{run_dir}", "--run-dir", "other"], "is the folder of a run already"),
     ],
 )

@@ -45,7 +45,7 @@ def test_plain_lines(tmp_path: Path) -> None:
     assert lines[1] == "validation after step 0: loss 5.5000"
     assert lines[2] == (
         "step  1/10  loss 4.9000  learning rate 1.00e-03  gradient norm 1.250  "
-        "1,500.0 tokens/s per device  500.0 ms a step  left 0:04"
+        "1,500.0 tokens/s per device  500.0 ms per step  left 0:04"
     )
     assert "gradient norm -" in lines[3]  # not a number
     assert lines[-1] == "validation after step 10: loss 3.5000"
@@ -68,7 +68,7 @@ def test_live_view(tmp_path: Path) -> None:
         "4.0000",
         "1,500.0",
         "2.00 TFLOP/s (MFU 25.0%)",
-        "5.5000 -> 3.5000 (a unigram model: 4.2500)",
+        "5.5000 -> 3.5000 (unigram model: 4.2500)",
         "package 2.0 KiB, node 1.0 KiB, network 512 B",
     ):
         assert shown in during
@@ -100,7 +100,7 @@ def test_summary(tmp_path: Path) -> None:
     }
     assert rows == {
         "training loss": "4.9000 -> 4.0000",
-        "validation loss": "5.5000 -> 3.5000 (a unigram model: 4.2500)",
+        "validation loss": "5.5000 -> 3.5000 (unigram model: 4.2500)",
         "tokens/s per device": "1,500.0",
         "model FLOP/s per device": "2.00 TFLOP/s (MFU 25.0%)",
         "hardware FLOP/s per device": "3.00 TFLOP/s",
@@ -215,4 +215,4 @@ def test_a_run_that_goes_on_says_so_and_is_followed_from_there(tmp_path: Path) -
     assert follower.new_records() == old
     with Watch(tmp_path, 10, (), output, live=False) as watch:
         watch.record(old[0] | {"continued_from": 7})
-    assert output.getvalue().splitlines()[1] == "goes on after step 7"
+    assert output.getvalue().splitlines()[1] == "continues after step 7"

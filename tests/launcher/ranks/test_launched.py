@@ -70,7 +70,7 @@ def test_rank_0_makes_the_folder_and_speaks(launch: Callable[..., list[Result]],
     assert "3 ranks of RANK and WORLD_SIZE (torchrun)" in out
     assert "step  3/10  loss 4.7000" in out
     assert "noise" not in out
-    assert "5.5000 -> 3.5000 (a unigram model: 4.2500)" in out
+    assert "5.5000 -> 3.5000 (unigram model: 4.2500)" in out
     assert (tmp_path / "new" / "run.yaml").exists()
     assert "noise of rank 2 below Python" in (tmp_path / "new" / "logs" / "rank-2.log").read_text()
 
@@ -86,7 +86,7 @@ def test_one_rank_explains_a_failure(launch: Callable[..., list[Result]], functi
 def test_asked_to_stop(launch: Callable[..., list[Result]], tmp_path: Path) -> None:
     results = launch("stop_on_request", signal_number=signal.SIGUSR1)
     assert [code for code, _, _ in results] == [75, 75, 75]
-    assert results[0][2] == f"stopped on request; to go on: frontrunner train {tmp_path / 'new'}\n"
+    assert results[0][2] == f"stopped on request; to continue: frontrunner train {tmp_path / 'new'}\n"
     assert results[1][2] == results[2][2] == ""
 
 
@@ -105,7 +105,7 @@ def test_another_number_of_ranks_than_the_layouts(
 ) -> None:
     first, other = launch("finish", ranks=2)
     assert first[0] == other[0] == 2
-    assert "3 ranks, but there are 2 according to RANK and WORLD_SIZE (torchrun)" in first[2]
+    assert "3 ranks, but 2 are running (RANK and WORLD_SIZE (torchrun))" in first[2]
     assert f"{run_file}:" in first[2]
     assert other[2] == ""
     assert not (tmp_path / "new").exists()
@@ -115,5 +115,5 @@ def test_a_folder_in_use(launch: Callable[..., list[Result]], run_dir: Path) -> 
     (run_dir / "records.jsonl").write_text('{"kind": "header"}\n')
     results = launch("finish", folder=run_dir.name)
     assert [code for code, _, _ in results] == [2, 2, 2]
-    assert "already holds a run" in results[0][2]
+    assert "already contains a run" in results[0][2]
     assert results[1][2] == results[2][2] == ""

@@ -113,7 +113,7 @@ def test_asked_to_stop(run_dir: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     assert finish(process) == (
         75,
-        f"stopped on request; to go on: frontrunner train {shlex.quote(str(run_dir))}\n",
+        f"stopped on request; to continue: frontrunner train {shlex.quote(str(run_dir))}\n",
     )
 
 

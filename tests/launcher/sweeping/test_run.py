@@ -216,7 +216,7 @@ def test_trials_of_a_journal_that_is_gone_are_not_adopted(tmp_path: Path, comman
     sweep = budget(small_sweep(tmp_path), trials=1)
     run(sweep, tmp_path / "folder", command)
     (tmp_path / "folder" / FILE).unlink()
-    with pytest.raises(SpecError, match="folder/trials: are of a journal that is gone"):
+    with pytest.raises(SpecError, match="folder/trials: belong to a missing journal"):
         run(sweep, tmp_path / "folder", command)
 
 
@@ -232,11 +232,11 @@ def test_a_crash_is_told_with_its_last_words(tmp_path: Path) -> None:
     [
         (
             [],
-            "squeue is not on the PATH, so there is no Slurm here; call this on a login node of the clus",
+            "squeue is not on the PATH: Slurm is not available here; run this on a login node, or",
         ),
         (
             ["squeue"],
-            "slurm.account: frontier takes no job without an account; set slurm.account in the base",
+            "slurm.account: frontier requires an account; set slurm.account in the base",
         ),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_space_without_a_legal_point_leaves_no_folder(
     arguments = ["sweep", "run", "small.yaml", "--on", "local"]
     result = CliRunner().invoke(cli.build(arguments), arguments)
     assert result.exit_code == 2
-    assert "small.yaml:2 space: no point of it is a legal run; most often layout.tensor" in result.stderr
+    assert "small.yaml:2 space: contains no legal run; most common reason: layout.tensor" in result.stderr
     assert not (tmp_path / "sweeps").exists()
 
 
@@ -292,7 +292,7 @@ def test_a_name_leads_to_no_other_folder(tmp_path: Path, monkeypatch: pytest.Mon
     arguments = ["sweep", "status", "small.yaml"]
     result = CliRunner().invoke(cli.build(arguments), arguments)
     assert result.exit_code == 2
-    assert '"sweeps/a-b": holds no sweep yet' in result.stderr
+    assert '"sweeps/a-b": contains no sweep yet' in result.stderr
 
 
 class Silent(Nodes):
@@ -327,4 +327,4 @@ def test_a_scheduler_that_does_not_answer_at_the_start_ends_the_sweep(tmp_path: 
 def test_later_it_is_asked_again(tmp_path: Path) -> None:
     said = silent_sweep(tmp_path, Silent(1, 2))
     again = [line for line in said if "asked again" in line]
-    assert again == ["slurm does not answer; asked again in 0 s"] * 2
+    assert again == ["slurm does not answer; next attempt in 0 s"] * 2

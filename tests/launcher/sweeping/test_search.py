@@ -64,7 +64,7 @@ def test_accumulation_sets_the_batch(tmp_path: Path) -> None:
 
 def test_a_space_without_a_legal_point(tmp_path: Path) -> None:
     text = SMALL.replace("[2, 4, 8]", "[7]")
-    with pytest.raises(SpecError, match=r"small.yaml:2 space: no point of it is a legal run; most often"):
+    with pytest.raises(SpecError, match=r"small.yaml:2 space: contains no legal run; most common reason:"):
         points(small_sweep(tmp_path, text))
 
 

@@ -82,7 +82,7 @@ def test_mending_leaves_what_is_no_journal_as_it_is(tmp_path: Path, content: byt
 def test_a_controller_that_was_killed_in_its_first_record(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     repair(tmp_path)
-    with pytest.raises(SpecError, match="holds no sweep yet"):
+    with pytest.raises(SpecError, match="contains no sweep yet"):
         Store(tmp_path, small_sweep(tmp_path), create=False)
     assert Store(tmp_path, small_sweep(tmp_path), create=True).trials() == []
 
@@ -95,14 +95,14 @@ def test_a_study_of_another_program_is_not_written_to(tmp_path: Path) -> None:
     )
     before = (tmp_path / FILE).read_bytes()
     for create in (True, False):
-        with pytest.raises(SpecError, match="holds trials that no sweep has written"):
+        with pytest.raises(SpecError, match="contains trials that no sweep wrote"):
             Store(tmp_path, sweep, create=create)
     assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_the_journal_of_another_sweep(tmp_path: Path) -> None:
     Store(tmp_path, small_sweep(tmp_path), create=True)
-    with pytest.raises(SpecError, match="holds the trials of small, not of other"):
+    with pytest.raises(SpecError, match="contains trials of small, not of other"):
         Store(tmp_path, small_sweep(tmp_path, name="other"), create=True)
     changed = SMALL.replace("[1, 2]", "[1, 4]")
     with pytest.raises(SpecError, match="another base run, space, steps or objective"):
@@ -111,6 +111,6 @@ def test_the_journal_of_another_sweep(tmp_path: Path) -> None:
 
 
 def test_nothing_to_show_yet(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="holds no sweep yet"):
+    with pytest.raises(SpecError, match="contains no sweep yet"):
         Store(tmp_path, small_sweep(tmp_path), create=False)
     assert not (tmp_path / FILE).exists()

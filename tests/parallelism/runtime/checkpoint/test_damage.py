@@ -45,7 +45,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest deleted": (lambda path: (path / MANIFEST).unlink(), "manifest.json: No such file"),
     "manifest of another kind": (
         lambda path: (path / MANIFEST).write_text('{"crc32": 1}'),
-        "manifest.json: is not a manifest",
+        "manifest.json: is not a valid manifest",
     ),
 }
 

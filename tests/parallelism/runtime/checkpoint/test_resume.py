@@ -119,7 +119,7 @@ def test_weights_of_another_run_to_start_from(tmp_path: Path) -> None:
     run_ranks(2, train_run, saving(spec, start_from=str(tmp_path / "a")), tmp_path / "b")
     first, fifth = losses(tmp_path / "a")[1], losses(tmp_path / "a")[5]
     assert losses(tmp_path / "b")[1] < (first + fifth) / 2
-    with pytest.raises(RuntimeError, match="holds no whole checkpoint"):
+    with pytest.raises(RuntimeError, match="contains no complete checkpoint"):
         run_ranks(1, train_run, saving(run_spec(), start_from=str(tmp_path / "b")), tmp_path / "c")
 
 
