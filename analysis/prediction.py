@@ -96,7 +96,7 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Cand
     """The run as a row of published runs, with the log's own model."""
     model, layout = run.model, run.layout
     if machine is None or not machine.software:
-        raise Unusable("its machine file has no measured rates")
+        raise Unusable("its machine is unknown or has no measured rates")
     if model is None:
         raise Unusable("the log does not give the model")
     if run.precision not in ("bfloat16", "float16"):
