@@ -1,4 +1,4 @@
-"""All figures of a collection of runs: the object that ``frontrunner analyze --json`` prints."""
+"""Every figure of a collection of runs: the object that ``frontrunner analyze --json`` prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Analysis:
-    """``answer`` has the keys of ``--json``; ``steps`` all steps with ``use`` (see ``steady``)."""
+    """``answer`` has the keys of ``--json``; ``steps`` has every step with its ``use`` (see ``steady``)."""
 
     answer: Figures
     collection: Collection
@@ -29,10 +29,10 @@ class Analysis:
 
 
 def analyze(collection: Collection, machine: str | None = None, sweeps: Sequence[Figures] = ()) -> Analysis:
-    """Figures of every run, scaling among them, and what the planner makes of them.
+    """Compute the figures of every run, how the runs scale, and what the planner predicts for them.
 
-    ``machine``: a preset or file for logs that do not name theirs; ``sweeps``: see ``read_sweeps``. Raises
-    SpecError where there is no such machine.
+    ``machine``: a preset or file, for logs that do not name their machine; ``sweeps``: see ``read_sweeps``.
+    Raises SpecError if the machine does not exist.
     """
     marked = steady.mark(collection.steps, collection.runs)
     rows = steady.summarise(marked).to_dicts()
@@ -75,7 +75,7 @@ def _comparable(found: Figures, seconds: Array) -> bool:
 
 
 def _sample(run: RunLog, found: Figures, seconds: Array) -> scaling.Sample:
-    """Runs that may be compared have the same model, machine, engine, and layout but for data parallelism."""
+    """Runs are comparable if model, machine, engine and layout match, except for data parallelism."""
     model = tuple(value for key, value in found["model"].items() if key != "name")
     cut = (
         "tensor",
@@ -99,14 +99,14 @@ def _sample(run: RunLog, found: Figures, seconds: Array) -> scaling.Sample:
 
 
 def titles(answer: Figures) -> Iterable[str]:
-    """A line for each group of ``scaling[]``: what is held fixed, and the model."""
+    """One line per group of ``scaling[]``: what is held fixed, and the model."""
     names = {run["id"]: run for run in answer["runs"]}
     for group in answer["scaling"]:
         run = names[group["points"][0]["runs"][0]]
         fixed = (
             f"global batch {group['global_batch_size']}"
             if group["kind"] == "strong"
-            else f"{group['sequences_per_device']:g} sequences a device"
+            else f"{group['sequences_per_device']:g} sequences per device"
         )
         layout = run["layout"]
         cut = f"tensor {layout.get('tensor')}, pipeline {layout.get('pipeline')}, {layout.get('sharding')}"

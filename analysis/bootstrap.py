@@ -1,8 +1,8 @@
-"""Intervals for medians by resampling, without drawing the resamples.
+"""Bootstrap intervals of medians, without drawing the resamples.
 
-The median of n draws with replacement from n sorted values is the value at the place that the middle of n
-uniform numbers gives, whose distribution is Beta's; for even n the mean of the two in the middle. One draw of
-Beta stands for a resample of any length, so that a study of thousands of runs takes no time.
+Draw n times with replacement from n sorted values. The median sits at the index given by the middle of n
+uniform numbers, which follows a Beta distribution; for even n it is the mean of the two middle values. One
+Beta draw therefore replaces a resample of any length, and a study of thousands of runs stays fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def medians(values: Array, generator: np.random.Generator, samples: int = SAMPLE
 
 
 def median_interval(values: Array) -> tuple[float, float]:
-    """The interval of one series' median; series of one length share their draws."""
+    """The interval of the median of one series; series of equal length share their draws."""
     lower, upper = _draws(len(values))
     ordered = np.sort(values)
     return interval((ordered[lower] + ordered[upper]) / 2)
@@ -38,13 +38,13 @@ def _draws(n: int) -> tuple[Places, Places]:
 
 
 def _middle(n: int, generator: np.random.Generator, samples: int) -> tuple[Places, Places]:
-    """Places of the two middle values of each resample of n sorted values; the same two for odd n."""
+    """Indices of the two middle values of each resample of n sorted values; equal for odd n."""
     if n % 2:
         half = (n + 1) / 2
         middle = _places(generator.beta(half, half, samples), n)
         return middle, middle
     lower = generator.beta(n / 2, n / 2 + 1, samples)
-    # The next of the n/2 numbers that are left above the lower one: the least of as many uniform ones.
+    # The next one up: the smallest of the n/2 uniform numbers that remain above the lower one.
     above = 1 - (1 - generator.random(samples)) ** (1 / (n / 2))
     return _places(lower, n), _places(lower + (1 - lower) * above, n)
 

@@ -1,4 +1,4 @@
-"""Tables of an analysis as files: runs as CSV, steps as CSV, Parquet or TensorBoard's events."""
+"""Writes the tables of an analysis: runs as CSV, steps as CSV, Parquet or TensorBoard events."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from frontrunner.configs.errors import SpecError, Violation
 
 ENDINGS = (".csv", ".parquet")
 _USES = {STEADY: "steady", WARM_UP: "warm-up", OUTLIER: "outlier", OTHER: "other layout"}
-#: What spreadsheets take for a formula at the start of a cell.
+#: Leading characters that make a spreadsheet read a cell as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def check_ending(path: Path) -> None:
-    """SpecError unless steps can be written to a file of that name."""
+    """Raise SpecError if the file's suffix is not one that steps can be written to."""
     if path.suffix not in ENDINGS:
         constraint = f"must end in {' or '.join(ENDINGS)}"
         raise SpecError([Violation("--steps", str(path), constraint, f"write {path.stem}.parquet")])
 
 
 def write_runs(answer: dict[str, Any], path: Path) -> None:
-    """A row a run; nested keys are joined by dots, lists are JSON."""
+    """One row per run; nested keys are joined by dots, lists are JSON."""
     rows = [dict(_flat(run)) for run in answer["runs"]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -48,12 +48,12 @@ def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]
 
 
 def _cell(value: object) -> object:
-    """Text as it is, but for what a spreadsheet would compute."""
+    """Quote text that a spreadsheet would run as a formula; pass the rest through."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def steps_table(found: Analysis) -> pl.DataFrame:
-    """All steps, with the run's name in ``run`` and how each is used in ``use``."""
+    """Every step, with the run's name in ``run`` and how the step is used in ``use``."""
     names = pl.Series("run", [run.id for run in found.collection.runs], dtype=pl.String)
     return found.steps.with_columns(
         names.gather(found.steps["run"]).alias("run"),
@@ -62,7 +62,7 @@ def steps_table(found: Analysis) -> pl.DataFrame:
 
 
 def write_steps(found: Analysis, path: Path) -> None:
-    """CSV or Parquet, by the ending of ``path``."""
+    """Write CSV or Parquet, depending on the suffix of ``path``."""
     check_ending(path)
     table = steps_table(found)
     if path.suffix == ".parquet":
@@ -74,7 +74,7 @@ def write_steps(found: Analysis, path: Path) -> None:
 
 
 def write_tensorboard(found: Analysis, folder: Path) -> list[Path]:
-    """Scalars of every step, a folder a run; needs the extra ``tensorboard``."""
+    """Write the scalars of every step, one folder per run. Needs the extra ``tensorboard``."""
     writer_of = import_module("tensorboard.summary").Writer
     outputs = []
     parts = found.steps.partition_by("run", maintain_order=True)

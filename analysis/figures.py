@@ -17,8 +17,9 @@ Figures = dict[str, Any]
 
 
 def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: bootstrap.Array) -> Figures:
-    """Everything of a run but its prediction. ``row`` is of :func:`steady.summarise`, ``times`` its steady
-    steps.
+    """Every figure of a run except its prediction.
+
+    ``row`` comes from :func:`steady.summarise`; ``times`` are the steady step times.
     """
     batch = row["global_batch_size"] or run.global_batch_size
     batch = int(batch) if batch else None
@@ -84,7 +85,7 @@ def _model(model: ModelSpec | None) -> Figures | None:
 
 
 def _speed(run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | None) -> Figures:
-    """Tokens and FLOPs by our formula from the step time; what the log printed is beside it."""
+    """Tokens and FLOPs by our formula from the step time, next to what the log printed."""
     time, printed = row["step_time_s"], row["printed_flops_per_s"]
     tokens = (
         batch * run.seq_len / time / run.devices if time and batch and run.seq_len and run.devices else None
@@ -122,10 +123,10 @@ def _memory(run: RunLog, row: Figures, machine: MachineSpec | None) -> Figures:
 
 
 def _communication(run: RunLog, row: Figures) -> Figures:
-    """Share of the step that a device waits for messages: for ours the exposed part, for others one rank's
-    calls.
+    """Share of the step that a device waits for messages.
 
-    Receives are left out of the latter's share: most of their time is waiting for the stage before.
+    For our runs this is the exposed part. For other logs it is the calls of one rank without receives, which
+    mostly wait for the previous stage.
     """
     operations = [
         {
@@ -151,7 +152,7 @@ def _communication(run: RunLog, row: Figures) -> Figures:
 
 
 def _parts(row: Figures) -> Figures:
-    """Seconds of a step by part, where the log says them."""
+    """Seconds of a step by part, if the log gives them."""
     total, exposed, optimizer = row["step_time_s"], row["communication_exposed_s"], row["optimizer_s"]
     if total is None or optimizer is None:
         return {}
@@ -161,7 +162,7 @@ def _parts(row: Figures) -> Figures:
 
 
 def _corrected(run: RunLog, found: Figures) -> Figures | None:
-    """What is left of the speed where the engine ran fewer micro-batches than the log counts."""
+    """The corrected speed if the engine ran fewer micro-batches than the log counts."""
     factor = sanity.engine_factor(run)
     if factor is None:
         return None

@@ -1,4 +1,4 @@
-"""What a run's machine is able to: peaks, measured rates, memory; from machine files, never from a guess."""
+"""What a run's machine can do: peaks, measured rates, memory. Taken from machine files, never guessed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from frontrunner.configs.sharding import Precision
 
 
 def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
-    """The machine of a run: its own header's, the one that its log names, else ``default``.
+    """The machine of a run: from its header, else the one that its log names, else ``default``.
 
-    None where nothing says it. Raises SpecError where ``default`` is no machine.
+    None if no source names one. Raises SpecError if ``default`` is not a machine.
     """
     if run.spec is not None and run.spec_key is not None:
         if run.spec_key not in _own:
@@ -28,7 +28,7 @@ def machine_of(run: RunLog, default: str | None) -> MachineSpec | None:
     return _preset(name) if name else None
 
 
-#: By the key of the specification that holds it.
+#: Keyed by the ``spec_key`` of the specification that holds it.
 _own: dict[bytes, MachineSpec | None] = {}
 
 
@@ -45,14 +45,14 @@ def _preset(name: str) -> MachineSpec:
 
 
 def peak_flops_per_s(machine: MachineSpec | None, precision: str | None) -> float | None:
-    """Of a device in that precision; None where either is unknown."""
+    """Peak of one device in that precision; None if either is unknown."""
     if machine is None or precision is None:
         return None
     return machine.device.peak_flops_per_s.get(cast(Precision, precision))
 
 
 def best_product_flops_per_s(machine: MachineSpec | None, precision: str | None) -> float | None:
-    """The fastest matrix product measured on the device, in 16 bits; None where none is known."""
+    """The fastest 16-bit matrix product measured on the device; None if none was measured."""
     if machine is None or precision not in ("bfloat16", "float16"):
         return None
     rates = [

@@ -1,7 +1,7 @@
-"""What the planner says of a run that was measured, and where the two differ.
+"""What the planner predicts for a measured run, and where prediction and measurement differ.
 
-Runs of ours are planned from their header's specification, those of other engines as published runs are: with
-what their engine keeps and sends (``planner/engine_profile.py``).
+Our runs are planned from the specification in their header. Runs of other engines are planned like published
+runs, from what their engine keeps and sends (``planner/engine_profile.py``).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from frontrunner.parallelism.planner.published import PublishedModel, PublishedR
 
 Figures = dict[str, Any]
 
-#: More different runs than these are not planned one by one: the answer would wait for them.
+#: Plan at most this many distinct runs; more would delay the answer.
 MOST = 300
 _SOFTWARE = {"megatron-deepspeed": "Megatron-DeepSpeed", "megatron-lm": "Megatron-LM", "gpt-neox": "GPT-NeoX"}
 
 
 class Predictor:
-    """Plans runs; those that differ in nothing that matters share a plan."""
+    """Plans runs; runs that are equal to the planner share one plan."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, bytes] = {}
@@ -49,7 +49,7 @@ class Predictor:
 
 
 def _what_matters(spec: Figures) -> bytes:
-    """A specification without what does not change a plan."""
+    """A specification without the keys that do not change a plan."""
     training = spec.get("training")
     if isinstance(training, dict):
         training = {key: value for key, value in training.items() if key not in ("steps", "seed")}
@@ -86,26 +86,28 @@ def _own(run: RunLog) -> tuple[Workload, Candidates]:
         wrong = error.errors()[0]
         key = ".".join(str(part) for part in wrong["loc"])
         raise Unusable(
-            f"the header's specification is not one of this version: {key}: {wrong['msg']}"
+            f"the header's specification does not match this version: {key}: {wrong['msg']}"
         ) from None
     except SpecError as error:
-        raise Unusable(f"the header's layout is not one of this version: {error.violations[0]}") from None
+        raise Unusable(f"the header's layout does not match this version: {error.violations[0]}") from None
 
 
 def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Candidates]:
-    """As a row of published runs, with the log's own model."""
+    """The run as a row of published runs, with the log's own model."""
     model, layout = run.model, run.layout
     if machine is None or not machine.software:
-        raise Unusable("nothing is known of the rates of its machine")
+        raise Unusable("its machine is unknown or has no measured rates")
     if model is None:
-        raise Unusable("the log does not say its model")
+        raise Unusable("the log does not give the model")
     if run.precision not in ("bfloat16", "float16"):
-        raise Unusable(f"no published run of that engine computes in {run.precision or 'an unknown type'}")
+        raise Unusable(
+            f"no published run of that engine computes in {run.precision or 'an unknown precision'}"
+        )
     if layout.get("virtual_stages", 1) > 1 and run.format != "megatron-lm":
-        raise Unusable("virtual stages of that engine were never compared")
+        raise Unusable("virtual stages of that engine were never validated")
     row = _row(run, model, machine)
     if row.software_year not in machine.software:
-        raise Unusable(f"nothing is known of {machine.name} with software of {row.software_year}")
+        raise Unusable(f"{machine.name} has no measured rates for software of {row.software_year}")
     workload, candidates = prepare(row, machine)
     return replace(workload, model=model), candidates
 
@@ -147,7 +149,7 @@ def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:
 
 
 def compare(measured: Figures, predicted: Figures) -> Figures:
-    """Errors in percent (predicted against measured), and seconds of parts that both sides know."""
+    """Errors in percent (predicted against measured), and the seconds of parts that both sides give."""
     found: Figures = {
         "step_time_error_pct": _error(predicted["step_time_s"], measured["step_time_s"]),
         "memory_error_pct": _error(predicted["peak_memory_bytes_per_device"], measured["memory_bytes"]),
@@ -172,7 +174,7 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
     if "all_reduce" in operations:
         found["parts"].append(
             {
-                "part": "of it, reduction of gradients (measured: all_reduce of one rank)",
+                "part": "reduction of gradients, part of the above (measured: all_reduce of one rank)",
                 "predicted_s": parts["gradients"],
                 "measured_s": operations["all_reduce"],
             }

@@ -1,6 +1,6 @@
-"""From paths to a collection of runs: finds the logs, recognises their format, names the runs.
+"""Turns paths into a collection of runs: finds logs, recognises their formats, names the runs.
 
-A new format is a module in ``importers`` and a line in :func:`read`.
+To add a format, write a module in ``importers`` and add a line to :func:`read`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from frontrunner.analysis.run_log import STEP_SCHEMA, Collection, RunLog
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.run_folder.files import RECORDS
 
-#: Endings of text logs that are looked for in folders; a file that is named is read whatever its name.
+#: Suffixes of text logs searched for in folders. A file given by path is read whatever its suffix.
 TEXT_ENDINGS = (".out", ".log", ".txt", ".out.gz", ".log.gz", ".txt.gz")
 
 
 def read(paths: Sequence[str | Path]) -> Collection:
-    """All runs of files and folders, in the order of the paths.
+    """Read all runs of files and folders, in the order of the paths.
 
-    Files that hold no run are in ``unread``. Raises SpecError where a path does not exist, or no run is
-    found.
+    Files without a run go to ``unread``. Raises SpecError if a path does not exist or no run is found.
     """
     files = list(_find([Path(path) for path in paths]))
     named = list(zip(files, _names(files), strict=True))
@@ -42,7 +41,7 @@ def read(paths: Sequence[str | Path]) -> Collection:
             unread.append((str(path), error.strerror or str(error)))
             continue
         if found is None:
-            unread.append((str(path), "no line of a training step was found"))
+            unread.append((str(path), "holds no line of a training step"))
         else:
             runs[name] = found
     return _collect(named, own, runs, unread)
@@ -54,7 +53,7 @@ def _collect(
     others: dict[str, tuple[RunLog, pl.DataFrame]],
     unread: list[tuple[str, str]],
 ) -> Collection:
-    """Everything in one table."""
+    """Put everything into one table."""
     logs: list[RunLog] = []
     tables: list[pl.DataFrame] = []
     for batch, steps in records.read(own):
@@ -66,7 +65,7 @@ def _collect(
                 logs.append(run)
             else:
                 places.append(0)
-                unread.append((run.path, "no record of a training step was found"))
+                unread.append((run.path, "holds no record of a training step"))
         tables.append(
             steps.with_columns(pl.Series("run", places, dtype=pl.UInt32).gather(steps["run"]).alias("run"))
         )
@@ -75,11 +74,8 @@ def _collect(
         logs.append(run)
     if not logs:
         raise SpecError(
-            [
-                Violation("PATHS", path, reason, "give run folders or logs of training")
-                for path, reason in unread
-            ]
-            or [Violation("PATHS", None, "hold no log", "give run folders or logs of training")]
+            [Violation("PATHS", path, reason, "give run folders or training logs") for path, reason in unread]
+            or [Violation("PATHS", None, "hold no log", "give run folders or training logs")]
         )
     place = {name: index for index, (_, name) in enumerate(named)}
     return Collection(*_in_order(logs, pl.concat(tables), place), unread)
@@ -88,7 +84,7 @@ def _collect(
 def _in_order(
     logs: list[RunLog], steps: pl.DataFrame, place: dict[str, int]
 ) -> tuple[list[RunLog], pl.DataFrame]:
-    """Runs, and their steps, by the place of their name."""
+    """Runs and their steps, keyed by the index of their name."""
     order = sorted(range(len(logs)), key=lambda index: place[logs[index].id])
     rank = [0] * len(order)
     for new, old in enumerate(order):
@@ -100,7 +96,7 @@ def _in_order(
 
 
 def _find(paths: Sequence[Path]) -> Iterator[Path]:
-    """The logs; each once."""
+    """The logs, each once."""
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise SpecError(
@@ -116,11 +112,11 @@ def _find(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """A run folder's records, or what lies below any other folder."""
+    """The records of a run folder, or the logs below any other folder."""
     for place, folders, names in os.walk(folder):
         folders.sort()
         if RECORDS in names:
-            folders.clear()  # the logs of a run's ranks are no runs
+            folders.clear()  # the logs of a run's ranks are not runs
             yield Path(place, RECORDS)
             continue
         yield from (Path(place, name) for name in sorted(names) if name.endswith(TEXT_ENDINGS))
@@ -139,7 +135,7 @@ def _is_records(path: Path) -> bool:
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that tells it from the others; a run folder by its name."""
+    """The shortest unique tail of each path; the name of a run folder."""
     parts = []
     for path in files:
         named = path.absolute().parent if path.name == RECORDS else path.absolute()
@@ -155,7 +151,7 @@ def _names(files: Sequence[Path]) -> list[str]:
             "/".join(each[-length:]) if counts[name] > 1 else name
             for each, name in zip(parts, names, strict=True)
         ]
-    counts = Counter(names)  # of one name still: files of one folder that differ in their ending only
+    counts = Counter(names)  # still equal: files in one folder that differ only by suffix
     return [
         f"{name} ({path.name})" if counts[name] > 1 else name for name, path in zip(names, files, strict=True)
     ]

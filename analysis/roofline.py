@@ -1,8 +1,7 @@
-"""Where a run's kernels stand under the device's ceilings: work a byte of memory traffic, and the planner's
-rate.
+"""Where a run's kernels sit below the device's ceilings: FLOPs per byte, and the planner's rate.
 
-Intensities count each operand once, as if caches were perfect. Rates are those that the planner takes
-(measured products and attention, a share of the memory's bandwidth): see ``planner/compute.py``.
+Intensities count each operand once, as if caches were perfect. Rates are the planner's (measured matrix
+products and attention, a share of memory bandwidth): see ``planner/compute.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ADAMW_FLOPS = 12
 
 
 def roofline(workload: Workload, c: Candidates) -> Figures | None:
-    """Ceilings and points of the one candidate of ``c``; None where the machine's rates are not known."""
+    """Ceilings and points of the single candidate in ``c``; None if the machine's rates are unknown."""
     device, software = workload.machine.device, workload.software
     bandwidth = device.memory_bandwidth_bytes_per_s
     if software is None or bandwidth is None:
@@ -38,7 +37,7 @@ def roofline(workload: Workload, c: Candidates) -> Figures | None:
 
 
 def _products(workload: Workload, c: Candidates) -> Figures:
-    """The four products of a layer's forward."""
+    """The four matrix products of a layer's forward pass."""
     assert workload.software
     model, m = workload.model, workload.tokens(c)
     heads = model.num_heads * model.head_dim
@@ -60,9 +59,7 @@ def _products(workload: Workload, c: Candidates) -> Figures:
 
 
 def _attention(workload: Workload, c: Candidates) -> Figures:
-    """Attention's core, forward: the causal half where it is fused, with its scores in memory where it is
-    not.
-    """
+    """The attention core, forward: the causal half if fused; with scores in memory if not."""
     assert workload.software
     model, s, tokens = workload.model, workload.seq_len, workload.tokens(c)
     width = model.num_heads * model.head_dim / c.tensor

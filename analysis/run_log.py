@@ -1,6 +1,6 @@
 """What the log of one run says: its facts, and a table of its steps.
 
-All importers give this, whatever the format; nothing is guessed, and None stands for what a log does not say.
+Every importer returns this, whatever the format. Nothing is guessed: None means that the log does not say.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import polars as pl
 
 from frontrunner.configs.schema import ModelSpec
 
-#: Columns of the table of steps. SI units; FLOP/s and tokens/s are those of one device, bytes those that a
-#: rank sends in a step. ``printed_flops_per_s`` is what the log says, in the run's ``flop_convention``.
+#: Columns of the table of steps, in SI units. FLOP/s and tokens/s are per device; bytes are what one rank
+#: sends in a step. ``printed_flops_per_s`` is what the log prints, in the run's ``flop_convention``.
 STEP_SCHEMA: dict[str, pl.DataType] = {
     "step": pl.Int64(),
     "segment": pl.Int32(),
@@ -40,14 +40,14 @@ STEP_SCHEMA: dict[str, pl.DataType] = {
     "bytes_network": pl.Float64(),
 }
 
-#: Times and counts beyond these are no measurement: a step of four months, 2^53 of anything.
+#: Times and counts above these are not measurements: a step of four months, 2^53 of anything.
 LONGEST_STEP_S = 1e7
 LARGEST_COUNT = 2**53
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Memory of one pipeline stage, in bytes: the most that any of its ranks that reported holds."""
+    """Memory of one pipeline stage, in bytes: the maximum over the ranks that reported."""
 
     stage: int
     allocated_bytes: float | None
@@ -57,7 +57,7 @@ class StageMemory:
 
 @dataclass(frozen=True)
 class Operation:
-    """A kind of communication as one rank logged it, over all steps: calls, bytes and seconds."""
+    """One kind of communication as one rank logged it over all steps: calls, bytes and seconds."""
 
     name: str
     calls: int
@@ -67,13 +67,13 @@ class Operation:
 
 @dataclass
 class RunLog:
-    """One run. ``layout`` has the keys of a run file's layout, ``data`` and ``grad_accum_steps``.
+    """One run. ``layout`` has the keys of a run file's layout, plus ``data`` and ``grad_accum_steps``.
 
-    ``flop_convention`` says what ``printed_flops_per_s`` counts: "model" or "hardware" (recomputation too);
-    None where nothing is printed. ``current_segment``: the first start of the run (from 0) that had the
-    layout of the last one; earlier steps were taken in another. ``lost_lines`` are lines that should have
-    been read and could not. ``facts`` are what only some formats say: see the importers. ``spec``
-    is what our own header gives; runs whose specifications are equal share it, and have one ``spec_key``.
+    ``flop_convention`` says what ``printed_flops_per_s`` counts: "model", or "hardware" (with recomputation);
+    None if nothing is printed. ``current_segment`` is the first start of the run (from 0) with the layout of
+    the last start; earlier steps used another layout. ``lost_lines`` counts lines that should have been read
+    but could not. ``facts`` holds what only some formats give: see the importers. ``spec`` comes from our own
+    header; runs with equal specifications share it, and share one ``spec_key``.
     """
 
     id: str
@@ -103,9 +103,9 @@ class RunLog:
 
 @dataclass
 class Collection:
-    """Runs, and their steps in one table: :data:`STEP_SCHEMA` and ``run``, the run's place in ``runs``.
+    """Runs, and their steps in one table: :data:`STEP_SCHEMA` plus ``run``, the run's index in ``runs``.
 
-    ``unread`` are files that hold no run, with the reason.
+    ``unread`` lists files that hold no run, with the reason.
     """
 
     runs: list[RunLog]
@@ -114,7 +114,7 @@ class Collection:
 
 
 def step_table(rows: dict[str, list[Any]]) -> pl.DataFrame:
-    """A table of steps from columns; those that are not given are null. The last record of a step counts."""
+    """A table of steps from columns; missing columns are null. The last record of a step wins."""
     length = len(rows.get("step", ()))
     table = pl.DataFrame(
         {name: rows.get(name, [None] * length) for name in STEP_SCHEMA}, schema=STEP_SCHEMA, strict=False
@@ -123,7 +123,7 @@ def step_table(rows: dict[str, list[Any]]) -> pl.DataFrame:
 
 
 def current_segment(cuts: Sequence[object]) -> int:
-    """The first start of a run (from 0) since which it has been cut as it was at its last one."""
+    """The first start of a run (from 0) since when its layout has not changed."""
     first = len(cuts) - 1
     while first > 0 and cuts[first - 1] == cuts[-1]:
         first -= 1

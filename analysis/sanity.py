@@ -1,6 +1,6 @@
-"""What cannot be true of a run, or is odd, with the reason. Each flag is (kind, sentence).
+"""What is impossible or odd about a run, with the reason. Each flag is (kind, sentence).
 
-Kinds in :data:`UNTRUE` say that the run's speed is not what its log says; scaling leaves such runs out.
+Kinds in :data:`UNTRUE` mean that the run's speed is not what its log says; scaling excludes those runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FEW_STEPS = 3
 
 
 def flags(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> list[Flag]:
-    """All that is odd. ``row`` is what :func:`steady.summarise` found, ``figures`` what came of it."""
+    """Everything odd. ``row`` comes from :func:`steady.summarise`; ``figures`` is derived from it."""
     checks: tuple[Callable[..., Iterator[Flag]], ...] = (
         _implausible,
         _micro_batches,
@@ -38,10 +38,10 @@ def flags(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | No
 
 
 def engine_factor(run: RunLog) -> tuple[float, int, int] | None:
-    """Share of the counted micro-batches that the engine ran, and both numbers; None where they agree.
+    """Share of the counted micro-batches that the engine ran, and both numbers; None if they agree.
 
-    Megatron-DeepSpeed gives its engine the global batch, and the engine divides it by the micro-batch of its
-    own configuration; the trainer's argument says how many sequences a micro-batch really holds.
+    Megatron-DeepSpeed passes its engine the global batch. The engine divides it by the micro-batch size of
+    its own configuration, but a micro-batch really holds as many sequences as the trainer's argument says.
     """
     theirs = run.facts.get("engine_micro_batch_size")
     micro, data = run.layout.get("micro_batch_size"), run.layout.get("data")
@@ -52,7 +52,7 @@ def engine_factor(run: RunLog) -> tuple[float, int, int] | None:
 
 
 def _implausible(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
-    """Hardware FLOP/s beyond what any product reaches."""
+    """Hardware FLOP/s above what any matrix product reaches."""
     speed = _claimed(figures, row)
     peak = peak_flops_per_s(machine, run.precision)
     best = best_product_flops_per_s(machine, run.precision)
@@ -61,21 +61,20 @@ def _implausible(run: RunLog, figures: Figures, row: Figures, machine: MachineSp
     if speed > peak:
         yield (
             "implausible",
-            f"up to {_tera(speed)} per device (hardware FLOPs): more than the peak of {machine.device.name}, "
+            f"up to {_tera(speed)} per device (hardware FLOPs) exceeds the peak of {machine.device.name}, "
             f"{_tera(peak)}",
         )
     elif best and speed > best:
         yield (
             "implausible",
-            f"up to {_tera(speed)} per device (hardware FLOPs): {speed / peak:.0%} of the peak of "
-            f"{machine.device.name} and more than its best measured matrix product, {_tera(best)}, which is "
-            f"not "
-            "plausible for a whole step",
+            f"up to {_tera(speed)} per device (hardware FLOPs) is not plausible for a whole step: "
+            f"it is {speed / peak:.0%} of the peak of {machine.device.name} and exceeds its best measured "
+            f"matrix product, {_tera(best)}",
         )
 
 
 def _claimed(figures: Figures, row: Figures) -> float:
-    """The highest hardware FLOP/s of a device that the log tells of; 0 where it tells nothing."""
+    """The highest hardware FLOP/s per device in the log; 0 if it gives none."""
     return max(figures["hardware_flops_per_s_per_device"] or 0.0, row["largest_printed_flops_per_s"] or 0.0)
 
 
@@ -86,10 +85,10 @@ def _micro_batches(
         return
     factor, ran, counted = found
     speed = _claimed(figures, row)
-    truth = f"; that leaves {_tera(speed * factor)} of {_tera(speed)} per device" if speed else ""
+    truth = f"; the real speed is {_tera(speed * factor)}, not {_tera(speed)} per device" if speed else ""
     yield (
         "micro-batches",
-        f"the engine ran {ran} micro-batches a step and the log counts {counted}: the engine's "
+        f"the engine ran {ran} micro-batches a step but the log counts {counted}: the engine's "
         f"configuration says "
         f"{run.facts['engine_micro_batch_size']} sequences a micro-batch, the trainer's arguments "
         f"{run.layout['micro_batch_size']}{truth}",
@@ -97,7 +96,7 @@ def _micro_batches(
 
 
 def _overflow(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
-    """Steps that changed nothing: said so, or seen from a loss scale that falls at each step."""
+    """Steps that changed nothing: the log says so, or its loss scale falls at each step."""
     steps = row["steps"]
     skipped = max(run.facts.get("overflow_lines", 0), row["skipped"] or 0)
     falls = row["loss_scale_drops"] or 0
@@ -107,7 +106,7 @@ def _overflow(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec 
     if skipped == steps:
         yield (
             "overflow",
-            f"every step overflowed: all {steps} were skipped and the model was never updated",
+            f"every step overflowed: all {steps} were skipped, so the model was never updated",
         )
     elif skipped > max(2, 0.05 * steps):
         yield "overflow", f"{skipped} of {steps} steps were skipped: loss or gradients were not finite"
@@ -117,49 +116,49 @@ def _loss(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | No
     steps, first, last = row["steps"], row["first_loss"], row["last_loss"]
     if row["losses_missing"] == steps:
         if run.format == "records" or row["losses_missing"] > _FEW_STEPS:
-            yield "loss", "no step has a loss that is a number"
+            yield "loss", "no step has a finite loss"
         return
     if row["losses_missing"]:
-        yield "loss", f"the loss of {row['losses_missing']} of {steps} steps is not a number"
+        yield "loss", f"the loss of {row['losses_missing']} of {steps} steps is missing or not finite"
     if steps < _FEW_STEPS or first is None or last is None:
         return
     span = row["largest_loss"] - row["smallest_loss"]
     if span <= 1e-3 * abs(first):
         yield (
             "loss",
-            f"the loss never moves: within {span:.2g} of {first:.4g} over {steps} steps",
+            f"the loss never moves: it stays within {span:.2g} of {first:.4g} for {steps} steps",
         )
     elif last > 1.5 * row["smallest_loss"] and last > first:
         yield "loss", f"the loss went up: from {first:.4g} to {last:.4g}"
 
 
 def _disagreement(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
-    """Figures of one log that contradict each other."""
+    """Contradictions between figures of one log."""
     printed, convention = figures["printed_flops_per_s_per_device"], run.flop_convention
     own = figures[f"{convention}_flops_per_s_per_device"] if convention else None
     if printed and own and abs(printed / own - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log prints {_tera(printed)}, but its step time and batch come to {_tera(own)} per device "
+            f"the log prints {_tera(printed)}, but its step time and batch give {_tera(own)} per device "
             f"({convention} FLOPs)",
         )
     samples, time, batch = row["samples_per_s"], row["step_time_s"], figures["global_batch_size"]
     if samples and time and batch and abs(samples * time / batch - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log prints {samples:.4g} sequences/s, but {batch} of them in {time:.4g} s are "
+            f"the log prints {samples:.4g} sequences/s, but {batch} sequences in {time:.4g} s give "
             f"{batch / time:.4g}",
         )
     told, speed = row["tokens_per_s_per_device"], figures["tokens_per_s_per_device"]
     if told and speed and abs(told / speed - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log says {told:,.4g} tokens/s per device, but its batch and step time come to {speed:,.4g}",
+            f"the log prints {told:,.4g} tokens/s per device, but its batch and step time give {speed:,.4g}",
         )
 
 
 def _layout(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
-    """Arguments that do not fit together."""
+    """Arguments that contradict each other or are missing."""
     factors = [run.layout.get(key) for key in ("tensor", "pipeline", "data")]
     if run.devices and all(factors) and math.prod(int(f or 1) for f in factors) != run.devices:
         yield (
@@ -180,10 +179,10 @@ def _layout(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | 
     if missing:
         yield (
             "incomplete",
-            f"the log does not say its {', '.join(missing)}: figures that need it are left out",
+            f"the log does not give the {', '.join(missing)}: figures that need it are skipped",
         )
     if machine is None:
-        yield "machine", "the log names no machine that is known: no share of peak; give --machine"
+        yield "machine", "the log names no known machine, so there is no MFU: add --machine"
 
 
 def _memory(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
@@ -192,8 +191,8 @@ def _memory(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | 
         capacity = machine.device.memory_bytes
         yield (
             "memory",
-            f"{peak / 2**30:.1f} GiB per device are more than {machine.device.name} has, "
-            f"{capacity / 2**30:.1f}",
+            f"{peak / 2**30:.1f} GiB per device exceed the memory of {machine.device.name}, "
+            f"{capacity / 2**30:.1f} GiB",
         )
 
 
@@ -201,14 +200,14 @@ def _reading(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec |
     if run.lost_lines:
         yield (
             "lost",
-            f"{run.lost_lines} lines could not be read (cut off, garbled or no numbers) and were left out",
+            f"{run.lost_lines} lines could not be read (cut off, garbled or not numbers) and were skipped",
         )
     if not row["steady"]:
-        yield "steady", "no step is steady: there is no step time"
+        yield "steady", "no step is steady, so there is no step time"
     elif row["steady"] < _FEW_STEPS:
-        yield "steady", f"only {row['steady']} steps are steady: the step time is not certain"
+        yield "steady", f"only {row['steady']} steps are steady, so the step time is uncertain"
     if run.events:
-        yield "events", f"the run gave {len(run.events)} warnings; the last: {run.events[-1]}"
+        yield "events", f"the run logged {len(run.events)} warnings; the last: {run.events[-1]}"
 
 
 def _tera(value: float) -> str:

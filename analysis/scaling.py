@@ -1,13 +1,13 @@
-"""Strong and weak scaling, found among runs that differ in their number of devices alone.
+"""Strong and weak scaling, found among runs that differ only in their number of devices.
 
-Strong: the same global batch. Weak: the same batch a device. A group's smallest run is what the others are
-measured against. With p times its devices and a speed-up of s:
+Strong: the same global batch. Weak: the same batch per device. The smallest run of a group is the baseline.
+With p times its devices and a speed-up of s:
 
 - efficiency is s / p,
 - the serial fraction is (1/s - 1/p) / (1 - 1/p) for strong scaling (Karp and Flatt 1990, Comm. ACM 33, 539)
   and (p - s) / (p - 1) for weak scaling (Gustafson 1988, Comm. ACM 31, 532, solved for the fraction),
 - the fit is t = a + b / p (strong, Amdahl) or t = a + b log2 p (weak), least squares of the relative error;
-  it gives the next two doublings. Intervals are of 95 %, from resampled steps.
+  it predicts the next two doublings. Intervals are 95 % intervals from resampled steps.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ _SEED = 20260101
 
 @dataclass(frozen=True)
 class Sample:
-    """A run as scaling sees it. ``alike`` is equal for runs that may be compared, ``step_times_s`` are
-    steady.
-    """
+    """A run as scaling sees it. Comparable runs have equal ``alike``; ``step_times_s`` are steady steps."""
 
     id: str
     alike: tuple[object, ...]
@@ -52,7 +50,7 @@ class _Point:
 
 
 def groups(samples: Sequence[Sample]) -> list[Found]:
-    """All groups of two sizes and more: the objects of ``scaling[]``."""
+    """All groups with at least two sizes: the objects of ``scaling[]``."""
     generator = np.random.default_rng(_SEED)
     found: list[Found] = []
     for kind in ("strong", "weak"):
@@ -91,7 +89,7 @@ def _group(kind: str, members: Sequence[Sample], generator: np.random.Generator)
 
 
 def _point(runs: Sequence[Sample], generator: np.random.Generator) -> _Point:
-    """Several runs of one size are one point: the mean of their medians."""
+    """Runs of one size form one point: the mean of their medians."""
     times = [float(np.median(run.step_times_s)) for run in runs]
     tokens = runs[0].tokens_per_step
     time = float(np.mean(times))
@@ -121,7 +119,7 @@ def _shown(kind: str, point: _Point, base: _Point) -> Found:
 
 
 def serial_fraction(kind: str, p: float, speedup: float) -> float:
-    """Of the smallest run's time; p > 1. Below 0 where more devices are worth more than their number."""
+    """Serial fraction of the smallest run's time; p > 1. It is below 0 if the speed-up is superlinear."""
     if kind == "strong":
         return (1 / speedup - 1 / p) / (1 - 1 / p)
     return (p - speedup) / (p - 1)
@@ -130,7 +128,7 @@ def serial_fraction(kind: str, p: float, speedup: float) -> float:
 def fit(kind: str, p: Array, times: Array) -> Array:
     """(a, b) [2, k] of k series of ``times`` [n, k] at ``p`` [n] times the devices of the smallest."""
     second = _basis(kind, p)
-    # One row a point, divided by its time: relative errors count. Two unknowns: the normal equations.
+    # Each point is divided by its time, so that relative errors count. Solved by the normal equations.
     u, v = 1 / times, second[:, None] / times
     uu, uv, vv = (u * u).sum(0), (u * v).sum(0), (v * v).sum(0)
     ub, vb = u.sum(0), v.sum(0)
@@ -161,7 +159,7 @@ def _fit_shown(kind: str, coefficients: Array, resampled: Array, points: Sequenc
 
 
 def _predictions(kind: str, coefficients: Array, resampled: Array, points: Sequence[_Point]) -> list[Found]:
-    """The next doublings; those whose fitted step takes no time are left out."""
+    """The next doublings, without those whose fitted step time is not positive."""
     base, last = points[0], points[-1]
     found = []
     for doubling in range(1, DOUBLINGS + 1):

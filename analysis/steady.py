@@ -1,9 +1,12 @@
 """Which steps count: the steady state of a run, and how it was chosen.
 
-Left out are steps in an earlier layout of a continued run; of each start the first step and those that follow
-it more than a tenth slower than the median of its second half, ten at most (caches fill, connections are
-made, the allocator grows); and outliers, more than five standard deviations (from the median absolute
-deviation) and more than a twentieth away from the median of what is left.
+Three kinds of steps are skipped:
+
+- steps in an earlier layout of a continued run;
+- warm-up (caches fill, connections open, the allocator grows): the first step of each start, and those right
+  after it that are over a tenth slower than the median of the start's second half, at most ten in all;
+- outliers: more than five standard deviations (from the median absolute deviation) and more than a twentieth
+  away from the median of the remaining steps.
 """
 
 from __future__ import annotations
@@ -17,20 +20,20 @@ from frontrunner.run_folder.steady import LONGEST_WARM_UP, WARM_UP_SLOWER
 
 OUTLIER_DEVIATIONS = 5.0
 OUTLIER_SHARE = 0.05
-#: Standard deviations in a median absolute deviation, for a normal distribution.
+#: Standard deviations per median absolute deviation, for a normal distribution.
 _DEVIATION = 1.4826
 
 RULE = (
-    f"left out: the first step of each start and up to {LONGEST_WARM_UP - 1} more than "
-    f"{WARM_UP_SLOWER - 1:.0%} slower than the median of its second half; then steps further than "
-    f"{OUTLIER_DEVIATIONS:g} deviations and {OUTLIER_SHARE:.0%} from the median"
+    f"skipped: the first step of each start; up to {LONGEST_WARM_UP - 1} steps after it that are over "
+    f"{WARM_UP_SLOWER - 1:.0%} slower than the median of its second half; then steps over "
+    f"{OUTLIER_DEVIATIONS:g} deviations and {OUTLIER_SHARE:.0%} away from the median"
 )
 
 STEADY, WARM_UP, OUTLIER, OTHER = 0, 1, 2, 3
 
 
 def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
-    """The table with ``use``: :data:`STEADY`, :data:`WARM_UP`, :data:`OUTLIER` or :data:`OTHER` (layout)."""
+    """Add the column ``use``: :data:`STEADY`, :data:`WARM_UP`, :data:`OUTLIER` or :data:`OTHER` (layout)."""
     start = ["run", "segment"]
     place = pl.int_range(pl.len()).over(start)
     count = pl.len().over(start)
@@ -69,7 +72,7 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
 
 
 def summarise(marked: pl.DataFrame) -> pl.DataFrame:
-    """A row a run, by ``run``: medians and quantiles of its steady steps, and what all steps say."""
+    """One row per ``run``: medians and quantiles of the steady steps, and totals over all steps."""
     return marked.lazy().group_by("run").agg(*_of_steady(), *_of_all()).sort("run").collect()
 
 

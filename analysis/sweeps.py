@@ -1,4 +1,4 @@
-"""What ``frontrunner sweep report --json`` has written, as a part of an analysis."""
+"""Reads what ``frontrunner sweep report --json`` wrote, as part of an analysis."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _NEEDED = ("name", "objective", "trials", "node_hours")
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[Figures]:
-    """Each file's object; a trial's ``settings`` are its values in the order of ``keys``, null where it has
-    none.
+    """The object of each file. A trial's ``settings`` are its values in the order of ``keys``, or null.
 
-    Raises SpecError for a file that holds no such object.
+    Raises SpecError if a file does not hold a sweep's report.
     """
     return [_with_settings(_object(path)) for path in paths]
 
@@ -27,7 +26,7 @@ def _object(path: Path) -> Figures:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise SpecError([Violation("--sweep", str(path), f"cannot be read: {reason}", fix)]) from None
     if not isinstance(found, dict) or any(key not in found for key in _NEEDED):
         raise SpecError([Violation("--sweep", str(path), "does not hold a sweep's report", fix)])

@@ -1,10 +1,10 @@
-"""How fast records are analysed: a study of many runs, beside pandas doing the same.
+"""Measures how fast records are analysed: a study of many runs, compared with pandas.
 
     python benchmarks/analysis.py --runs 10000 --gigabytes 1.0
 
-Writes a study of that size (to --folder, which is kept), then measures in processes of their own: reading and
-analysing it with ``frontrunner.analysis`` (steady states, figures of every run, scaling), and reading it with
-pandas and taking the median step of each run. Time and peak memory are of the whole process.
+Writes a study of that size (to --folder, which is kept). Then separate processes measure two things: reading
+and analysing it with ``frontrunner.analysis`` (steady states, figures of every run, scaling), and reading it
+with pandas and taking the median step of each run. Time and peak memory are of the whole process.
 """
 
 from __future__ import annotations

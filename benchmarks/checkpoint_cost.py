@@ -1,11 +1,11 @@
-"""What checkpoints cost: the step time beside that without any, and the write beside plain torch.save.
+"""What checkpoints cost: step times with and without them, and writes compared with plain torch.save.
 
     python benchmarks/checkpoint_cost.py [--rounds 5] [--steps 20] [--folder runs/checkpoint-cost]
 
 One rank on one core trains a GPT of 29 M parameters and writes a checkpoint (354 MB) in the middle of each
-round of steps: not at all, in the background, and while training waits, in turn. Another core is free, as
-those of a node whose devices train are. The throughput of writing is compared with torch.save of the same
-tensors, flushed to disk.
+round of steps: never, in the background, or while training waits, in turn. Another core is free, like the
+cores of a node whose devices train. The write throughput is compared with torch.save of the same tensors,
+flushed to disk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """DeepHyper's search on a sweep's space, which Dash et al. (arXiv 2312.12705) searched with it.
 
-DeepHyper is not among the packages that frontrunner asks for: ``pip install deephyper`` (0.13).
+frontrunner does not depend on DeepHyper: ``pip install deephyper`` (0.13).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from frontrunner.launcher.sweeping.store import Trial, distributions, first_choi
 
 
 class DeepHyper:
-    """Centralised Bayesian optimisation with random forests, as in the paper; ``jobs`` are asked for at once.
+    """Centralised Bayesian optimisation with random forests, as in the paper; ``jobs`` points at a time.
 
-    Forests and a sampled acquisition function were DeepHyper's defaults then, as remembered. Today's make
-    no clear difference on the paper's space, of which 10,000 samples hold nearly all (README.md has figures).
+    Forests and a sampled acquisition function were DeepHyper's defaults then, from memory. Today's defaults
+    make no clear difference on the paper's space; 10,000 samples hold nearly all of it (see README.md).
 
-    Failures are told as ``F_...``, DeepHyper's word for them: they count as the worst objective so far. It
-    knows nothing of legal layouts, and must not lose by that: where it asks for what is illegal or tried
-    already, the nearest of the free points that ``allowed`` marks is tried and told, as for Optuna's TPE. By
-    default it would also draw at random until ``2 keys + 1`` trials have succeeded, and give up after 100
-    failures. Where 3 % of a space fit, that is a random search to the end. So here its model begins with the
+    Failures are reported as ``F_...``, DeepHyper's convention: they count as the worst objective so far.
+    DeepHyper does not know which layouts are legal, and must not suffer from it. If it asks for an illegal or
+    repeated point, the nearest free point that ``allowed`` marks is tried and reported, as for Optuna's TPE.
+    By default it would also draw at random until ``2 keys + 1`` trials have succeeded, and give up after 100
+    failures. If 3 % of a space fit, that is a random search to the end. So here its model starts with the
     first success, and failures are not limited.
     """
 

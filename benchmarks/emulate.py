@@ -1,9 +1,9 @@
-"""Run a program on every rank of an emulated cluster, as in
+"""Run a program on every rank of an emulated cluster, for example
 
     python benchmarks/emulate.py --nodes 2 -- frontrunner train run.yaml --run-dir runs/emulated
 
-or, with --measure, compare what the links carry with what they are set to. Ends with the exit code of the
-rank that failed first. What the packages sent is printed on stderr when all ranks have ended.
+or, with --measure, compare the measured rates of the links with their settings. Exits with the code of the
+rank that failed first. When all ranks have ended, prints to stderr what the packages sent.
 """
 
 from __future__ import annotations

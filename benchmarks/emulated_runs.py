@@ -1,4 +1,4 @@
-"""Runs on an emulated cluster: one model, measured from the inside (times, counters) and by the kernel."""
+"""Runs one model on an emulated cluster, measured from inside (times, counters) and by the kernel."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ Bytes = Mapping[str, float]
 class Measured(NamedTuple):
     """A run's figures; bytes are what all packages together send in a step, by level.
 
-    ``forward_backward_s`` is a step's first part, in which some communication hides; ``update_bytes`` are
-    those of ``engine_bytes`` that follow the optimizer. Both byte counts of the engine are None for engines
-    whose messages do not pass through our transport.
+    ``forward_backward_s`` is the first part of a step, which hides some communication; ``update_bytes`` is
+    the part of ``engine_bytes`` after the optimizer. Both byte counts are None for engines whose messages do
+    not pass through our transport.
     """
 
     steps_s: list[float]
@@ -61,7 +61,7 @@ class Measured(NamedTuple):
 
 
 class OfRank(NamedTuple):
-    """What one rank reports of its steps, warm-up included."""
+    """What one rank reports about its steps, including warm-up."""
 
     steps_s: list[float]
     forward_backward_s: list[float]
@@ -78,7 +78,7 @@ class Engine(NamedTuple):
     engine: str = "native"
     gradient_dtype: str = "float32"
     deepspeed_defaults: bool = False
-    """Leave DeepSpeed's own limits on live parameters and prefetching as they are."""
+    """Keep DeepSpeed's own limits on live parameters and prefetching."""
 
 
 def run_spec(nodes: int, accumulation: int, tokens: int, engine: Engine) -> RunSpec:
@@ -106,10 +106,10 @@ def run_spec(nodes: int, accumulation: int, tokens: int, engine: Engine) -> RunS
 
 
 def run(cluster: EmulatedCluster, engine: Engine, spec: RunSpec, budget_s: float = 15.0) -> Measured:
-    """Measure steps for about ``budget_s``, after a first one that is left out.
+    """Measure steps for about ``budget_s``, without the first one.
 
-    The kernel's bytes are the difference between two runs of different lengths, so that what start and end
-    cost drops out; None where steps are so slow that one short run has to do.
+    The kernel's bytes are the difference of two runs of different lengths, which cancels the cost of start
+    and end; None if steps are so slow that only one short run is possible.
     """
     before = cluster.bytes_sent()
     ranks = cluster.call("emulated_runs:measure", engine, spec, _WARM_UP + 1)

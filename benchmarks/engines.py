@@ -1,13 +1,13 @@
-"""Step time of frontrunner's engine and of its peers on an emulated cluster, as ratios to three_level.
+"""Step times of frontrunner's engine and its peers on an emulated cluster, relative to three_level.
 
     python benchmarks/engines.py [--accumulation 1 4] [--scale 1.0 0.25] [--output FILE.jsonl]
     python benchmarks/engines.py --show FILE.jsonl
 
 All run the same model (8 layers of hidden size 256, 6.3 M parameters, bfloat16) on the same samples, in turn,
-on one cluster of 2 nodes x 4 packages x 2 devices. Each peer has the settings that serve it best: DeepSpeed
-and FSDP2 fetch one layer ahead and hold two, reduce in bfloat16 and overlap it with the backward; HSDP sums
-its replicas in the last micro-batch only. Rows below the line buy speed with memory: they are not what
-the ratios are about. Memory is the peak of tensors in a step, measured in a run apart.
+on one cluster of 2 nodes x 4 packages x 2 devices. Each peer has its best settings. DeepSpeed and FSDP2
+prefetch one layer and hold two, reduce in bfloat16 and overlap it with the backward. HSDP only sums its
+replicas in the last micro-batch. Rows below the line trade memory for speed and do not count for the ratios.
+Memory is the peak of tensors in a step, measured in a separate run.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Equality of layouts with one rank under other kernels of this processor: rounding, tolerance and faults.
+"""Equality of layouts with one rank, with other kernels of this processor: rounding, tolerance and faults.
 
     python benchmarks/equality.py [--modes NAME ...] [--all] [-- ARGUMENTS OF PYTEST]
 
-Runs the tests of equality once for each mode, which is a few environment variables that the libraries read
-when they choose their kernels. ``--all`` prints each layout's and each fault's difference too. "rounds" says
-whether the mode makes float32 operations round otherwise than by default: where not, this processor or this
-build of torch does not heed it, and the row repeats the first one. Exit code 1 where a test failed.
+Runs the equality tests once per mode. A mode is a few environment variables that libraries read when they
+choose kernels. ``--all`` also prints the difference of each layout and each fault. "rounds" says whether the
+mode makes float32 operations round differently from the default. If not, this processor or build of torch
+ignores it, and the row repeats the first one. The exit code is 1 if a test failed.
 """
 
 from __future__ import annotations

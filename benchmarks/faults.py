@@ -1,12 +1,12 @@
-"""Ranks killed at random moments: does the run come back, exactly, with every checkpoint and no process left?
+"""Kills ranks at random moments: does the run recover exactly, with all checkpoints and no process left?
 
     python benchmarks/faults.py [--kills 30] [--seed 1] [--folder runs/faults]
 
 A small run of four ranks (three levels, quantised wires, error feedback, dropout) writes a checkpoint every
 second step. A rank is killed (SIGKILL) at a random moment of training or, every second time, while a
-checkpoint is being written; then the run is continued from its folder, until it is done and another begins. A
-kill is survived if the launcher ends by itself within 30 s with no process left, no checkpoint that was there
-is lost, and the whole loss curve equals the uninterrupted one bit for bit.
+checkpoint is being written. The run then continues from its folder until it is done and another starts. A
+kill is survived if the launcher ends by itself within 30 s with no process left, no existing checkpoint is
+lost, and the whole loss curve equals the uninterrupted one bit for bit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The wire formats' kernels: what they compile to, and how fast rows are encoded and decoded here.
+"""The kernels of the wire formats: what they compile to, and how fast they encode and decode rows here.
 
-The first table needs Triton but no GPU. The second compares the path on CPU with PyTorch's own quantisation
-of the same blocks, in turn, so that the ratio is not disturbed by a machine whose speed drifts. DeepSpeed's
-quantizer does not exist on CPU. Where there is a GPU, a third compares the kernels with copying as many
-bytes, and with DeepSpeed's quantizer if that is installed and builds.
+The first table needs Triton but no GPU. The second compares the CPU path with PyTorch's own quantisation of
+the same blocks, in turn, so that a machine whose speed drifts does not disturb the ratio. DeepSpeed's
+quantizer does not exist on CPU. With a GPU, a third table compares the kernels with copying as many bytes,
+and with DeepSpeed's quantizer if it is installed and builds.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/learning.py [--steps 300] [--seeds 1 2 3] [--output FOLDER]
 
 Eight ranks stand for 2 nodes x 2 packages x 2 devices, with degrees (package, node, all). Runs of one seed
-start from the same weights and see the same batches, so that they differ by the wires alone; beside their
-differences stands the noise floor, how far the bfloat16 runs of different seeds lie from each other. Runs
-that FOLDER already holds are read, not repeated. Needs the corpus that `make train` prepares, and matplotlib.
+start from the same weights and see the same batches, so they only differ by the wires. The noise floor next
+to their differences is how far bfloat16 runs of different seeds lie apart. Runs already in FOLDER are read,
+not repeated. Needs the corpus that `make train` prepares, and matplotlib.
 """
 
 from __future__ import annotations

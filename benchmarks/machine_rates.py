@@ -1,9 +1,9 @@
-"""What eight processes of this machine compute and send when all of them do so at once, as a machine file.
+"""Measures what eight processes of this machine compute and send at the same time; writes a machine file.
 
     python benchmarks/machine_rates.py --memory BYTES [--output benchmarks/small_gpt/machine.yaml]
 
-The processes stand for four nodes of two devices. The planner reads the rates as it reads those of a real
-machine; all of them are measured here, none is fitted.
+The processes stand for four nodes of two devices. The planner reads the rates like those of a real machine.
+All of them are measured here, none is fitted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Tokens/s of frontrunner on one rank beside a hand-written PyTorch loop of the same model.
+"""Compares tokens/s of frontrunner on one rank with a hand-written PyTorch loop of the same model.
 
 Both train a GPT of 8 layers, hidden size 512, in float32 on the CPU (or a GPU if there is one), in turn:
-a few steps of one, a few of the other, and so on. The ratio of a pair is not disturbed by a machine
-whose speed drifts.
+a few steps of one, a few of the other, and so on. A machine whose speed drifts does not disturb the ratio
+of a pair.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The planner's speed: start-up of ``frontrunner plan``, and layouts judged a second on one core.
+"""The planner's speed: start-up of ``frontrunner plan``, and layouts estimated per second on one core.
 
     python benchmarks/planner.py [--repeat 7]
 
-Beside them what they are to be held against: Python that starts and imports numpy and pydantic, and the 26
-layouts a second and core that Calculon (github.com/calculon-ai/calculon) judged on a machine like this.
+The references: Python that starts and imports numpy and pydantic, and the 26 layouts per second and core that
+Calculon (github.com/calculon-ai/calculon) estimated on a machine like this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the planner says of runs on the emulated cluster."""
+"""What the planner predicts for runs on the emulated cluster."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.memory import memory
 from frontrunner.parallelism.planner.step_time import MicroBatch, step_time
 
-#: Of a micro-batch's computing; the backward takes twice as long.
+#: Share of a micro-batch's computing; the backward takes twice as long.
 FORWARD_SHARE = 1 / 3
 
 
 def predicted_peak_bytes(spec: RunSpec) -> float:
-    """Tensors of a rank at the peak of a step."""
+    """Bytes of tensors on a rank at the peak of a step."""
     return float(memory(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))).peak[0])
 
 
 def predicted_step_s(spec: RunSpec, computing: Mapping[str, float], scale: float) -> float:
-    """Seconds of a step on links of ``scale`` times their rates, from the same run's without limits.
+    """Seconds of a step on links with ``scale`` times their rates, from the same run on unlimited links.
 
-    ``computing`` has ``forward_backward_s`` and ``step_s`` of a step on links that are not shaped.
+    ``computing`` has ``forward_backward_s`` and ``step_s`` of a step on unshaped links.
     """
     workload, c = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     links = {

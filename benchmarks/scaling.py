@@ -1,12 +1,12 @@
-"""Weak scaling on the emulated cluster: step time at 1, 2 and 4 nodes with fixed work for each device.
+"""Weak scaling on the emulated cluster: step time at 1, 2 and 4 nodes with fixed work per device.
 
     python benchmarks/scaling.py [--accumulation 1 4 8 16] [--scale 0.125] [--output FILE.jsonl]
 
-All ranks share this machine's cores, which no cluster does: computing grows with the number of nodes here. So
-micro-batches are of a few tokens and the links slow, and the share of computing is printed: the step time on
-unshaped links over that on shaped ones. Efficiency is the step time on one node over that on n. A second
-table goes on to 384 devices by formula: each level's bytes over its rate, the slowest of them before the
-update and in it, without computing and latency.
+Unlike on a cluster, all ranks share this machine's cores, so computing grows with the number of nodes.
+Micro-batches therefore have few tokens, the links are slow, and the share of computing is printed: the step
+time on unshaped links over that on shaped ones. Efficiency is the step time on one node over that on n. A
+second table continues to 384 devices by formula: each level's bytes over its rate, the slowest level before
+the update plus the slowest in it, without computing and latency.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A cluster that does not exist: the planner is its physics, with errors of its own and noise.
+"""A simulated cluster: the planner is its physics, plus errors and noise.
 
-What the planner does not know of it is a smooth function of the keys (``error``, standard deviation of the
-logarithm) and where memory really ends (``memory_error``); each measurement has noise. All of it follows from
-the seed.
+The planner does not know two things about it: a smooth function of the keys (``error``, standard deviation of
+the logarithm), and where memory really ends (``memory_error``). Measurements have noise. Everything follows
+from the seed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WAVES = 60
 
 @dataclass(frozen=True)
 class Physics:
-    """By how much (standard deviation of the logarithm) this cluster differs from the planner."""
+    """How much (standard deviation of the logarithm) this cluster differs from the planner."""
 
     error: float = 0.08
     memory_error: float = 0.02
@@ -49,7 +49,7 @@ class SimulatedCluster:
 
     @property
     def best(self) -> float:
-        """The best objective of what fits, without noise."""
+        """The best objective among points that fit, without noise."""
         return float(self._better.reduce(self.truth[self.fits]))
 
     def run(self, point: Point) -> tuple[float | None, str | None]:

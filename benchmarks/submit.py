@@ -1,4 +1,4 @@
-"""How long ``frontrunner submit --dry-run`` takes, beside Python that starts and imports numpy and pydantic.
+"""Compares the time of ``frontrunner submit --dry-run`` with Python that imports numpy and pydantic.
 
 python benchmarks/submit.py [--repeat 7]
 """

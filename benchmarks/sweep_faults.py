@@ -1,4 +1,4 @@
-"""A sweep's controller killed at random moments: does each job run exactly once, as if nothing had happened?
+"""Kills a sweep's controller at random moments: does each job still run exactly once?
 
     python benchmarks/sweep_faults.py [--kills 10] [--seed 1] [--folder runs/sweep-faults]
 

@@ -1,9 +1,9 @@
-"""The space that sweep_table.py has measured, searched live: trials are jobs of a real Slurm of four nodes.
+"""Searches the space that sweep_table.py measured, live: trials are jobs of a real Slurm of four nodes.
 
     python benchmarks/sweep_live.py [--folder runs/sweep-live]
 
-Prints the trials in their order beside what the table has of them, then which of them was the first that the
-table cannot tell from its best point, and how many of them fit into memory in one and not in the other.
+Prints the trials in order beside their table values. Then prints the first trial that the table cannot
+tell from its best point, and how many trials fit into memory in only one of the two.
 """
 
 from __future__ import annotations

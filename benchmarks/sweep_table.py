@@ -1,13 +1,13 @@
-"""Searches on a space that was measured in full: trials until none better can be told from what was found.
+"""Searches a fully measured space: counts trials until no better point can be told from the one found.
 
     python benchmarks/machine_rates.py --memory 85000000
     python benchmarks/sweep_table.py measure [--sweep SWEEP.yaml] [--table TABLE.jsonl]
     python benchmarks/sweep_table.py search [--seeds 5]
 
-``measure`` trains every legal point twice, in two rounds of different random orders, with the memory limit
-of the machine file in the ranks: some run out of it. Ranks are forked from one process that has imported
-torch; all else is what a trial of a sweep does, and what became of it is read as a sweep reads it. Rows that
-the table holds already are not measured again.
+``measure`` trains every legal point twice, in two rounds with different random orders. The machine file's
+memory limit applies to the ranks, so some run out of memory. Ranks are forked from one process that has
+imported torch; everything else, including how results are read, is as in a trial of a sweep. Rows already in
+the table are not measured again.
 
 ``search`` asks each search for its trials and answers with one of the two measurements, which of them by the
 seed. The noise is the standard deviation of the logarithm of one measurement, from all pairs; a point is as

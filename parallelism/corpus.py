@@ -1,11 +1,10 @@
-"""The files of a prepared corpus, read and checked without torch.
+"""Reads and checks the files of a prepared corpus, without torch.
 
 A corpus is ``PREFIX.bin`` (the tokens, one after the other) and ``PREFIX.idx`` in Megatron's format:
 little-endian magic ``MMIDIDX\\0\\0``, version (uint64, 1), type code (uint8), number of sequences and
 of document marks (uint64 each), then tokens per sequence (int32), byte offset of each sequence
-(int64), first sequence of each document followed by the number of sequences (int64). ``PREFIX.json``
-(:class:`CorpusInfo`) lies beside it when ``frontrunner data prepare`` wrote it; corpora of Megatron's
-own tools lack it.
+(int64), first sequence of each document followed by the number of sequences (int64). ``frontrunner data
+prepare`` also writes ``PREFIX.json`` (:class:`CorpusInfo`); corpora made by Megatron's own tools lack it.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}  # 6 and 7 are floats
 _CHUNK_TOKENS = 2**22
-_SCAN_TOKENS = 2**28  # of a corpus without PREFIX.json; samples are checked again when they are read
+_SCAN_TOKENS = 2**28  # limit for a corpus without PREFIX.json; samples are checked again when read
 
 
 class CorpusInfo(BaseModel):
-    """What ``PREFIX.json`` says of a corpus. ``tokenizer`` is a file name in the corpus's folder."""
+    """What ``PREFIX.json`` says about a corpus. ``tokenizer`` is a file name in the corpus folder."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -69,8 +68,8 @@ class CorpusIndex:
         return len(self.documents) - 1
 
     def sequences(self, split: Split, validation_fraction: float) -> range:
-        """The sequences of a split: the last ``validation_fraction`` of the documents (rounded, at least
-        one unless it is 0) validate, the others train."""
+        """The sequences of a split. The last ``validation_fraction`` of the documents (rounded, at least
+        one unless it is 0) are for validation, the others for training."""
         held_out = round(self.num_documents * validation_fraction)
         if validation_fraction > 0:
             held_out = max(held_out, 1)
@@ -81,8 +80,8 @@ class CorpusIndex:
         return int(self.lengths[sequences.start : sequences.stop].sum(dtype=np.int64))
 
     def token_chunks(self, sequences: range, limit: int) -> Iterator[NDArray[Any]]:
-        """The tokens of ``sequences`` in chunks, copied; about ``limit`` of them, spread evenly, if there are
-        more."""
+        """Copies of the tokens of ``sequences``, in chunks. If there are more than ``limit``, an evenly
+        spread sample of about that many."""
         first, count = self.tokens_in(range(sequences.start)), self.tokens_in(sequences)
         if count == 0:
             return
@@ -105,7 +104,7 @@ def write_index(path: Path, dtype: np.dtype[Any], lengths: NDArray[np.int32]) ->
 
 
 def read_index(prefix: str) -> CorpusIndex:
-    """Read ``PREFIX.idx`` and check all of it, and its agreement with the size of ``PREFIX.bin``.
+    """Read ``PREFIX.idx``, check all of it, and compare it with the size of ``PREFIX.bin``.
 
     Raises SpecError (dotted path ``data.train``).
     """
@@ -119,7 +118,7 @@ def read_index(prefix: str) -> CorpusIndex:
             if sizes[0] != expected:
                 wrong = "truncated" if sizes[0] < expected else "corrupt"
                 raise _bad(
-                    prefix, f"{idx} is {wrong}: it has {sizes[0]:,} bytes, its header promises {expected:,}"
+                    prefix, f"{idx} is {wrong}: it has {sizes[0]:,} bytes, but its header says {expected:,}"
                 )
             lengths = np.fromfile(file, "<i4", sequences)
             offsets = np.fromfile(file, "<i8", sequences)
@@ -130,12 +129,12 @@ def read_index(prefix: str) -> CorpusIndex:
     _check_arrays(index, idx, offsets)
     described = index.tokens_in(range(sequences)) * dtype.itemsize
     if sizes[1] != described:
-        raise _bad(prefix, f"{bin_} has {sizes[1]:,} bytes, {idx} describes {described:,}")
+        raise _bad(prefix, f"{bin_} has {sizes[1]:,} bytes, but {idx} describes {described:,}")
     return index
 
 
 def read_info(prefix: str) -> CorpusInfo | None:
-    """``PREFIX.json``, or None where there is none. Raises SpecError when it is not what was written."""
+    """Read ``PREFIX.json``; None if it does not exist. Raises SpecError if its content is invalid."""
     path = Path(f"{prefix}.json")
     try:
         return CorpusInfo.model_validate_json(path.read_bytes())
@@ -144,14 +143,15 @@ def read_info(prefix: str) -> CorpusInfo | None:
     except OSError as error:
         raise _unreadable(prefix, path, error) from error
     except ValidationError as error:
-        raise _bad(prefix, f"{path} is not a corpus description ({error.error_count()} faults)") from error
+        raise _bad(prefix, f"{path} is not a corpus description ({error.error_count()} errors)") from error
 
 
 def check_data(spec: RunSpec) -> None:
-    """Raise SpecError unless the corpus can feed this run: files whole, splits long enough for one sample of
-    ``seq_len + 1`` tokens, tokens within the model's vocabulary, tokenizer the one that made the corpus.
+    """Raise SpecError unless the corpus can feed this run.
 
-    Quick for any size of corpus: at most 268 million tokens are read, none where ``PREFIX.json`` exists.
+    Its files must be complete, its splits must hold one sample of ``seq_len + 1`` tokens, its tokens must fit
+    the model's vocabulary, and the tokenizer must be the one that made it. The check is quick for any corpus:
+    it reads at most 268 million tokens, or none if ``PREFIX.json`` exists.
     """
     data = spec.data
     if data == "synthetic":
@@ -161,7 +161,7 @@ def check_data(spec: RunSpec) -> None:
         index.num_documents,
         index.tokens_in(range(len(index.lengths))),
     ):
-        raise _bad(data.train, f"{data.train}.json describes another corpus than {data.train}.idx")
+        raise _bad(data.train, f"{data.train}.json and {data.train}.idx describe different corpora")
     violations = [*_short_splits(spec, data, index), *_tokenizer_faults(data, info)]
     violations += _vocabulary_faults(spec, data, index, info)
     if violations:
@@ -187,11 +187,11 @@ def _parse_header(prefix: str, idx: Path, header: bytes) -> tuple[np.dtype[Any],
     if not header.startswith(_MAGIC):
         raise _bad(prefix, f"{idx} is not a Megatron index: it starts with {header[:9]!r}, not {_MAGIC!r}")
     if len(header) < _HEADER.size:
-        raise _bad(prefix, f"{idx} is truncated: {len(header)} bytes, the header alone takes {_HEADER.size}")
+        raise _bad(prefix, f"{idx} is truncated: it has {len(header)} bytes, the header alone {_HEADER.size}")
     _, version, code, sequences, marks = _HEADER.unpack(header)
     if version != 1 or code not in _DTYPES:
         raise _bad(
-            prefix, f"{idx} has version {version} and type code {code}, not version 1 and a whole-number type"
+            prefix, f"{idx} has version {version} and type code {code}, not version 1 and an integer type"
         )
     return np.dtype(_DTYPES[code]), sequences, marks
 
@@ -199,10 +199,10 @@ def _parse_header(prefix: str, idx: Path, header: bytes) -> tuple[np.dtype[Any],
 def _check_arrays(index: CorpusIndex, idx: Path, offsets: NDArray[np.int64]) -> None:
     lengths, documents = index.lengths, index.documents
     if len(lengths) == 0 or not lengths.any():
-        raise _bad(index.prefix, f"{idx} describes an empty corpus: no tokens")
+        raise _bad(index.prefix, f"{idx} describes an empty corpus without tokens")
     ends = np.cumsum(lengths, dtype=np.int64)
     if (lengths < 0).any() or (offsets != (ends - lengths) * index.dtype.itemsize).any():
-        raise _bad(index.prefix, f"{idx} is corrupt: its sequences do not follow each other in the .bin")
+        raise _bad(index.prefix, f"{idx} is corrupt: its sequences are not contiguous in the .bin")
     if (
         len(documents) < 2
         or documents[0] != 0
@@ -226,11 +226,11 @@ def _short_splits(spec: RunSpec, data: DataSpec, index: CorpusIndex) -> Iterator
             yield Violation(
                 "data.train",
                 data.train,
-                f"its {split} split has {have:,} tokens (of {documents}, the last"
-                f" {data.validation_fraction:.3g} validate) and one sample takes"
-                f" training.seq_len + 1 = {need:,}",
+                f"its {split} split has {have:,} tokens, but one sample takes training.seq_len + 1 ="
+                f" {need:,} (the last {data.validation_fraction:.3g} of {documents}"
+                " is for validation)",
                 "prepare more text in more documents, lower training.seq_len or change"
-                " data.validation_fraction (to do without validation: data.validation_fraction: 0 and"
+                " data.validation_fraction (to skip validation, set data.validation_fraction: 0 and"
                 " training.validation_samples: 0)",
             )
 
@@ -254,7 +254,7 @@ def _tokenizer_faults(data: DataSpec, info: CorpusInfo | None) -> Iterator[Viola
             data.tokenizer,
             f"is not the tokenizer that made {data.train}"
             f" ({info.tokenizer_source}, {info.vocab_size:,} tokens)",
-            "name the tokenizer that was used, or prepare the corpus again with this one",
+            "set the tokenizer that made the corpus, or prepare the corpus again with this one",
         )
 
 
@@ -271,13 +271,13 @@ def _vocabulary_faults(
             extremes = [(int(chunk.min()), int(chunk.max())) for chunk in chunks]
         least, most = min(low for low, _ in extremes), max(high for _, high in extremes)
     if least < 0:
-        raise _bad(data.train, f"{data.train}.bin holds the token {least}: tokens are not negative")
+        raise _bad(data.train, f"{data.train}.bin holds the negative token {least}")
     if most >= have:
         needed = max(most + 1, info.vocab_size if info else 0)
         yield Violation(
             "model.vocab_size",
             have,
-            f"the corpus {data.train} holds the token {most:,}, the model's largest is {have - 1:,}",
+            f"the corpus {data.train} holds the token {most:,}, but the model's largest is {have - 1:,}",
             f"set model.vocab_size to {needed}, or prepare the corpus with a tokenizer of at most"
             f" {have:,} tokens",
         )

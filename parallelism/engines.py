@@ -1,4 +1,4 @@
-"""What DeepSpeed and FSDP cannot do, said before anything starts."""
+"""Reports what DeepSpeed and FSDP cannot do, before anything starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NATIVE = "use engine: native"
 def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> None:
     """Raise SpecError with everything in a run that its engine cannot express.
 
-    ``device`` is what ``auto`` turned out to be on a rank, ``cuda`` or ``cpu``.
+    ``device`` is what ``auto`` resolves to on a rank, ``cuda`` or ``cpu``.
     """
     if spec.engine == "native":
         return
@@ -29,8 +29,8 @@ def check_deepspeed(spec: RunSpec, layout: Layout) -> None:
     """Raise SpecError with what DeepSpeed's ZeRO cannot express on a GPU, whatever the run's engine."""
     found = list(_deepspeed(spec, layout, "cuda"))
     if spec.layout.sharding.wire.error_feedback:
-        constraint = "DeepSpeed's (LoCo) is another: it decays what it adds"
-        found.append(Violation("layout.sharding.wire.error_feedback", True, constraint, "leave it out"))
+        constraint = "DeepSpeed's error feedback (LoCo) differs: it decays the error that it adds"
+        found.append(Violation("layout.sharding.wire.error_feedback", True, constraint, "remove it"))
     if layout.pipeline > 1 and layout.gradients > 1:
         constraint = "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages"
         found.append(Violation("layout.pipeline", layout.pipeline, constraint, "use preset zero1"))
@@ -44,21 +44,21 @@ def check_deepspeed(spec: RunSpec, layout: Layout) -> None:
 def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     if layout.pipeline > 1:
         constraint = (
-            "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages, and its pipeline needs "
-            "a model cut by its own classes"
+            "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages, and its pipeline only "
+            "takes models built from its own classes"
             if spec.engine == "deepspeed"
-            else "must be 1: FSDP frees and gathers weights in each micro-batch of each stage"
+            else "must be 1: FSDP would free and gather the weights in each micro-batch of each stage"
         )
         yield Violation("layout.pipeline", layout.pipeline, constraint, _NATIVE)
     if spec.training.precision == "float16":
-        constraint = f"engine {spec.engine} trains in float32 or bfloat16 here"
+        constraint = f"engine {spec.engine} supports only float32 and bfloat16 here"
         yield Violation("training.precision", "float16", constraint, f"use bfloat16, or {_NATIVE}")
     if spec.layout.sharding.wire.error_feedback:
         constraint = f"engine {spec.engine} has no error feedback here"
         yield Violation("layout.sharding.wire.error_feedback", True, constraint, _NATIVE)
     if spec.checkpoint.periodic or spec.checkpoint.start_from:
-        constraint = f"engine {spec.engine} is there to compare with: it writes and reads no checkpoints"
-        yield Violation("checkpoint", None, constraint, f"leave it out, or {_NATIVE}")
+        constraint = f"engine {spec.engine} is for comparison only: it neither writes nor reads checkpoints"
+        yield Violation("checkpoint", None, constraint, f"remove it, or {_NATIVE}")
 
 
 def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation]:
@@ -67,8 +67,8 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
     stages = {(1, 1, 1), (1, 1, data), (1, data, data), (data, data, data)}
     if degrees not in stages:
         constraint = (
-            f"DeepSpeed has no separate degrees for weights, gradients and optimizer: {degrees} is none of "
-            f"ddp, zero1, zero2 and zero3 over {data} data-parallel ranks"
+            f"DeepSpeed has no separate degrees for weights, gradients and optimizer: {degrees} does not "
+            f"match ddp, zero1, zero2 or zero3 over {data} data-parallel ranks"
         )
         preset = spec.layout.sharding.preset or "degrees"
         yield Violation(
@@ -77,8 +77,8 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
         return
     if layout.secondary < layout.weights and layout.tensor > 1:
         constraint = (
-            f"must be 1 with secondary weights: DeepSpeed's hpZ groups are consecutive ranks of the world, "
-            f"and with tensor {layout.tensor} these hold different slices of the weights"
+            f"must be 1 with secondary weights: DeepSpeed's hpZ groups are consecutive ranks, which hold "
+            f"different slices of the weights with tensor {layout.tensor}"
         )
         yield Violation("layout.tensor", layout.tensor, constraint, f"use tensor 1, or {_NATIVE}")
     wires = spec.layout.sharding.wires(spec.training.precision)
@@ -92,13 +92,13 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
         if wire == spec.training.precision:
             continue
         if wire != own or layout.weights == 1:
-            constraint = f"DeepSpeed's ZeRO-3 sends {spec.training.precision} or {own} here"
+            constraint = f"DeepSpeed's ZeRO-3 can only send {spec.training.precision} or {own} here"
             yield Violation(path, wire, constraint, f"use {spec.training.precision}, or {_NATIVE}")
         elif device == "cpu":
-            constraint = "DeepSpeed's quantizer is a CUDA operator, which its CPU accelerator does not have"
+            constraint = "DeepSpeed's quantizer is a CUDA operator, which its CPU accelerator lacks"
             yield Violation(path, wire, constraint, f"use {spec.training.precision}, or {_NATIVE}")
     if (wires.gradients == "int4") != (wires.network == "int4"):
-        constraint = "DeepSpeed quantises both hops of the gradients or neither"
+        constraint = "DeepSpeed quantises either both hops of the gradients or neither"
         yield Violation("layout.sharding.wire.network", wires.network, constraint, f"use {wires.gradients}")
 
 
@@ -108,8 +108,8 @@ def _fsdp(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     sharded = len(set(degrees)) == 1 and degrees[0] > 1
     if not sharded and degrees != (1, data, data):
         constraint = (
-            "FSDP cuts weights, gradients and optimizer over the same ranks (zero3, hsdp, or three equal "
-            f"degrees above 1), or keeps the weights gathered (zero2): {degrees} is neither"
+            f"FSDP cannot express {degrees}: it cuts weights, gradients and optimizer over the same ranks "
+            "(zero3, hsdp, or three equal degrees above 1), or keeps the weights gathered (zero2)"
         )
         preset = spec.layout.sharding.preset or "degrees"
         yield Violation(
@@ -117,12 +117,10 @@ def _fsdp(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
         )
     if layout.secondary < layout.weights:
         constraint = "FSDP has no secondary weights"
-        yield Violation(
-            "layout.sharding.secondary", layout.secondary, constraint, f"leave it out, or {_NATIVE}"
-        )
+        yield Violation("layout.sharding.secondary", layout.secondary, constraint, f"remove it, or {_NATIVE}")
     wires = spec.layout.sharding.wires(spec.training.precision)
     for key in ("weights", "gradients", "network"):
         wire = getattr(wires, key)
         if wire != spec.training.precision:
-            constraint = f"FSDP sends the run's precision, {spec.training.precision}"
-            yield Violation(f"layout.sharding.wire.{key}", wire, constraint, f"leave it out, or {_NATIVE}")
+            constraint = f"FSDP can only send the run's precision, {spec.training.precision}"
+            yield Violation(f"layout.sharding.wire.{key}", wire, constraint, f"remove it, or {_NATIVE}")

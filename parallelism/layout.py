@@ -1,13 +1,12 @@
 """Ranks, coordinates and groups: the only code that knows the order of ranks.
 
-Ranks are laid out with the tensor axis fastest, then data, then pipeline: the ranks of a tensor group
-are neighbours (inside a package or node where they fit), the data-parallel ranks of one stage come
-next, so that they fill whole nodes, and stages are furthest apart, because a pipeline hop is the
-cheapest thing to send far.
+The tensor axis varies fastest, then data, then pipeline. The ranks of a tensor group are neighbours (inside
+a package or node if they fit). The data-parallel ranks of one stage come next and fill whole nodes. Stages
+are furthest apart, because messages between stages are the cheapest to send far.
 
-A data-parallel rank's index is split by the nested sharding degrees ``weights | gradients |
-optimizer`` into a *position*: ``(device, package, node, replica)`` for three-level sharding. Shards nest
-in that order (weights outermost), which is not the order of ranks; see :meth:`Layout.position`.
+The nested sharding degrees ``weights | gradients | optimizer`` split the index of a data-parallel rank into
+a *position*: ``(device, package, node, replica)`` for three-level sharding. Shards nest in that order
+(weights outermost), which is not the order of ranks; see :meth:`Layout.position`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LEVELS = ("package", "node", "network")
 
 
 class Coordinates(NamedTuple):
-    """Where a rank stands on each axis."""
+    """The coordinate of a rank on each axis."""
 
     tensor: int
     data: int
@@ -33,10 +32,10 @@ class Coordinates(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a data-parallel rank stands in the nested shards.
+    """The position of a data-parallel rank in the nested shards.
 
-    ``weights`` < w says which of the w weight shards it holds, ``gradients`` < g/w which part of that
-    shard's gradient, ``optimizer`` < o/g which part of that, ``replica`` < dp/o which copy.
+    ``weights`` < w says which of the w weight shards the rank holds, ``gradients`` < g/w which part of that
+    shard's gradient, ``optimizer`` < o/g which part of that part, ``replica`` < dp/o which copy.
     """
 
     weights: int
@@ -46,13 +45,13 @@ class Position(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """The ranks that one rank works with, itself included, in increasing order.
+    """The ranks that one rank works with, including itself, in increasing order.
 
-    ``weights`` gather a unit for the forward, ``secondary`` for the backward where it has shards of its own
-    (the same ranks where not). ``gradients`` is the block inside which each micro-batch's gradients are
-    reduced. ``node_hop`` holds the ranks with the same weight shard inside that block, ``network_hop`` those
-    with the same gradient shard inside the optimizer's block, ``replicas`` those with the same optimizer
-    shard. ``embedding`` are the first and last stage (the rank alone on others).
+    ``weights`` gather a shard unit for the forward; ``secondary`` gather it for the backward (the same ranks
+    without secondary weights). Each micro-batch's gradients are reduced inside the block ``gradients``.
+    ``node_hop`` holds the ranks of that block with the same weight shard, ``network_hop`` the ranks of the
+    optimizer's block with the same gradient shard, ``replicas`` the ranks with the same optimizer shard.
+    ``embedding`` holds the first and last stage (only the rank itself on other stages).
     """
 
     tensor: tuple[int, ...]
@@ -69,7 +68,7 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How the ranks of a run are cut into axes, levels and shards; all degrees are numbers of ranks."""
+    """How a run's ranks are divided into axes, levels and shards; all degrees are numbers of ranks."""
 
     nodes: int
     devices_per_node: int
@@ -94,8 +93,8 @@ class Layout:
     def from_spec(cls, spec: RunSpec) -> Layout:
         """Resolve levels to numbers on the real placement.
 
-        Raises SpecError with every violation: tensor x pipeline that does not divide the world, a level
-        on which the data-parallel ranks fall unevenly, degrees that do not nest.
+        Raises SpecError with every violation: tensor x pipeline does not divide the world, data-parallel
+        ranks are uneven on a level, or degrees do not nest.
         """
         machine, layout = spec.machine, spec.layout
         cut = cut_of(spec)
@@ -109,7 +108,7 @@ class Layout:
                         layout.tensor,
                         f"tensor {layout.tensor} x pipeline {layout.pipeline} = {model_ranks} must divide "
                         f"the {world} devices of {spec.nodes} nodes x {machine.devices_per_node}",
-                        "choose degrees whose product divides the number of devices, or change nodes",
+                        "choose tensor and pipeline whose product divides the number of devices",
                     )
                 ]
             )
@@ -128,7 +127,7 @@ class Layout:
                         f"layout.sharding.{kind}",
                         value,
                         str(error),
-                        "choose tensor and nodes so that it comes out even, or give the degree as a number",
+                        "change tensor or nodes to make them even, or give the degree as a number",
                     )
                 )
         if not violations and not legal.degrees_nest(replace(cut, **degrees)):
@@ -154,18 +153,18 @@ class Layout:
         return tensor + self.tensor * (data + self.data * pipeline)
 
     def position(self, data: int) -> Position:
-        """Where data-parallel index ``data`` stands in the nested shards."""
+        """The position of data-parallel index ``data`` in the nested shards."""
         rest, weights = divmod(data, self.weights)
         rest, gradients = divmod(rest, self.gradients // self.weights)
         replica, optimizer = divmod(rest, self.optimizer // self.gradients)
         return Position(weights, gradients, optimizer, replica)
 
     def groups(self, rank: int) -> Groups:
-        """The groups of one rank, in time that grows with their size, not with the world's."""
+        """The groups of one rank. The time grows with their size, not with the number of ranks."""
         tensor, data, pipeline = self.coordinates(rank)
 
         def block(degree: int, stride: int = 1) -> tuple[int, ...]:
-            """The ranks in the block of ``degree`` around ``data`` that equal it modulo ``stride``."""
+            """The ranks of the block of ``degree`` around ``data`` that equal it modulo ``stride``."""
             start = data - data % degree
             return tuple(
                 self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride)
@@ -188,7 +187,7 @@ class Layout:
     def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
         """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network.
 
-        One hop where the ranks share a node, or hold one or unequal numbers of ranks a node.
+        There is one hop if the ranks share a node, or if nodes hold one or unequal numbers of them.
         """
         nodes: dict[int, list[int]] = {}
         for other in ranks:
@@ -206,7 +205,7 @@ class Layout:
         return "node" if a // self.devices_per_node == b // self.devices_per_node else "network"
 
     def describe(self) -> dict[str, int]:
-        """The numbers that a record's header keeps."""
+        """The numbers kept in the header of the records."""
         return {
             "nodes": self.nodes,
             "devices_per_node": self.devices_per_node,
@@ -223,7 +222,7 @@ class Layout:
 
 
 def cut_of(spec: RunSpec) -> legal.Cut:
-    """What the legality of a run's layout depends on, but for the degrees of sharding."""
+    """What decides whether a run's layout is legal, except for the sharding degrees."""
     layout = spec.layout
     return legal.Cut.of(
         spec.model,
@@ -240,7 +239,7 @@ def cut_of(spec: RunSpec) -> legal.Cut:
 
 
 def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
-    """The number of data-parallel ranks that a level stands for; ValueError where it is uneven."""
+    """The number of data-parallel ranks that a level resolves to. Raises ValueError if it is uneven."""
     if isinstance(degree, int):
         return degree
     if degree == "all":
@@ -249,16 +248,16 @@ def _resolve(degree: Degree, spec: RunSpec, data: int) -> int:
     span = machine.devices_per_package if degree == "package" else machine.devices_per_node
     ranks = int(legal.ranks_sharing(span, tensor, data))
     if not ranks:
-        counts = " and ".join(str(count) for count in _held(span, tensor, data, spec.layout.pipeline))
+        counts = " or ".join(str(count) for count in _held(span, tensor, data, spec.layout.pipeline))
         raise ValueError(
-            f"data-parallel ranks fall unevenly: with tensor {tensor} and {data} of them a stage, "
-            f"a {degree} of {span} devices holds {counts} of them"
+            f"data-parallel ranks are uneven: with tensor {tensor} and {data} of them per stage, "
+            f"a {degree} of {span} devices holds {counts}"
         )
     return ranks
 
 
 def _held(span: int, tensor: int, data: int, pipeline: int) -> list[int]:
-    """How many data-parallel ranks of one stage share a span, where that varies."""
+    """The different numbers of data-parallel ranks of one stage that share a span."""
     shared = Counter((p, tensor * (d + data * p) // span) for p in range(pipeline) for d in range(data))
     return sorted(set(shared.values()))
 

@@ -1,7 +1,7 @@
-"""Whether ranks drive the devices that the layout means: two of a package, and the cores beside them.
+"""Checks that ranks drive the devices that the layout assumes: two of a package, and the nearest cores.
 
-Three-level sharding gathers weights inside packages in every layer; over pairs that share no package it
-would run, give the same losses and be slower than what it replaces.
+Three-level sharding gathers weights inside packages in every layer. With pairs that do not share a package
+it would still run and give the same losses, but slower than what it replaces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST = 4
 
 @dataclass(frozen=True)
 class Place:
-    """Where one rank runs. ``pci_bus`` is two hexadecimal digits, None where the device has none."""
+    """Where one rank runs. ``pci_bus`` is two hexadecimal digits, or None if the device has none."""
 
     host: str
     pci_bus: str | None = None
@@ -27,9 +27,9 @@ class Place:
 
 
 def check(layout: Layout, machine: MachineSpec, places: Sequence[Place]) -> None:
-    """Raise SpecError where groups of the layout mean packages and ranks are not on them.
+    """Raise SpecError if groups that the layout puts on one package are not on one package.
 
-    ``places`` has one entry a rank. What a machine file does not say is not checked.
+    ``places`` has one entry per rank. What the machine file does not say is not checked.
     """
     inside = layout.tensor * layout.weights
     if machine.devices_per_package == 1 or inside == 1 or machine.devices_per_package % inside:
@@ -39,11 +39,12 @@ def check(layout: Layout, machine: MachineSpec, places: Sequence[Place]) -> None
         more = [f"and {len(wrong) - _MOST} more"] if len(wrong) > _MOST else []
         what = "; ".join([*wrong[:_MOST], *more])
         fix = "start the ranks as `frontrunner submit --dry-run` shows, or correct machine.site.devices"
-        raise SpecError([Violation("layout.sharding", None, f"needs the devices of a package: {what}", fix)])
+        constraint = f"each group needs the devices of one package: {what}"
+        raise SpecError([Violation("layout.sharding", None, constraint, fix)])
 
 
 def misbound(machine: MachineSpec, places: Sequence[Place]) -> list[str]:
-    """Ranks that may run on none of the cores beside their device: slower, and no more than that."""
+    """Ranks that may not use any core near their device. They are slower, nothing worse."""
     numbers = {place.pci_bus: n for n, place in enumerate(machine.site.devices)}
     found = []
     for rank, place in enumerate(places):
@@ -53,7 +54,7 @@ def misbound(machine: MachineSpec, places: Sequence[Place]) -> list[str]:
         near = machine.site.devices[number]
         if not place.cores & set(near.core_numbers()):
             found.append(
-                f"rank {rank} on {place.host} drives device {number} and may not use its cores {near.cores}"
+                f"rank {rank} on {place.host} drives device {number} but may not use its cores {near.cores}"
             )
     return found
 
@@ -72,7 +73,7 @@ def _wrong_pairs(layout: Layout, machine: MachineSpec, places: Sequence[Place]) 
 
 
 def _shared(places: Sequence[Place]) -> Iterator[str]:
-    """Devices that several ranks drive."""
+    """Devices that more than one rank drives."""
     used = Counter((place.host, place.pci_bus) for place in places if place.pci_bus)
     for (host, bus), count in used.items():
         if count > 1:

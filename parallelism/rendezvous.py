@@ -1,15 +1,15 @@
-"""How this process finds the other ranks: from the variables of whatever launched it.
+"""How this process finds the other ranks: from the variables of its launcher.
 
-Read in this order, so that the more explicit source wins:
+Sources are read in this order, so that the more explicit one wins:
 
 1. ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT`` (torchrun, or set by hand);
-2. mpi4py, where an MPI launcher's own variables are present (``mpirun``, ``mpiexec``);
-3. the variables of a Slurm *step* (``srun``). A batch script and the shell of ``salloc`` carry
-   ``SLURM_PROCID=0`` too, without being a rank: they are told apart by the step's number.
+2. mpi4py, if an MPI launcher's own variables are set (``mpirun``, ``mpiexec``);
+3. the variables of a Slurm *step* (``srun``). Batch scripts and ``salloc`` shells also have
+   ``SLURM_PROCID=0`` but are not ranks; the step number tells them apart.
 
-``PMI_RANK`` and ``PMIX_RANK`` are set by ``srun`` as well as by MPI launchers. Inside a step they do not
-count as an MPI launcher's: Slurm's own variables say the same without initialising MPI. Launchers that
-``mpirun`` starts *through* ``srun`` carry a variable of their own, which does count.
+Both ``srun`` and MPI launchers set ``PMI_RANK`` and ``PMIX_RANK``. Inside a step they do not count as a sign
+of an MPI launcher: Slurm's own variables say the same without initialising MPI. Launchers that ``mpirun``
+starts *through* ``srun`` set a variable of their own, which does count.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from frontrunner.configs.errors import SpecError, Violation
 
 _MPI_LAUNCHERS = ("OMPI_COMM_WORLD_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 _MPI_OR_SRUN = ("PMI_RANK", "PMIX_RANK")
-# Slurm numbers the batch script, the extern and the interactive step from here up (SLURM_MAX_NORMAL_STEP_ID).
+# Slurm numbers the batch, extern and interactive steps from here up (SLURM_MAX_NORMAL_STEP_ID).
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0
-_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # what the kernel chooses from
-_FIRST_PORT = 10000  # below are the well-known ports of services
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # the kernel picks ports from this range
+_FIRST_PORT = 10000  # ports below are well-known ports of services
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Rendezvous:
 
 
 def from_environment(env: Mapping[str, str]) -> Rendezvous | None:
-    """The rendezvous that the launcher's variables describe, or None where no launcher started this process.
+    """The rendezvous that the launcher's variables describe; None if no launcher started this process.
 
-    Raises SpecError for a partial or contradictory set of variables. May import mpi4py, which
-    initialises MPI.
+    Raises SpecError if the variables are incomplete or contradictory. May import mpi4py, which initialises
+    MPI.
     """
     if "RANK" in env:
         return _checked(_from_torchrun(env))
@@ -71,10 +71,10 @@ def from_environment(env: Mapping[str, str]) -> Rendezvous | None:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now, and that the kernel gives to nobody by itself.
+    """A TCP port that is free now and outside the range from which the kernel assigns ports.
 
-    It is bound some moments later. By then one of the kernel's choice may have gone to a connection of
-    another process, of which ranks that start make many.
+    The port is bound a moment later. By then a port from the kernel's range may belong to a connection of
+    another process: starting ranks open many.
     """
     for port in [*_asked_for_only(), 0]:
         with socket.socket() as probe, suppress(OSError):
@@ -85,7 +85,7 @@ def free_port() -> int:
 
 
 def _asked_for_only() -> list[int]:
-    """Some ports outside the range that the kernel chooses from; none where that range leaves few."""
+    """Some ports outside the kernel's range; empty if that range leaves too few."""
     try:
         first = int(_PORT_RANGE.read_text().split()[0])
     except (OSError, ValueError):
@@ -118,7 +118,7 @@ def _from_mpi(env: Mapping[str, str]) -> Rendezvous:
                 Violation(
                     "",
                     None,
-                    f"started by an MPI launcher, but mpi4py does not load ({error})",
+                    f"an MPI launcher started this process, but mpi4py does not load ({error})",
                     "pip install mpi4py for this MPI, or set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and "
                     "MASTER_PORT for each rank",
                 )
@@ -128,7 +128,7 @@ def _from_mpi(env: Mapping[str, str]) -> Rendezvous:
     node = world.Split_type(MPI.COMM_TYPE_SHARED)
     local_rank, local_size = node.Get_rank(), node.Get_size()
     node.Free()
-    # A host name may resolve to a loopback address of its own host only; alone on a node, loopback is right.
+    # A host name may resolve to a loopback address that only its own host can reach; fine on one node.
     host = "127.0.0.1" if local_size == world.Get_size() else socket.gethostname()
     address, port = world.bcast((host, free_port()) if world.Get_rank() == 0 else None)
     return Rendezvous(
@@ -158,7 +158,7 @@ def _from_slurm(env: Mapping[str, str]) -> Rendezvous:
     if "MASTER_PORT" in env:
         port = _integer(env, "MASTER_PORT")
     else:
-        # The same on every rank without asking, apart for steps of one job, below the kernel's own range.
+        # Equal on every rank without communication, different for steps of one job, below the kernel's range.
         port = 20000 + (_integer(env, "SLURM_JOB_ID") * 31 + _integer(env, "SLURM_STEP_ID")) % 12000
     return Rendezvous(
         rank=_integer(env, "SLURM_PROCID"),
@@ -207,9 +207,9 @@ def _missing(names: list[str], because: str) -> SpecError:
             Violation(
                 "",
                 None,
-                f"the environment describes a rank only in part: {because}, but not {', '.join(names)}",
-                "set all of them (torchrun, mpirun and srun do), or unset what is there to start the ranks "
-                "on this machine",
+                f"the environment describes a rank incompletely: {because}, but not {', '.join(names)}",
+                "set all of them (torchrun, mpirun and srun do), or unset them to start the ranks on this "
+                "machine",
             )
         ]
     )

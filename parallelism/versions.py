@@ -1,7 +1,7 @@
-"""Which Python, torch and megatron-core ranks can run with, and whether those here are among them.
+"""Which versions of Python, torch and megatron-core ranks can use, and whether the installed ones qualify.
 
-Read from what is installed, without importing it, so that launchers can ask too. A package that leaves no
-record of its version, as a checkout on PYTHONPATH does, is taken as it is.
+Versions are read without importing the packages, so launchers can ask too. A package without version
+metadata, for example a checkout on PYTHONPATH, is accepted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Release = tuple[int, int]
 
 @dataclass(frozen=True)
 class Supported:
-    """``newest`` is the newest release that is tested; None where each new one is expected to work."""
+    """``newest`` is the newest tested release; None if every new release is expected to work."""
 
     oldest: Release
     newest: Release | None
@@ -27,14 +27,14 @@ class Supported:
     downgrade: str = ""
 
     def __str__(self) -> str:
-        """As in "3.11 or newer" and "0.16 to 0.19"."""
+        """For example "3.11 or newer" or "0.16 to 0.19"."""
         end = "or newer" if self.newest is None else f"to {_text(self.newest)}"
         return f"{_text(self.oldest)} {end}"
 
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A version outside what is supported; ``too_old`` ones are refused, the others are only untested."""
+    """An unsupported version: refused if ``too_old``, otherwise only untested."""
 
     name: str
     found: str
@@ -48,7 +48,7 @@ class Unsupported:
 
 SUPPORTED = {
     "python": Supported(
-        oldest=(3, 11), newest=None, upgrade="make the environment again with a newer Python of the site"
+        oldest=(3, 11), newest=None, upgrade="create the environment again with a newer Python of the site"
     ),
     "torch": Supported(
         oldest=(2, 10), newest=None, upgrade="pip install 'torch>=2.10', or load a newer module of the site"
@@ -63,7 +63,7 @@ SUPPORTED = {
 
 
 def check(names: Iterable[str] = tuple(SUPPORTED)) -> None:
-    """Raise SpecError with those of ``names`` that are too old."""
+    """Raise SpecError with every package in ``names`` that is too old."""
     old = [
         Violation(wrong.name, wrong.found, wrong.constraint, wrong.fix)
         for wrong in unsupported(names)
@@ -74,7 +74,7 @@ def check(names: Iterable[str] = tuple(SUPPORTED)) -> None:
 
 
 def unsupported(names: Iterable[str] = tuple(SUPPORTED)) -> Iterator[Unsupported]:
-    """Each version here that is too old, or newer than what was tested."""
+    """Every installed version that is too old, or newer than the tested ones."""
     for name in names:
         supported, found = SUPPORTED[name], version(name)
         release = re.match(r"v?(\d+)\.(\d+)", found or "")
@@ -85,12 +85,12 @@ def unsupported(names: Iterable[str] = tuple(SUPPORTED)) -> Iterator[Unsupported
             constraint = f"frontrunner needs {supported}"
             yield Unsupported(name, found, constraint, supported.upgrade, too_old=True)
         elif supported.newest is not None and here > supported.newest:
-            constraint = f"newer than what frontrunner is tested with, which is {supported}"
+            constraint = f"newer than the tested versions, {supported}"
             yield Unsupported(name, found, constraint, supported.downgrade, too_old=False)
 
 
 def version(name: str) -> str | None:
-    """The version of a distribution, or of ``python``; None where nothing tells."""
+    """The version of a distribution, or of ``python``; None if unknown."""
     if name == "python":
         return platform.python_version()
     try:

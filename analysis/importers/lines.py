@@ -1,4 +1,4 @@
-"""The lines of a log: plain or gzip, UTF-8 or UTF-16, whole or cut off, whatever bytes it holds."""
+"""Reads the lines of any log: plain or gzip, UTF-8 or UTF-16, complete or truncated, whatever its bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, cast
 
-#: Longer lines hold no figure that a trainer prints; they are read in pieces, so that none fills the memory.
+#: No trainer prints figures on longer lines. They are read in pieces, so that no line fills the memory.
 LONGEST_LINE = 1 << 20
 GZIP = b"\x1f\x8b"
 UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 class Lines:
-    """Iterates over the lines of a file as bytes of UTF-8; ``torn`` says afterwards that it ends too soon.
+    """Iterates over the lines of a file as UTF-8 bytes. Afterwards ``torn`` says whether it was truncated.
 
-    Raises OSError where the file cannot be opened.
+    Raises OSError if the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class Lines:
 
 
 def head(path: Path, size: int = 1 << 16) -> bytes:
-    """The first bytes of a log, unpacked; fewer where it is shorter or damaged."""
+    """The first bytes of a log, unpacked; fewer if it is shorter or damaged."""
     found = b""
     for line in Lines(path):
         found += line + b"\n"

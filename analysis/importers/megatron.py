@@ -1,8 +1,8 @@
 """Text logs of Megatron-LM, Megatron-DeepSpeed and GPT-NeoX.
 
-What they print of speed follows different conventions: Megatron-DeepSpeed and GPT-NeoX multiply a forward
-pass by four where activations are recomputed (hardware FLOPs), Megatron-LM by three always (model FLOPs).
-Facts that only these logs give, in ``RunLog.facts``: ``arguments``, ``overflow_lines``,
+The printed speeds follow different conventions. Megatron-DeepSpeed and GPT-NeoX multiply the forward pass by
+four if activations are recomputed (hardware FLOPs); Megatron-LM always multiplies by three (model FLOPs).
+``RunLog.facts`` holds what only these logs give: ``arguments``, ``overflow_lines``,
 ``engine_micro_batch_size``, ``counted_micro_batches``, ``rocm``, ``validation``.
 """
 
@@ -23,10 +23,10 @@ from frontrunner.analysis.run_log import Operation, RunLog, StageMemory, current
 
 CONVENTIONS = {"megatron-deepspeed": "hardware", "gpt-neox": "hardware", "megatron-lm": "model"}
 
-#: What names a machine in a log: host names of OLCF's and the file systems of OLCF and CSC.
+#: Text that identifies a machine in a log: OLCF host names, and the file systems of OLCF and CSC.
 MACHINES = (
     (re.compile(rb"\bfrontier\d{5}\b"), "frontier", "a host name"),
-    (re.compile(rb"\bcrusher\d{3}\b"), "frontier", "a host name of Crusher, whose nodes are Frontier's"),
+    (re.compile(rb"\bcrusher\d{3}\b"), "frontier", "a host name of Crusher, which has Frontier's nodes"),
     (re.compile(rb"/lustre/orion/"), "frontier", "the path /lustre/orion"),
     (re.compile(rb"/pfs/lustrep\d/"), "lumi-g", "the path /pfs/lustrep"),
 )
@@ -42,7 +42,7 @@ _VALIDATION = re.compile(
 
 @dataclass
 class _Reading:
-    """What was read so far."""
+    """What has been read so far."""
 
     columns: dict[str, list[Any]] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class _Reading:
 
 
 def read(path: Path, run_id: str) -> tuple[RunLog, pl.DataFrame] | None:
-    """The run of a log; None where it holds no step. Raises OSError where it cannot be opened."""
+    """The run of a log; None if it holds no step. Raises OSError if it cannot be opened."""
     reading, source = _Reading(), Lines(path)
     for line in source:
         _read_line(reading, _LABEL.sub(b"", line))
@@ -104,7 +104,7 @@ def _add_step(reading: _Reading, found: lines.Step) -> None:
 
 
 def _add_message(reading: _Reading, sent: lines.Message) -> None:
-    """Sums by step; those before the first step line are its first step's, which warms up."""
+    """Sums by step. Calls before the first step line count for the first step, which is warm-up."""
     if reading.messages_rank is None:
         reading.messages_rank = sent.rank
     if sent.rank == reading.messages_rank:
@@ -146,7 +146,7 @@ _FACTS = {
 
 
 def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
-    """The facts of a log that was read to its end."""
+    """The facts of a log, once it has been read to its end."""
     arguments = given.Arguments(reading.arguments, "pipe_parallel_size" in reading.arguments)
     name = _format(reading)
     layout = given.layout(arguments) if reading.arguments else {}
@@ -194,7 +194,7 @@ def _format(reading: _Reading) -> str:
 
 
 def _stages(told: list[lines.Memory], devices: int | None, pipeline: int | None) -> tuple[StageMemory, ...]:
-    """By pipeline stage: these trainers number ranks so that a stage's are consecutive."""
+    """By pipeline stage: these trainers give the ranks of a stage consecutive numbers."""
     a_stage = devices // pipeline if devices and pipeline and devices >= pipeline else None
     found: dict[int, list[lines.Memory]] = {}
     for memory in told:
@@ -213,7 +213,7 @@ def _stages(told: list[lines.Memory], devices: int | None, pipeline: int | None)
 
 
 def _operations(reading: _Reading) -> tuple[tuple[Operation, ...], int | None]:
-    """Averages over the steps after the first that came to their end, and the rank that logged them."""
+    """Averages over the completed steps after the first, and the rank that logged them."""
     whole = range(1, reading.steps)
     if not whole or not any(step in whole for step, _ in reading.messages):
         return (), None

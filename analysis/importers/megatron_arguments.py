@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from frontrunner.configs.schema import ModelSpec
 
-#: How GPT-NeoX names what Megatron names otherwise.
+#: GPT-NeoX's names of arguments that Megatron names differently.
 _NEOX = {
     "model_parallel_size": "tensor_model_parallel_size",
     "pipe_parallel_size": "pipeline_model_parallel_size",
@@ -22,7 +22,7 @@ _NEOX = {
 
 
 class Arguments:
-    """The table of arguments, read as numbers, switches and words. Values that are none are None."""
+    """The table of arguments, read as numbers, switches and words. Values of another type are None."""
 
     def __init__(self, given: Mapping[str, str], neox: bool) -> None:
         self._given = dict(given)
@@ -32,7 +32,7 @@ class Arguments:
                     self._given.setdefault(ours, given[theirs])
 
     def number(self, *names: str) -> int | None:
-        """The first of these that is a positive whole number below 2^31."""
+        """The first of these that is a positive integer below 2^31."""
         for name in names:
             text = self._given.get(name, "")
             if re.fullmatch(r"\d{1,10}(\.0)?", text) and 0 < (value := int(float(text))) < 2**31:
@@ -47,13 +47,13 @@ class Arguments:
         return None if value in (None, "None", "") else value
 
     def share(self, name: str) -> float:
-        """A share such as a dropout; 0 where it is none."""
+        """A fraction, for example a dropout; 0 if the value is not one."""
         text = self._given.get(name, "")
         return float(text) if re.fullmatch(r"0(\.\d{1,9})?", text) else 0.0
 
 
 def layout(arguments: Arguments) -> dict[str, Any]:
-    """The layout as a run file names it; ``data`` and ``grad_accum_steps`` where they follow."""
+    """The layout in a run file's terms, plus ``data`` and ``grad_accum_steps`` if they can be derived."""
     tensor = arguments.number("tensor_model_parallel_size") or 1
     pipeline = max(arguments.number("pipeline_model_parallel_size") or 1, 1)
     world = arguments.number("world_size")
@@ -77,7 +77,7 @@ def layout(arguments: Arguments) -> dict[str, Any]:
 
 
 def recompute(arguments: Arguments) -> str:
-    """none, selective or full; by the switches of Megatron-LM, Megatron-DeepSpeed and GPT-NeoX."""
+    """none, selective or full, from the switches of Megatron-LM, Megatron-DeepSpeed and GPT-NeoX."""
     granularity = arguments.word("recompute_granularity")
     if granularity in ("full", "selective"):
         return granularity
@@ -85,7 +85,7 @@ def recompute(arguments: Arguments) -> str:
 
 
 def precision(arguments: Arguments) -> str | None:
-    """The type that products are computed in."""
+    """The type in which matrix products are computed."""
     named = f"{arguments.word('params_dtype')} {arguments.word('precision')}"
     if arguments.switch("bf16") or "bfloat16" in named:
         return "bfloat16"
@@ -95,7 +95,7 @@ def precision(arguments: Arguments) -> str | None:
 
 
 def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> ModelSpec | None:
-    """The model; None where its shape is not given or no model has it."""
+    """The model; None if its shape is missing or impossible."""
     layers, hidden = arguments.number("num_layers"), arguments.number("hidden_size")
     heads = arguments.number("num_attention_heads")
     vocabulary = padded_vocabulary or arguments.number("padded_vocab_size", "vocab_size")
@@ -134,7 +134,7 @@ def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> Mod
 
 
 def _positions(arguments: Arguments) -> str:
-    """Positions that are no parameters (ALiBi) count as rotary: both leave the embedding alone."""
+    """Positions without parameters (ALiBi) count as rotary: neither adds to the embedding."""
     kind = " ".join(
         str(arguments.word(key))
         for key in ("position_embedding_type", "pos_emb", "use_rotary_position_embeddings")
@@ -143,7 +143,7 @@ def _positions(arguments: Arguments) -> str:
 
 
 def _sharding(arguments: Arguments) -> str:
-    """What cuts the states of the optimizer: the ZeRO stage or Megatron's distributed optimizer."""
+    """What shards the optimizer state: the ZeRO stage, or Megatron's distributed optimizer."""
     if arguments.switch("use_distributed_optimizer"):
         return "distributed optimizer"
     stage = re.match(r"([0-3])(\.0)?$", arguments.word("zero_stage") or "")

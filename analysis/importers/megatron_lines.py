@@ -1,7 +1,7 @@
-"""The lines that Megatron-LM, Megatron-DeepSpeed and GPT-NeoX print, each as one value or an error.
+"""Parses the lines that Megatron-LM, Megatron-DeepSpeed and GPT-NeoX print, each into one value or an error.
 
-A line that looks like one of these and is not whole (cut off, two written over each other, numbers that are
-none) raises :class:`Lost`; any other line is None.
+A line that looks like one of these but is damaged (truncated, two lines interleaved, invalid numbers) raises
+:class:`Lost`; any other line gives None.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FLOPS = {"": 1.0, "K": 1e3, "G": 1e9, "T": 1e12, "P": 1e15}
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 _ITERATION = re.compile(r"(?:^|\s)iteration\s+(\d+)\s*/\s*(\d+)\s*$")
-#: What a piece of a step line holds, wherever it was cut.
+#: Text that a fragment of a step line contains, wherever it was cut.
 _STEP_MARKS = (b"elapsed time per iteration", b"| learning rate:", b"| number of nan iterations:")
 _BEGUN = re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|")
 _VALUE = re.compile(rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?\s*$", re.IGNORECASE)
@@ -35,7 +35,7 @@ _OPERATION = re.compile(
 _ARGUMENT = re.compile(r"^\s*([A-Za-z]\w*) \.+ ?(.*?)\s*$")
 _NEOX_ORIGIN = re.compile(r"\.{2,}(?:updated|default)$")
 
-#: Fields of a step line by the names that trainers give them.
+#: Fields of a step line, by the names that trainers print.
 _FIELDS = {
     "lm loss": "loss",
     "lm_loss": "loss",
@@ -47,7 +47,7 @@ _FIELDS = {
     "samples per second": "samples_per_s",
 }
 _TIMES = {"elapsed time per iteration (ms)": 1e-3, "elapsed time per iteration (s)": 1.0}
-#: Printed speed by its label, and the trainer that prints it so.
+#: Labels of a printed speed, and the trainer that uses each.
 PRINTED = {
     "TFLOPs": "megatron-deepspeed",
     "approx flops per GPU": "gpt-neox",
@@ -56,11 +56,11 @@ PRINTED = {
 
 
 class Lost(Exception):
-    """A line that should be read and cannot."""
+    """A line that should be read but cannot be."""
 
 
 class Step(NamedTuple):
-    """A step line: ``values`` by column, ``label`` of the printed FLOP/s where there is one."""
+    """A step line: ``values`` by column, and the ``label`` of the printed FLOP/s if there is one."""
 
     values: dict[str, float | None]
     planned: int
@@ -68,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes of one rank."""
+    """Memory of one rank, in bytes."""
 
     rank: int
     allocated: float
@@ -86,7 +86,7 @@ class Message(NamedTuple):
 
 
 def step(line: bytes) -> Step | None:
-    """A line of a training step. Loss, gradient norm and loss scale may be no number (None then)."""
+    """Parse the line of a training step. Loss, gradient norm and loss scale may be NaN (None then)."""
     if not any(mark in line for mark in _STEP_MARKS) and not _BEGUN.search(line):
         return None
     text = _text(line).rstrip()
@@ -117,14 +117,14 @@ def _read_field(values: dict[str, float | None], name: str, value: str) -> None:
         _put(values, "step_time_s", seconds)
     elif name in PRINTED:
         _put(values, "printed_flops_per_s", _flops(value))
-    elif "samples/sec" in name:  # GPT-NeoX writes it first, behind what a launcher put before the line
+    elif "samples/sec" in name:  # GPT-NeoX prints it first, after whatever prefix a launcher adds
         _put(values, "samples_per_s", _finite(value))
     elif name in _FIELDS:
         _put(values, _FIELDS[name], _number(value))
 
 
 def memory(line: bytes) -> Memory | None:
-    """What a rank says of its memory."""
+    """Parse a rank's report of its memory."""
     if b"memory (MB)" not in line:
         return None
     found = _MEMORY.search(_text(line))
@@ -137,7 +137,7 @@ def memory(line: bytes) -> Memory | None:
 
 
 def message(line: bytes) -> Message | None:
-    """One operation of DeepSpeed's communication log."""
+    """Parse one operation of DeepSpeed's communication log."""
     if b"| comm op:" not in line:
         return None
     found = _OPERATION.search(_text(line))
@@ -150,7 +150,7 @@ def message(line: bytes) -> Message | None:
 
 
 def argument(line: bytes) -> tuple[str, str] | None:
-    """Name and value of a line of the table of arguments."""
+    """Parse the name and value on a line of the table of arguments."""
     found = _ARGUMENT.match(_text(line)) if b" .." in line else None
     return (found[1], _NEOX_ORIGIN.sub("", found[2])) if found else None
 
@@ -160,14 +160,14 @@ def _text(line: bytes) -> str:
 
 
 def _put(values: dict[str, float | None], name: str, value: float | None) -> None:
-    """A field that is there twice is two lines written over each other."""
+    """Parse the fields of a line. A repeated field means two interleaved lines."""
     if name in values:
         raise Lost
     values[name] = value
 
 
 def _number(text: str) -> float | None:
-    """A number; None for NaN and infinities, which trainers print of losses that diverged."""
+    """A number; None for NaN and infinity, which trainers print for losses that diverged."""
     found = _VALUE.match(text)
     if not found:
         raise Lost
@@ -189,7 +189,7 @@ def _count(text: str) -> int:
 
 
 def _flops(text: str) -> float:
-    """FLOP/s: a number of TFLOP/s, or one with its unit."""
+    """FLOP/s, from a number in TFLOP/s or a number with its unit."""
     if found := _PRINTED_FLOPS.match(text):
         value = float(found[1]) * _FLOPS[found[2].upper()]
     else:

@@ -1,7 +1,7 @@
-"""Our own ``records.jsonl``: many files at once, whose step records are read as columns.
+"""Our own ``records.jsonl``: many files at once, with step records read as columns.
 
-The lines of all files of a batch go through one reader of JSON lines; where a line of the batch is damaged,
-that file is read line by line. Records of a continued run replace earlier ones of the same steps.
+One JSON-lines reader takes the lines of all files of a batch. If a line is damaged, its file is read line by
+line instead. Records of a continued run replace earlier records of the same steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from frontrunner.analysis.importers.records_header import number, run_log
 from frontrunner.analysis.run_log import LARGEST_COUNT, LONGEST_STEP_S, STEP_SCHEMA, RunLog
 
-#: Bytes of records that are read at once: large enough to keep the cores busy, small beside the memory.
+#: Bytes of records to read at once: enough to keep the cores busy, little compared with the memory.
 BATCH_BYTES = 48 << 20
 _STEP = b'{"kind": "step"'
 _LEVELS = ("package", "node", "network")
@@ -38,12 +38,12 @@ _SCHEMA = _FIELDS | {
 
 @dataclass
 class _File:
-    """The lines of one file: those of steps as they are, the others read."""
+    """The lines of one file: step records as raw lines, other records parsed."""
 
     path: Path
     steps: list[bytes] = field(default_factory=list)
     segments: list[tuple[int, int]] = field(default_factory=list)
-    """A start of the run (from 0), and how many of ``steps`` follow in it."""
+    """A start of the run (from 0), and how many of ``steps`` belong to it."""
     headers: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     lost: int = 0
@@ -55,11 +55,11 @@ class _File:
 
 
 def read(paths: Sequence[tuple[Path, str]]) -> Iterator[tuple[list[RunLog], pl.DataFrame]]:
-    """Runs of files with their names, batch by batch; ``run`` counts the runs of the batch.
+    """Read the runs of named files, batch by batch; ``run`` is the index within the batch.
 
-    A file that cannot be read is a run without steps.
+    An unreadable file gives a run without steps.
     """
-    with ThreadPoolExecutor(1) as columns:  # reads a batch's columns while the next one's lines are parted
+    with ThreadPoolExecutor(1) as columns:  # reads one batch's columns while the next batch's lines are split
         waiting: list[Future[tuple[list[RunLog], pl.DataFrame]]] = []
         for batch in _batches(paths):
             waiting.append(columns.submit(_finish, batch))
@@ -109,7 +109,7 @@ def _read_other(found: _File, line: bytes) -> None:
         found.lost += 1
     elif kind == "header":
         found.headers.append(record)
-    elif kind == "step":  # written by another program, with other blanks
+    elif kind == "step":  # another program wrote it, with different spacing
         found.add_steps([line.strip()])
     else:
         found.events.append(record)
@@ -124,7 +124,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _finish(batch: list[tuple[_File, str]]) -> tuple[list[RunLog], pl.DataFrame]:
-    """The runs of a batch; a file without any step is a run without steps."""
+    """The runs of a batch. A file without steps still gives a run."""
     counts = np.array([len(file.steps) for file, _ in batch])
     table = _read_steps([file for file, _ in batch])
     table = table.with_columns(
@@ -162,7 +162,7 @@ def _segments(files: Sequence[_File]) -> npt.NDArray[np.int32]:
 
 
 def _read_steps(files: Sequence[_File]) -> pl.DataFrame:
-    """A row a line, with nulls for what is no number."""
+    """One row per line, with null for values that are not numbers."""
     table = _as_columns(line for file in files for line in file.steps)
     if table.height != sum(len(file.steps) for file in files):
         parts = [_as_columns(file.steps) for file in files]
@@ -180,7 +180,7 @@ def _read_steps(files: Sequence[_File]) -> pl.DataFrame:
 
 
 def _as_columns(lines: Iterable[bytes]) -> pl.DataFrame:
-    """An empty table where a line cannot be read."""
+    """The columns of the lines; an empty table if any line cannot be read."""
     text = b"\n".join(lines)
     if not text:
         return pl.DataFrame(schema=_SCHEMA)

@@ -1,4 +1,4 @@
-"""What the headers of our own records say of a run. Keys of another version are None, not errors."""
+"""What the headers of our own records say about a run. Keys of another version give None, not errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_log(
     events: Sequence[dict[str, Any]],
     lost_lines: int,
 ) -> RunLog:
-    """A run's facts, as its last header says them. ``events`` are its records that are no steps."""
+    """A run's facts, from its last header. ``events`` are the records that are not steps."""
     header = headers[-1] if headers else {}
     shared = _shared(_mapping(header.get("spec")))
     spec = shared.given
@@ -62,7 +62,7 @@ def run_log(
 
 
 def _layout(layout: dict[str, Any], training: dict[str, Any], cut: dict[str, Any]) -> dict[str, Any]:
-    """As written (``layout``), and as it came out on the devices (``cut``)."""
+    """The layout as written (``layout``) and as resolved on the devices (``cut``)."""
     sharding = _mapping(layout.get("sharding"))
     degrees = ("weights", "gradients", "optimizer")
     described: dict[str, Any] = {
@@ -75,7 +75,7 @@ def _layout(layout: dict[str, Any], training: dict[str, Any], cut: dict[str, Any
 
 
 def _cut(header: dict[str, Any]) -> object:
-    """What must be the same for steps to be comparable: where a run is continued, it may change."""
+    """What must be equal for steps to be comparable. Continuing a run may change it."""
     spec = _mapping(header.get("spec"))
     return [spec.get(key) for key in ("model", "machine", "nodes", "engine", "layout")], _mapping(
         spec.get("training")
@@ -111,7 +111,7 @@ _specs: dict[bytes, _Spec] = {}
 
 
 def _shared(given: dict[str, Any]) -> _Spec:
-    """The specification, one object for all runs of a study: thousands of copies would fill the memory."""
+    """The specification, shared by all runs of a study: thousands of copies would fill the memory."""
     key = to_json(given)
     if key not in _specs:
         try:
@@ -123,7 +123,7 @@ def _shared(given: dict[str, Any]) -> _Spec:
 
 
 def number(value: object) -> Any:
-    """The value where it is a number, and finite."""
+    """The value if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

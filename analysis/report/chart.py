@@ -1,4 +1,4 @@
-"""A figure as data: what both the page (Plotly) and the files for papers (matplotlib) draw."""
+"""A figure as data. The page draws it with Plotly, the files for papers with matplotlib."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Series:
-    """One line, set of points or set of bars. ``low`` and ``high`` are the ends of error bars."""
+    """One line, set of points or set of bars. ``low`` and ``high`` are the ends of the error bars."""
 
     name: str
     x: Sequence[Value | str]
@@ -21,14 +21,14 @@ class Series:
     low: Sequence[Value] = ()
     high: Sequence[Value] = ()
     labels: Sequence[str] = ()
-    """Text at the points."""
+    """Text next to the points."""
     color: int | None = None
-    """Series of one colour belong together; None: by their order."""
+    """Series of one colour belong together; None assigns colours in order."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure. ``description`` says in words what it shows, for those who do not see it."""
+    """One figure. ``description`` says in words what it shows, for screen readers."""
 
     id: str
     title: str

@@ -1,4 +1,4 @@
-"""The figures of an analysis: a function a section, which gives none where nothing is known."""
+"""The figures of an analysis: one function per section, which returns none if it has no data."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from frontrunner.analysis.report.chart import Chart, Series
 
 Figures = dict[str, Any]
 
-#: More runs than these in one figure tell nothing apart.
+#: With more runs than this, the curves of a figure cannot be told apart.
 MOST_RUNS = 12
 MOST_POINTS = 400
 GIB, TERA = 2**30, 1e12
 
 
 def chosen(runs: Sequence[Figures]) -> Sequence[Figures]:
-    """The runs that figures show: the first ones."""
+    """The runs shown in figures: the first ones."""
     return runs[:MOST_RUNS]
 
 
 def scaling(answer: Figures) -> list[Chart]:
-    """Two figures a group: throughput with the ideal line, the fit and the next doublings; efficiency."""
+    """Two figures per group: throughput (with ideal, fit and next doublings) and efficiency."""
     pairs = enumerate(zip(titles(answer), answer["scaling"], strict=True), 1)
     return [
         chart
@@ -45,7 +45,7 @@ def _throughput(index: int, title: str, group: Figures) -> Chart:
         f"scaling-{index}",
         f"Throughput: {title}",
         "devices",
-        "tokens/s of all devices",
+        "tokens/s on all devices",
         [
             Series("measured", devices, speeds),
             Series("ideal", whole, [base * size for size in whole], "lines", dashed=True),
@@ -67,7 +67,7 @@ def _efficiency(index: int, title: str, group: Figures) -> Chart:
         f"efficiency-{index}",
         f"Efficiency: {title}",
         "devices",
-        "efficiency against the smallest run",
+        "efficiency relative to the smallest run",
         [
             Series(
                 "measured", devices, values, low=[low for low, _ in bounds], high=[high for _, high in bounds]
@@ -88,7 +88,7 @@ def _largest(points: Sequence[Figures]) -> str:
 def _ahead(
     devices: list[int], values: list[float], ahead: list[Figures], fitted: list[float]
 ) -> list[Series]:
-    """The fit's next doublings, from the largest run on."""
+    """The fit's next doublings, starting at the largest run."""
     if not ahead:
         return []
     x = [devices[-1], *(each["devices"] for each in ahead)]
@@ -96,7 +96,7 @@ def _ahead(
 
 
 def breakdown(answer: Figures) -> list[Chart]:
-    """Where a step's time goes, measured and planned; and one rank's calls where a log has them."""
+    """Where a step's time goes, measured and planned, and one rank's calls if a log has them."""
     bars: dict[str, list[float | None]] = {}
     names: list[str] = []
     groups = ("computing and bubble", "communication not hidden", "optimizer", "parts not known")
@@ -115,10 +115,10 @@ def breakdown(answer: Figures) -> list[Chart]:
                 "breakdown",
                 "Step time by part",
                 "",
-                "seconds a step",
+                "seconds per step",
                 [Series(part, names, values, "bar") for part, values in bars.items()],
-                "Seconds of a step that are computing and waiting in the pipeline, communication that is "
-                "not hidden, and the optimizer; measured where the log says it, and as planned.",
+                "Seconds per step, split into computing and pipeline bubble, communication that is not "
+                "hidden, and the optimizer: measured (if the log says so) and planned.",
                 stacked=True,
             )
         )
@@ -145,18 +145,17 @@ def _operations(answer: Figures) -> list[Chart]:
             "operations",
             "Communication calls of one rank",
             "",
-            "seconds a step",
+            "seconds per step",
             series,
-            "Seconds a step that one rank spends in each kind of call, as the log says. Receives and sends "
-            "hold "
-            "waiting for other stages.",
+            "Seconds per step that one rank spends in each kind of call, from the log. Sends and receives "
+            "include waiting for other stages.",
             stacked=True,
         )
     ]
 
 
 def memory(answer: Figures) -> list[Chart]:
-    """Peak memory by stage, or of the run, against what a device has."""
+    """Peak memory by stage, or of the run, compared with the memory of a device."""
     runs = [run for run in chosen(answer["runs"]) if run["memory_bytes"]]
     staged = [run for run in runs if run["memory_by_stage"]]
     plain = [run for run in runs if not run["memory_by_stage"]]
@@ -177,9 +176,9 @@ def _staged(runs: Sequence[Figures]) -> Chart:
         "memory-stages",
         "Peak memory by pipeline stage",
         "stage",
-        "GiB a device",
+        "GiB per device",
         [*series, *_capacities(runs, [stages[0], stages[-1]])],
-        "The most memory that tensors took on any device of each stage, and what a device has.",
+        "Peak memory of tensors on any device of each stage, and the memory of a device.",
         y_from_zero=True,
     )
 
@@ -191,15 +190,15 @@ def _whole(runs: Sequence[Figures]) -> Chart:
         "memory",
         "Peak memory of a device",
         "",
-        "GiB a device",
+        "GiB per device",
         [peaks, *_capacities(runs, [names[0], names[-1]])],
-        "The most memory that tensors took on any device of each run, and what a device has.",
+        "Peak memory of tensors on any device of each run, and the memory of a device.",
         y_from_zero=True,
     )
 
 
 def _capacities(runs: Sequence[Figures], ends: Sequence[Any]) -> list[Series]:
-    """A line for each size of memory, named by the machines that have it."""
+    """One line per memory size, labelled with the machines that have it."""
     machines: dict[int, list[str]] = {}
     for run in runs:
         if run["memory_capacity_bytes"]:

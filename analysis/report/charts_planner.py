@@ -1,4 +1,4 @@
-"""The figures that need the planner: the roofline, and step times as planned against those measured."""
+"""The figures that need the planner: the roofline, and planned against measured step times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frontrunner.analysis.report.charts import MOST_RUNS, TERA, Figures, chosen
 
 
 def roofline(answer: Figures) -> list[Chart]:
-    """One figure a kind of device: ceilings, kernels of each run, and the whole steps."""
+    """One figure per kind of device: ceilings, the kernels of each run, and whole steps."""
     runs = [run for run in chosen(answer["runs"]) if (run["predicted"] or {}).get("roofline")]
     found = []
     for index, machine in enumerate(dict.fromkeys(run["machine"] for run in runs), 1):
@@ -26,14 +26,17 @@ def roofline(answer: Figures) -> list[Chart]:
             Chart(
                 f"roofline-{index}",
                 f"Roofline of a device of {machine}",
-                "FLOPs a byte of memory traffic",
+                "FLOPs per byte of memory traffic",
                 "TFLOP/s",
                 [
                     Series(
-                        "peak and memory", x, [min(peak or 1e30, bandwidth * i) / TERA for i in x], "lines"
+                        "peak and memory bandwidth",
+                        x,
+                        [min(peak or 1e30, bandwidth * i) / TERA for i in x],
+                        "lines",
                     ),
                     Series(
-                        "best measured product",
+                        "best measured matrix product",
                         x,
                         [min(best, bandwidth * i) / TERA for i in x],
                         "lines",
@@ -41,8 +44,8 @@ def roofline(answer: Figures) -> list[Chart]:
                     ),
                     *_kernels(members),
                 ],
-                "Work a byte of memory traffic against the rate that the planner takes, for matrix products, "
-                "attention and the optimizer, below the device's peak and memory bandwidth.",
+                "FLOPs per byte of memory traffic against the planner's rate, for matrix products, attention "
+                "and the optimizer, below the device's peak and memory bandwidth.",
                 log_x=True,
                 log_y=True,
             )
@@ -51,7 +54,7 @@ def roofline(answer: Figures) -> list[Chart]:
 
 
 def _kernels(runs: Sequence[Figures]) -> list[Series]:
-    """A set of points a kernel, one a run."""
+    """One set of points per kernel, with one point per run."""
     points: dict[str, list[tuple[Figures, str]]] = {}
     for run in runs:
         for point in run["predicted"]["roofline"]["points"]:
@@ -69,7 +72,7 @@ def _kernels(runs: Sequence[Figures]) -> list[Series]:
 
 
 def predicted(answer: Figures) -> list[Chart]:
-    """Step times as planned against those measured."""
+    """Planned against measured step times."""
     runs = [
         run
         for run in answer["runs"][:200]
@@ -83,8 +86,8 @@ def predicted(answer: Figures) -> list[Chart]:
         Chart(
             "predicted",
             "Step time, planned against measured",
-            "seconds measured",
-            "seconds planned",
+            "measured seconds",
+            "planned seconds",
             [
                 Series(
                     "runs",
@@ -95,7 +98,7 @@ def predicted(answer: Figures) -> list[Chart]:
                 ),
                 Series("equal", ends, ends, "lines", dashed=True),
             ],
-            "Planned against measured seconds a step: "
+            "Planned against measured seconds per step: "
             + "; ".join(
                 f"{run['id']} {run['comparison']['step_time_error_pct']:+.1f} %" for run in runs[:MOST_RUNS]
             )

@@ -1,7 +1,7 @@
-"""One HTML file with everything in it: tables, interactive figures, and the figures' numbers as tables.
+"""The report: one HTML file with tables, interactive figures, and the numbers of each figure as a table.
 
-Nothing is loaded from anywhere, which a content security policy enforces. All text from logs is escaped: as
-HTML in the page, and once more for Plotly, which reads some tags in labels.
+The page loads nothing from elsewhere; a content security policy enforces this. Text from logs is escaped for
+HTML, and once more for Plotly, which interprets some tags in labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from frontrunner.analysis.report.chart import Chart, Series
 from frontrunner.analysis.report.sections import sections
 from frontrunner.analysis.report.table import UNKNOWN, Section, Table
 
-#: Runs beyond which the object of --json is not put into the page.
+#: With more runs than this, the page does not include the object of --json.
 MOST_EMBEDDED = 500
 MOST_WARNINGS = 200
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "pentagon", "cross")
@@ -31,7 +31,7 @@ def write(found: Analysis, path: Path) -> None:
 
 
 def page(found: Analysis) -> Iterator[str]:
-    """The page, piece by piece. Needs plotly, whose script goes into it."""
+    """The page, piece by piece. Needs plotly: the page includes its script."""
     from plotly.offline import get_plotlyjs
 
     parts = sections(found)
@@ -59,7 +59,7 @@ def escape(text: object) -> str:
 
 
 def script_json(value: Any) -> str:
-    """JSON that no text in it can end the script of: ``<`` is written as an escape."""
+    """JSON with ``<`` escaped, so that no text in it can close the script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
@@ -78,7 +78,7 @@ def _head(found: Analysis, parts: list[Section]) -> Iterator[str]:
     cards = [
         ("runs", f"{len(answer['runs']):,}"),
         ("steps", f"{answer['steps']:,}"),
-        ("groups that scale", str(len(answer["scaling"]))),
+        ("scaling groups", str(len(answer["scaling"]))),
         ("runs with warnings", f"{flagged:,}"),
         ("lines lost", f"{answer['lost_lines']:,}"),
     ]
@@ -129,12 +129,12 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _scroll(label: str) -> str:
-    """The start of a table that scrolls by itself where it is too wide, with the keyboard too."""
+    """The start of a table that scrolls on its own if it is too wide, by keyboard too."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}"><table>'
 
 
 def _figure(chart: Chart) -> Iterator[str]:
-    """The drawing, its words, and its numbers for those who want to read them."""
+    """The drawing, its description, and its numbers as a table that unfolds."""
     yield f'<figure id="figure-{chart.id}"><figcaption>{escape(chart.title)}</figcaption>'
     label = escape(chart.description)
     yield f'<div class="chart" id="chart-{chart.id}" role="img" aria-label="{label}"></div>'
@@ -158,7 +158,7 @@ def _number(value: object) -> str:
 
 
 def _drawings(parts: list[Section]) -> dict[str, Any]:
-    """What Plotly draws, by the figure's name; the page, which knows light from dark, puts in the colours."""
+    """What Plotly draws, keyed by figure id. The page adds the colours, since it knows the theme."""
     return {chart.id: _drawing(chart) for part in parts for chart in part.charts}
 
 

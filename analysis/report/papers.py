@@ -1,4 +1,4 @@
-"""The same figures as files for papers: PNG and SVG, through matplotlib."""
+"""Writes the same figures as files for papers: PNG and SVG, with matplotlib."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from frontrunner.analysis.analyze import Analysis
 from frontrunner.analysis.report.chart import Chart, Series
 from frontrunner.analysis.report.sections import sections
 
-#: Okabe and Ito's colours, which are told apart with any colour vision; the yellow is too light for lines.
+#: Okabe and Ito's palette, safe for any colour vision, without its yellow, which is too light for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX"
 LONGEST_NAME = 32
@@ -24,7 +24,7 @@ STYLE: Any = {
 
 
 def draw(found: Analysis, folder: Path) -> list[Path]:
-    """Write every figure of the report into ``folder``; the files."""
+    """Write every figure of the report into ``folder``; return the files."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -62,7 +62,7 @@ def _draw(axes: Any, chart: Chart) -> None:
     ):
         if is_log:
             scale("log")
-            # The usual labels are formulas, which names with a dollar would be too.
+            # The default labels are formulas, and names with a dollar sign would be read as formulas too.
             axis.set_major_formatter("{x:g}")
             low, high = axis.get_view_interval()
             axis.set_minor_formatter(_minor if high < 1000 * low else NullFormatter())
@@ -104,17 +104,17 @@ def _short(name: str) -> str:
 
 
 def _width(chart: Chart) -> float:
-    """Inches: as in a column of text, or what many bars need."""
+    """Size in inches: one text column, or larger for many bars."""
     return max(5.5, 0.4 * max((len(series.x) for series in chart.series if series.kind == "bar"), default=0))
 
 
 def _minor(value: float, _: int) -> str:
-    """Labels of 2 and 5 between powers of ten, for axes that have few of these."""
+    """Label 2 and 5 between powers of ten, for axes that span few powers."""
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _ticks_of_devices(axes: Any, chart: Chart) -> None:
-    """Numbers of devices are powers of two, not of ten."""
+    """Use powers of two for device counts, not powers of ten."""
     if chart.x_title == "devices":
         sizes = sorted({x for series in chart.series for x in series.x if isinstance(x, int | float)})
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])

@@ -1,7 +1,7 @@
 """The sections of the report: tables and figures, from the object that ``--json`` prints.
 
-A section is a function of an analysis that gives a :class:`Section`, or None where it has nothing to show.
-Another kind of study adds its own: a function over its JSON, and a line in :data:`SECTIONS`.
+A section is a function of an analysis. It returns a :class:`Section`, or None if it has nothing to show.
+To add a section, write a function over the JSON and add a line to :data:`SECTIONS`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ SPEED_COLUMNS = (
     Column("MFU", "mfu", ".1%"),
     Column("hardware TFLOP/s", "hardware_flops_per_s_per_device", ",.4g", 1e12),
     Column("HFU", "hfu", ".1%"),
-    Column("log prints TFLOP/s", "printed_flops_per_s_per_device", ",.4g", 1e12),
-    Column("which are", "printed_flop_convention"),
+    Column("printed TFLOP/s", "printed_flops_per_s_per_device", ",.4g", 1e12),
+    Column("convention", "printed_flop_convention"),
     Column("communication", "communication.share", ".1%"),
     Column("memory (GiB)", "memory_bytes", ",.1f", 2**30),
 )
@@ -72,12 +72,12 @@ AHEAD_COLUMNS = (
 )
 PREDICTED_COLUMNS = (
     Column("run", "id"),
-    Column("step planned (s)", "predicted.step_time_s", ",.4g"),
+    Column("planned step (s)", "predicted.step_time_s", ",.4g"),
     Column("measured (s)", "step_time_s", ",.4g"),
-    Column("off by (%)", "comparison.step_time_error_pct", "+.1f"),
-    Column("memory planned (GiB)", "predicted.peak_memory_bytes_per_device", ",.1f", 2**30),
+    Column("error (%)", "comparison.step_time_error_pct", "+.1f"),
+    Column("planned memory (GiB)", "predicted.peak_memory_bytes_per_device", ",.1f", 2**30),
     Column("measured (GiB)", "memory_bytes", ",.1f", 2**30),
-    Column("off by (%)", "comparison.memory_error_pct", "+.1f"),
+    Column("error (%)", "comparison.memory_error_pct", "+.1f"),
 )
 PART_COLUMNS = (
     Column("part", "part"),
@@ -93,7 +93,7 @@ def _places(answer: Figures, wanted: Callable[[Figures], Any] = lambda run: True
 def _runs(found: Analysis) -> Section:
     answer = found.answer
     more = len(answer["runs"]) - MOST_ROWS
-    notes = [f"{more:,} more runs are not shown; --csv writes all."] if more > 0 else []
+    notes = [f"{more:,} more runs are not shown; add --csv to get all."] if more > 0 else []
     return Section("runs", "Runs", notes, [table(answer, "What ran", RUN_COLUMNS, _places(answer))])
 
 
@@ -102,13 +102,13 @@ def _speed(found: Analysis) -> Section:
     tables = [
         table(
             answer,
-            "Medians of the steady steps; tokens, FLOPs and memory are of one device",
+            "Medians of the steady steps; tokens, FLOPs and memory are per device",
             SPEED_COLUMNS,
             _places(answer),
         )
     ]
     if levels := _places(answer, lambda run: run["bytes_per_step"]):
-        tables.append(table(answer, "Bytes that a rank sends in a step, by level", TRAFFIC_COLUMNS, levels))
+        tables.append(table(answer, "Bytes that a rank sends per step, by level", TRAFFIC_COLUMNS, levels))
     return Section("speed", "Speed", [f"Steady steps: {answer['runs'][0]['steady']['rule']}."], tables)
 
 
@@ -125,9 +125,8 @@ def _scaling(found: Analysis) -> Section | None:
         if ahead:
             tables.append(table(answer, f"The fit's next doublings: {title}", AHEAD_COLUMNS, ahead))
     notes = [
-        "Efficiency and speed-up are against the smallest run of a group. From and to are 95 % intervals "
-        "from "
-        "resampled steps: they hold the noise within these runs, not what another day or other nodes bring.",
+        'Efficiency and speed-up are relative to the smallest run of a group. "From" and "to" bound 95 % '
+        "intervals from resampled steps. They cover noise within these runs, not other days or other nodes.",
         *_fits(answer),
     ]
     return Section("scaling", "Scaling", notes, tables, charts.scaling(answer))
@@ -137,10 +136,10 @@ def _fits(answer: Figures) -> Iterator[str]:
     for title, group in zip(titles(answer), answer["scaling"], strict=True):
         fit = group["fit"]
         off = fit["largest_error_pct"]
-        checked = "exact (two points)" if off is None else f"within {off:.1f} % of all points"
+        checked = "exact for two points" if off is None else f"within {off:.1f} % of all points"
         yield (
-            f"Fit of {title}: a step takes {fit['formula']} with p times the smallest run's devices, "
-            f"a = {fit['a_s']:.4g} s and b = {fit['b_s']:.4g} s; {checked}."
+            f"Fit of {title}: a step takes {fit['formula']} on p times the smallest run's devices, "
+            f"with a = {fit['a_s']:.4g} s and b = {fit['b_s']:.4g} s ({checked})."
         )
 
 
@@ -162,9 +161,8 @@ def _losses(found: Analysis) -> Section | None:
 def _roofline(found: Analysis) -> Section | None:
     drawn = charts_planner.roofline(found.answer)
     notes = [
-        "Rates of kernels are those that the planner takes, not measured in these runs; traffic counts each "
-        "operand "
-        "once. The planner's sources are in the machine file."
+        "Kernel rates are the planner's, not measured in these runs; their sources are in the machine file. "
+        "Traffic counts each operand once."
     ]
     return Section("roofline", "Roofline", notes, charts=drawn) if drawn else None
 
@@ -174,15 +172,15 @@ def _predicted(found: Analysis) -> Section | None:
     places = _places(answer, lambda run: run["predicted"])
     if not places:
         return None
-    tables = [table(answer, "The planner against these runs", PREDICTED_COLUMNS, places)]
+    tables = [table(answer, "Planned against measured", PREDICTED_COLUMNS, places)]
     for place in places[: charts.MOST_RUNS]:
         run = value_at(answer, place)
         parts = [f"{place}.comparison.parts.{n}" for n in range(len(run["comparison"]["parts"]))]
         if any(part["measured_s"] is not None for part in run["comparison"]["parts"]):
-            tables.append(table(answer, f"Where the difference lies: {run['id']}", PART_COLUMNS, parts))
+            tables.append(table(answer, f"Difference by part: {run['id']}", PART_COLUMNS, parts))
     plans = [value_at(answer, place)["predicted"] for place in places[:20]]
     said = dict.fromkeys(text for plan in plans for text in plan["assumptions"])
-    notes = ["The plans rest on:", *said]
+    notes = ["The plans assume:", *said]
     return Section("predicted", "Planned against measured", notes, tables, charts_planner.predicted(answer))
 
 
@@ -204,5 +202,5 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
 
 
 def sections(found: Analysis) -> list[Section]:
-    """All that have something to show, in order."""
+    """All sections that have something to show, in order."""
     return [section for make in SECTIONS if (section := make(found)) is not None]

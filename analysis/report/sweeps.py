@@ -1,4 +1,4 @@
-"""A sweep on the page: its ranking, which keys matter, and trials as predicted against those measured."""
+"""A sweep on the page: its ranking, which keys matter, and predicted against measured trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARE_COLUMNS = (
 
 
 def section(answer: Figures) -> Section | None:
-    """All sweeps of an analysis; None where it has none."""
+    """All sweeps of an analysis; None if it has none."""
     if not answer["sweeps"]:
         return None
     tables, charts, notes = [], [], []
@@ -32,7 +32,7 @@ def section(answer: Figures) -> Section | None:
 
 
 def ranking_columns(sweep: Figures) -> tuple[Column, ...]:
-    """Those of every trial, with one for each key of the space."""
+    """The columns of every trial, plus one for each key of the space."""
     keys = (Column(key.rpartition(".")[2], f"settings.{n}") for n, key in enumerate(sweep["keys"]))
     return (
         Column("rank", "rank", "d"),
@@ -42,7 +42,7 @@ def ranking_columns(sweep: Figures) -> tuple[Column, ...]:
         *keys,
         Column(sweep["objective"], "objective", ",.5g"),
         Column("predicted", "predicted", ",.5g"),
-        Column("off by (%)", "error_pct", "+.1f"),
+        Column("error (%)", "error_pct", "+.1f"),
         Column("node-hours", "node_hours", ",.3g"),
     )
 
@@ -63,7 +63,7 @@ def _sensitivity(sweep: Figures, index: int) -> list[Chart]:
                 Series("fANOVA", keys, [share["fanova"] for share in shares], "bar"),
                 Series("SHAP", keys, [share["shap"] for share in shares], "bar"),
             ],
-            f"How much of the objective's variation each key explains, by fANOVA: {said}.",
+            f"Share of the objective's variation that each key explains, by fANOVA: {said}.",
             y_from_zero=True,
         )
     ]
@@ -92,7 +92,7 @@ def _predicted(sweep: Figures, index: int) -> list[Chart]:
                 ),
                 Series("equal", ends, ends, "lines", dashed=True),
             ],
-            f"{len(done)} trials as predicted when they began against what they measured; the best, trial "
+            f"Predictions at the start of {len(done)} trials against what they measured. The best, trial "
             f"{best['number']}, measured {best['objective']:.5g}.",
         )
     ]

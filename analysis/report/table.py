@@ -1,4 +1,4 @@
-"""Tables and sections of the report, whose cells know their place in the object of ``--json``."""
+"""Tables and sections of the report. Each cell knows its path in the object of ``--json``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from frontrunner.analysis.report.chart import Chart
 Figures = dict[str, Any]
 UNKNOWN = "–"
 
-#: More rows than these make no table that anybody reads; --csv has all.
+#: Nobody reads longer tables; --csv writes all rows.
 MOST_ROWS = 500
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a table: what is shown, and its place in the object of ``--json`` (dotted)."""
+    """A cell of a table: the text shown, and its dotted path in the object of ``--json``."""
 
     text: str
     key: str = ""
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """``key`` below a row's place, ``scale`` what it is divided by, ``form`` how it is written ("": text)."""
+    """``key`` is below a row's path, ``scale`` the divisor, ``form`` the number format ("": text)."""
 
     title: str
     key: str
@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, the first of which names the row."""
+    """Rows of cells; the first cell names the row."""
 
     caption: str
     columns: Sequence[str]
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page."""
+    """One section of the page."""
 
     id: str
     title: str
@@ -54,7 +54,7 @@ class Section:
 
 
 def value_at(answer: Any, key: str) -> Any:
-    """What stands at a dotted place of the object; None where there is nothing."""
+    """The value at a dotted path of the object; None if there is none."""
     for part in key.split("."):
         if isinstance(answer, list):
             answer = answer[int(part)] if int(part) < len(answer) else None
@@ -64,7 +64,7 @@ def value_at(answer: Any, key: str) -> Any:
 
 
 def table(answer: Figures, caption: str, columns: Sequence[Column], places: Sequence[str]) -> Table:
-    """A row for each place of the object."""
+    """One row for each path of the object."""
     rows = []
     for place in places[:MOST_ROWS]:
         row = value_at(answer, place)
@@ -73,7 +73,7 @@ def table(answer: Figures, caption: str, columns: Sequence[Column], places: Sequ
 
 
 def shown(value: Any, column: Column) -> str:
-    """A figure as the page writes it."""
+    """A value as the page shows it."""
     if value is None:
         return UNKNOWN
     if not column.form:

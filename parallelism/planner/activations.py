@@ -1,7 +1,7 @@
-"""Bytes of activations of one transformer layer and one micro-batch.
+"""Activation bytes of one transformer layer and one micro-batch.
 
-Korthikanti et al. 2022 (arXiv 2205.05198), equations 1 to 6, itemised so that they hold for gated MLPs,
-grouped queries and fused attention too, with dropout masks only where there is dropout.
+Equations 1 to 6 of Korthikanti et al. 2022 (arXiv 2205.05198), itemised to cover gated MLPs, grouped queries
+and fused attention too. Dropout masks count only if there is dropout.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from frontrunner.parallelism.planner.candidates import Array, Candidates, Worklo
 
 
 def layer_input(workload: Workload, c: Candidates) -> Array:
-    """What full recomputation keeps: the layer's input, cut over tensor ranks in sequence parallelism."""
+    """What full recomputation keeps: the layer's input, cut over tensor ranks with sequence parallelism."""
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
     return workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / cut
 
 
 def layer_interior(workload: Workload, c: Candidates) -> Array:
-    """All that the backward of a layer needs beside its input, attention's scores included."""
+    """Everything that a layer's backward needs in addition to its input, including attention scores."""
     model, width = workload.model, workload.compute_bytes
     hidden, heads = model.hidden_size, model.num_heads * model.head_dim
     keys = 2 * model.num_kv_heads * model.head_dim
     gated = model.activation == "swiglu"
     masks = 2 * hidden if workload.profile.dropout else 0
-    # Outputs of both norms and the input of the second one, which lie outside of tensor parallelism.
+    # Outputs of both norms and the input of the second norm, which tensor parallelism does not cut.
     outside = width * 3 * hidden + masks
     inside = width * (2 * heads + keys + model.ffn_hidden_size * (3 if gated else 2))
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
@@ -32,7 +32,7 @@ def layer_interior(workload: Workload, c: Candidates) -> Array:
 
 
 def attention_scores(workload: Workload, c: Candidates) -> Array:
-    """Scores of attention, or the row sums that fused attention keeps instead."""
+    """Attention scores, or the row sums that fused attention keeps instead."""
     rows = workload.tokens(c) * workload.model.num_heads / c.tensor
     if workload.profile.fused_attention:
         return 4 * rows
@@ -42,13 +42,13 @@ def attention_scores(workload: Workload, c: Candidates) -> Array:
 
 
 def embedding(workload: Workload, c: Candidates) -> Array:
-    """What the first stage keeps of an embedding: its dropout mask (section 4.3 of the paper)."""
+    """What the first stage keeps of the embedding: its dropout mask (section 4.3 of the paper)."""
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
     return workload.tokens(c) * workload.model.hidden_size / cut * workload.profile.dropout
 
 
 def kept_per_layer(workload: Workload, c: Candidates) -> Array:
-    """What one layer keeps of one micro-batch from its forward to its backward."""
+    """What one layer keeps of one micro-batch between forward and backward."""
     interior = layer_interior(workload, c)
     selective = interior - attention_scores(workload, c)
     kept = np.choose(c.recompute.astype(int), [interior, selective, 0.0 * interior])
@@ -57,7 +57,7 @@ def kept_per_layer(workload: Workload, c: Candidates) -> Array:
 
 
 def recomputed_layer(workload: Workload, c: Candidates) -> Array:
-    """What the backward of one layer holds beside what was kept."""
+    """What the backward of one layer holds in addition to what was kept."""
     interior = layer_interior(workload, c)
     again: Array = np.choose(
         c.recompute.astype(int), [0.0 * interior, attention_scores(workload, c), interior]
@@ -66,5 +66,5 @@ def recomputed_layer(workload: Workload, c: Candidates) -> Array:
 
 
 def logits(workload: Workload, c: Candidates) -> Array:
-    """The last stage's: in the run's precision, in float32 with their softmax, and their gradient."""
+    """Logits of the last stage: in the run's precision, in float32 with softmax, and their gradient."""
     return workload.tokens(c) * workload.model.padded_vocab_size / c.tensor * (2 * workload.compute_bytes + 8)

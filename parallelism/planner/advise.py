@@ -1,4 +1,4 @@
-"""What would help a run: changes of one key, each of which makes a legal run."""
+"""Finds changes that would help a run: each changes one key and gives a legal run."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from frontrunner.parallelism.planner.plan import Estimate, estimate
 
 @dataclass(frozen=True)
 class Advice:
-    """A change of one key, and what the planner makes of it."""
+    """A change of one key, and its predicted effect."""
 
     change: str
     gain: float
-    """Tokens/s against now, 0.1 for 10 % more."""
+    """Relative gain in tokens/s: 0.1 for 10 % more."""
     fits: bool
 
 
 def advise(spec: RunSpec, now: Estimate, most: int = 3) -> list[Advice]:
-    """The changes of one key that would help most; where it does not fit, the fastest that do.
+    """The changes of one key that help most. If the run does not fit, the fastest changes that make it fit.
 
-    ``now`` is what the planner makes of ``spec`` itself.
+    ``now`` is the planner's estimate of ``spec`` itself.
     """
     candidates = [(text, _legal(changed)) for text, changed in _changes(spec)]
     options = [(text, c) for text, c in candidates if c is not None and not _same(now.candidates, c)]
@@ -53,7 +53,7 @@ def advise(spec: RunSpec, now: Estimate, most: int = 3) -> list[Advice]:
 
 
 def _changes(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
-    """Runs that differ in one key; the global batch stays but where the text says so. Not all are legal."""
+    """Runs that differ in one key, not all legal. The global batch is fixed unless the text names it."""
     layout, batch = spec.layout, spec.training.global_batch_size
     for factor in (2, 4):
         text = f"training.global_batch_size x {factor} (accumulation {spec.grad_accum_steps * factor})"
@@ -86,7 +86,7 @@ def _with_layout(spec: RunSpec, key: str, value: Any) -> RunSpec:
 
 
 def _legal(spec: RunSpec) -> Candidates | None:
-    """The run's layout; None where the loader would refuse it."""
+    """The run's layout; None if the loader would refuse it."""
     if not legal.legal(cut_of(spec)):
         return None
     try:
@@ -98,7 +98,7 @@ def _legal(spec: RunSpec) -> Candidates | None:
 
 
 def _same(one: Candidates, other: Candidates) -> bool:
-    """Whether the degrees of two layouts are equal, and all else but what travels on the wire."""
+    """Whether two layouts are equal, except for their wire formats."""
     return all(
         getattr(one, f.name)[0] == getattr(other, f.name)[0]
         for f in fields(Candidates)

@@ -1,4 +1,4 @@
-"""Fits a machine's constants to measured runs: least squares of the logarithm of the speed, within bounds."""
+"""Fits a machine's constants to measured runs: bounded least squares of the logarithm of the speed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.step_time import step_time
 
-#: Constants that may be fitted, with their bounds: what physics and the measured rates allow. Those of rings
-#: are shares of what the network's link carries, which on nodes with several interfaces is one device's part.
+#: Constants that may be fitted, with the bounds that physics and measured rates allow. Constants of rings are
+#: shares of the network link's rate; on nodes with several interfaces that is one device's share.
 BOUNDS: dict[str, tuple[float, float]] = {
     "gemm_factor": (0.4, 1.25),
     "rings.across_nodes": (0.08, 2.1),
@@ -22,7 +22,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A run and its measured tokens/s of a device."""
+    """A run and its measured tokens/s per device."""
 
     workload: Workload
     candidates: Candidates
@@ -41,12 +41,12 @@ def usable(runs: Sequence[Measured]) -> list[str]:
 
 
 def _software(run: Measured) -> SoftwareSpec:
-    assert run.workload.software, "a measured run is of a machine whose rates are known"
+    assert run.workload.software, "a measured run needs a machine with known rates"
     return run.workload.software
 
 
 def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
-    """The same with other values of some constants (dotted)."""
+    """The same run with other values of some constants (dotted names)."""
     rings = {
         key.removeprefix("rings."): value for key, value in constants.items() if key.startswith("rings.")
     }
@@ -60,7 +60,7 @@ def constant(software: SoftwareSpec, key: str) -> float:
 
 
 def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Array:
-    """log(predicted / measured) of each run's speed."""
+    """log(predicted / measured) of the speed of each run."""
     return np.array([_log_error(run, constants) for run in runs])
 
 
@@ -76,14 +76,14 @@ def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict
             moved = values.copy()
             moved[index] += 1e-3
             slopes[:, index] = (log_errors(runs, _named(keys, moved)) - errors) / 1e-3
-        # A little damping, for constants that no run feels.
+        # A little damping, for constants that affect no run.
         normal = slopes.T @ slopes + 1e-6 * np.eye(len(keys))
         values = np.clip(values - np.linalg.solve(normal, slopes.T @ errors), low, high)
     return _named(keys, values)
 
 
 def at_bounds(constants: Mapping[str, float], machine: MachineSpec) -> list[str]:
-    """Those that the bounds kept from what the runs say."""
+    """The constants that ended at a bound, away from the value that fits the runs."""
     return [
         key for key, value in constants.items() if np.any(np.isclose(value, _bounds(key, machine), rtol=1e-6))
     ]
@@ -105,6 +105,6 @@ def _log_error(run: Measured, constants: Mapping[str, float]) -> float:
 
 
 def tokens_per_s(workload: Workload, c: Candidates) -> Array:
-    """Predicted tokens/s of a device."""
+    """Predicted tokens/s per device."""
     devices = c.tensor * c.pipeline
     return c.grad_accum_steps * workload.tokens(c) / devices / step_time(workload, c).total

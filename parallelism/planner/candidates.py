@@ -1,4 +1,4 @@
-"""Layouts to be judged, as arrays: one plan is the case of length one, a search one of many thousands."""
+"""Layouts to estimate, as arrays. A plan has length one, a search many thousands."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PRECISION_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16":
 class Candidates:
     """n layouts; each field is a float64 array [n].
 
-    ``recompute`` is an index of :data:`RECOMPUTE`, ``sequence_parallel`` and ``error_feedback`` 0 or 1,
-    ``*_wire`` bytes a value on the wire, ``data`` the data-parallel ranks and the degrees numbers of them.
+    ``recompute`` is an index into :data:`RECOMPUTE`; ``sequence_parallel`` and ``error_feedback`` are 0 or 1;
+    ``*_wire`` are bytes per value on the wire; ``data`` and the degrees are numbers of data-parallel ranks.
     """
 
     tensor: Array
@@ -50,12 +50,12 @@ class Candidates:
         return len(self.tensor)
 
     def take(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> Candidates:
-        """Those that a mask or indices choose."""
+        """The candidates that a mask or indices select."""
         return replace(self, **{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
     @classmethod
     def of(cls, spec: RunSpec, layout: Layout) -> Candidates:
-        """A run's layout alone."""
+        """The layout of one run."""
         wires = spec.layout.sharding.wires(spec.training.precision)
         values = {
             "tensor": layout.tensor,
@@ -80,11 +80,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Workload:
-    """What all candidates have in common: the model, what it is trained on, and how the engine works.
+    """What all candidates share: the model, what it is trained on, and how the engine works.
 
-    ``software`` is None where nothing is known of a machine's rates: then there is memory but no time.
-    ``compute_bytes`` are those of a weight or activation in the run's precision, ``gradient_bytes`` those of
-    an accumulated gradient.
+    ``software`` is None if the machine's rates are unknown; then only memory is estimated, not time.
+    ``compute_bytes`` is the size of a weight or activation in the run's precision, ``gradient_bytes`` the
+    size of an accumulated gradient.
     """
 
     model: ModelSpec
@@ -97,7 +97,7 @@ class Workload:
 
     @classmethod
     def of(cls, spec: RunSpec, software_year: str | None = None) -> Workload:
-        """A run's, with the software of that year (default: the newest that the machine file knows)."""
+        """The workload of a run with that year's software (default: the newest in the machine file)."""
         years = spec.machine.software
         return cls(
             model=spec.model,
@@ -110,12 +110,12 @@ class Workload:
         )
 
     def tokens(self, candidates: Candidates) -> Array:
-        """Tokens of one micro-batch of one data-parallel rank."""
+        """Tokens of one micro-batch on one data-parallel rank."""
         return candidates.micro_batch_size * self.seq_len
 
 
 def _profile(spec: RunSpec) -> EngineProfile:
-    """The native engine's on the run's device: PyTorch's CPU allocator and gloo keep nothing back."""
+    """The native engine's profile on the run's device: PyTorch's CPU allocator and gloo keep no memory."""
     dropout = spec.model.hidden_dropout > 0 or spec.model.attention_dropout > 0
     if spec.machine.device.kind == "cpu":
         return replace(NATIVE, dropout=dropout, allocator_share=0.0, communicator_bytes=0.0)

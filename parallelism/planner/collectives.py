@@ -1,10 +1,10 @@
 """Seconds that messages take on each level of the machine.
 
-A group's ranks stand ``stride`` devices apart in a run of whole packages and nodes. With the rates of a
-collective library (``software.rings``) an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n of
-the bytes at the slowest level's rate, and a latency for each of n - 1 steps (Thakur et al. 2005, section
-4.1). Without, links are shares of what a package has: a ring leaves a package, and a node, through one
-device, so that its link carries all the ring's bytes (which is what gloo does).
+The ranks of a group are ``stride`` devices apart and fill whole packages and nodes. With the rates of a
+collective library (``software.rings``), an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n
+of the bytes at the slowest level's rate, plus a latency for each of n - 1 steps (Thakur et al. 2005, section
+4.1). Without them, links are shares of what a package has: a ring leaves a package, and a node, through one
+device, whose link carries all the ring's bytes (as gloo does).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from frontrunner.parallelism.planner.candidates import Array
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds [n] for which a device's link of each level is busy."""
+    """Seconds [n] for which a device's link on each level is busy."""
 
     package: Array
     node: Array
@@ -34,7 +34,7 @@ class Times:
 
     @property
     def longest(self) -> Array:
-        """Levels work side by side."""
+        """Levels work in parallel, so the slowest counts."""
         return np.maximum(np.maximum(self.package, self.node), self.network)
 
 
@@ -46,7 +46,7 @@ class Fabric:
         self.rings = software.rings if software else None
 
     def ring(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
-        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``, in so many messages."""
+        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``, in ``messages`` messages."""
         links, package_size = self.machine.links, self.machine.devices_per_package
         in_package, in_node = self._spread(ranks, stride)
         sent = total * (ranks - 1) / ranks
@@ -74,14 +74,14 @@ class Fabric:
         )
 
     def all_reduce(self, ranks: Array, stride: Array, total: Array) -> Array:
-        """Seconds of an all-reduce: as many bytes as two rings, in trees, whose steps grow with log2 only."""
+        """Seconds of an all-reduce: the bytes of two rings, in trees with only log2 as many steps."""
         rings = self.ring(ranks, stride, total, 0.0).longest
         latency = self.rings.across_latency_s if self.rings else self.machine.links.network.latency_s
         seconds: Array = 2 * (rings + (rings > 0) * latency * np.log2(ranks))
         return seconds
 
     def exchange(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
-        """An all-to-all of ``total`` bytes, inside the node first, then between nodes what is left."""
+        """An all-to-all of ``total`` bytes: inside the node first, then the rest between nodes."""
         links = self.machine.links
         in_package, in_node = self._spread(ranks, stride)
         network_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
@@ -104,7 +104,7 @@ class Fabric:
         return total / rate + link.latency_s
 
     def _spread(self, ranks: Array, stride: Array) -> tuple[Array, Array]:
-        """How many of a group's ranks share a package and a node."""
+        """How many ranks of a group share a package, and how many a node."""
         in_package = np.minimum(ranks, np.maximum(1.0, self.machine.devices_per_package / stride))
         in_node = np.minimum(ranks, np.maximum(1.0, self.machine.devices_per_node / stride))
         return in_package, in_node

@@ -1,9 +1,9 @@
-"""Seconds that a device computes: products by shape, attention, and operators bound by memory.
+"""Seconds of computing on a device: matrix products by shape, attention, and memory-bound operators.
 
-A product of [m, k] and [k, n] runs at the rate of square matrices whose size is the harmonic mean of m, n
-and k: the time of a tile's edges is proportional to the sum of 1/m, 1/n and 1/k, and 1 / rate of the
-measured table is linear in 1 / size to within 1 %. Between and beyond the measured sizes it is continued so;
-above the largest it stays.
+A product of [m, k] and [k, n] runs at the rate of square matrices of size equal to the harmonic mean of m, n
+and k. The reason: the cost of tile edges is proportional to the sum of 1/m, 1/n and 1/k, and 1 / rate of the
+measured table is linear in 1 / size to within 1 %. The rate is interpolated and extrapolated this way, but
+stays constant above the largest measured size.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 
-#: Flash attention's backward does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
+#: The backward of flash attention does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
 FLASH_BACKWARD = 2.5
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Seconds [n] of one layer and micro-batch: products, attention's core, and the rest."""
+    """Seconds [n] of one layer and micro-batch: matrix products, attention core, and the rest."""
 
     forward: Array
     attention_forward: Array
@@ -42,7 +42,7 @@ def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
 
 
 def layer(workload: Workload, c: Candidates, software: SoftwareSpec) -> Layer:
-    """One transformer layer's forward and backward, recomputation left out."""
+    """Forward and backward of one transformer layer, without recomputation."""
     model = workload.model
     tokens, t = workload.tokens(c), c.tensor
     heads = model.num_heads * model.head_dim
@@ -75,8 +75,8 @@ def head(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
 
 
 def optimizer(workload: Workload, parameters: Array, software: SoftwareSpec) -> Array:
-    """AdamW over ``parameters``: gradient, master and two moments are read, all but the first written, twice
-    the gradient for its norm and the weights written once."""
+    """Seconds of AdamW over ``parameters``. It reads the gradient, master and two moments, and writes all
+    but the gradient. Add twice the gradient for its norm, and one write of the weights."""
     return (
         parameters
         * (2 * workload.gradient_bytes + 24 + workload.compute_bytes)
@@ -86,32 +86,32 @@ def optimizer(workload: Workload, parameters: Array, software: SoftwareSpec) -> 
 
 def _bandwidth(workload: Workload, software: SoftwareSpec) -> float:
     peak = workload.machine.device.memory_bandwidth_bytes_per_s
-    assert peak, "a machine with measured software says how fast its memory is"
+    assert peak, "a machine with measured software needs a memory bandwidth"
     return peak * software.memory_efficiency
 
 
 def _attention(workload: Workload, c: Candidates, software: SoftwareSpec) -> tuple[Array, Array]:
-    """Forward and backward seconds of attention's core."""
+    """Forward and backward seconds of the attention core."""
     model, s = workload.model, float(workload.seq_len)
     tokens = workload.tokens(c)
     if workload.profile.fused_attention:
         flops = 2 * tokens * s * model.num_heads * model.head_dim / c.tensor  # the causal half
         forward = flops / software.attention_flops_per_s
         return forward, FLASH_BACKWARD * forward
-    # The two products have head_dim as one of their sizes, as those inside flash attention.
+    # head_dim is one size of both products, as inside flash attention.
     products = 4 * tokens * s * model.num_heads * model.head_dim / c.tensor / software.attention_flops_per_s
     scores = tokens * s * model.num_heads / c.tensor * workload.compute_bytes
-    # Forward: written by the product, read and written by softmax and by dropout, read by the product.
+    # Scores in the forward: the product writes, softmax and dropout read and write, the product reads.
     passes = (6 if workload.profile.dropout else 4) * scores / _bandwidth(workload, software)
     return products + passes, 2 * products + 2 * passes
 
 
 def _operators(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
-    """Forward seconds of norms, residuals, activation and copies, which memory bounds.
+    """Forward seconds of norms, residuals, activation and copies, which are memory-bound.
 
-    Fused: two norms (read, write), two of bias, dropout and residual (two reads, a write), the activation
-    (reads, write), and queries, keys and values put in order (read, write). In eager PyTorch each of norm,
-    rotation and gate is several kernels: twice the traffic.
+    Fused kernels: two norms (read, write), two bias-dropout-residuals (two reads, a write), the activation
+    (reads, write), and the reordering of queries, keys and values (read, write). In eager PyTorch each norm,
+    rotation and gate takes several kernels: twice the traffic.
     """
     model, width = workload.model, workload.compute_bytes
     gated = 2 if model.activation == "swiglu" else 1

@@ -1,7 +1,7 @@
-"""What engines really keep and send, ours and those of published runs.
+"""What engines really keep and send: ours, and those of published runs.
 
-Where an engine departs from the lattice of sharding degrees, its entry says by how much and why. Bytes are
-a parameter's.
+If an engine departs from the lattice of sharding degrees, its entry says by how much and why. Bytes are per
+parameter.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 class EngineProfile:
     """How one engine spends memory and hides communication.
 
-    ``kept`` are (weights, gradients, optimizer) in bytes a parameter before the degrees divide them; None:
-    from the run's precision. ``whole_gradients`` bytes a parameter are added at the peak, ``tied`` bytes a
-    parameter of the embedding at rest on the (first, last) stage, to which positions belong with
-    ``ties_positions``. ``residual_bytes`` are always there, ``allocator_share`` of the tensors is lost to
-    fragments, ``communicator_bytes`` go to each group of ranks. ``fused_attention``: scores are never
-    stored; ``dropout``: its masks are. ``fused_operators``: norms, activations and residuals run in fused
-    kernels. ``recomputed_share`` of a layer's products is computed again with selective recomputation (None:
-    attention alone). ``reduced_bytes`` a gradient travel where not in the wire format, ``all_reduces``: all
-    gradients at the end of a step, after which weights are gathered. ``split_messages``: stages send
+    ``kept``: bytes per parameter of (weights, gradients, optimizer) before the degrees divide them; None:
+    from the run's precision. ``whole_gradients``: bytes per parameter added at the peak. ``tied``: bytes
+    per embedding parameter at rest on the (first, last) stage; ``ties_positions`` includes positions.
+    ``residual_bytes``: always allocated. ``allocator_share``: share of the tensors lost to fragmentation.
+    ``communicator_bytes``: per group of ranks. ``fused_attention``: scores are never stored. ``dropout``:
+    masks are stored. ``fused_operators``: norms, activations and residuals run in fused kernels.
+    ``recomputed_share``: share of a layer's products that selective recomputation repeats (None: attention
+    only). ``reduced_bytes``: bytes per gradient on the wire, if not the wire format. ``all_reduces``: all
+    gradients are reduced at the end of a step, then weights are gathered. ``split_messages``: stages send
     slices of tensor ranks.
     """
 
@@ -47,17 +47,17 @@ class EngineProfile:
 
 NATIVE = EngineProfile(
     "native",
-    "frontrunner's own: gathers and reductions run beside computing, weights are kept as they travel; "
-    "what the allocator loses is the middle of four logs of MI250X runs (11 to 22 %), what a communicator "
-    "takes is inferred from NVIDIA's (544 to 688 MB on A100) with fewer channels",
+    "frontrunner's own: gathers and reductions overlap computing, and weights are kept in the wire format; "
+    "the allocator's loss is the middle of four MI250X logs (11 to 22 %); the memory per communicator is "
+    "inferred from NVIDIA's (544 to 688 MB on A100), with fewer channels",
     allocator_share=0.15,
     communicator_bytes=256 * 2**20,
 )
 MEGATRON_DEEPSPEED_BF16 = EngineProfile(
     "megatron-deepspeed-bf16",
-    "BF16_Optimizer keeps bfloat16 weights and gradients and float32 gradients whole (2 + 2 + 4), and cuts "
-    "the optimizer's 12 over all ranks whatever the ZeRO stage in the configuration; nothing overlaps. The "
-    "last stage holds a second set of gradients of the tied embedding (inferred from its log)",
+    "BF16_Optimizer keeps bfloat16 weights, bfloat16 gradients and float32 gradients whole (2 + 2 + 4). It "
+    "cuts the optimizer's 12 over all ranks, whatever the configured ZeRO stage. Nothing overlaps. The last "
+    "stage holds a second set of gradients of the tied embedding (inferred from its log)",
     kept=(2, 6, 12),
     tied=(0, 6),
     ties_positions=True,
@@ -71,8 +71,8 @@ MEGATRON_DEEPSPEED_BF16 = EngineProfile(
 )
 MEGATRON_DEEPSPEED_FP16_ZERO1 = EngineProfile(
     "megatron-deepspeed-fp16-zero1",
-    "float16 weights whole (2), float16 gradients (2) and the optimizer (12) cut over all ranks once a step "
-    "has ended; before, gradients are whole. Those of the tied embedding stay whole on both ends, twice on "
+    "float16 weights are whole (2); float16 gradients (2) and the optimizer (12) are cut over all ranks. "
+    "Gradients are whole until a step ends. The tied embedding's stay whole on both end stages, twice on "
     "the last (inferred from its log)",
     kept=(2, 2, 12),
     whole_gradients=2,
@@ -87,7 +87,7 @@ MEGATRON_DEEPSPEED_FP16_ZERO1 = EngineProfile(
 )
 GPT_NEOX_ZERO1 = EngineProfile(
     "gpt-neox-zero1",
-    "DeepSpeed's ZeRO-1 below GPT-NeoX: an all-reduce of 16-bit gradients and a gather of weights once a "
+    "DeepSpeed's ZeRO-1 under GPT-NeoX: one all-reduce of 16-bit gradients and one gather of weights per "
     "step, after the backward",
     kept=(2, 2, 12),
     whole_gradients=2,
@@ -98,14 +98,14 @@ GPT_NEOX_ZERO1 = EngineProfile(
 )
 MEGATRON_DISTRIBUTED_OPTIMIZER = EngineProfile(
     "megatron-distributed-optimizer",
-    "bfloat16 weights and float32 gradients whole, the optimizer cut over all ranks; its reduction and the "
-    "gather of weights are told to overlap",
+    "bfloat16 weights and float32 gradients are whole; the optimizer is cut over all ranks. Its reduction "
+    "and the gather of weights are set to overlap",
     kept=(2, 4, 12),
 )
 FSDP2 = EngineProfile(
     "fsdp2",
-    "PyTorch's fully_shard: float32 weights cut over all ranks, gathered in bfloat16, gradients reduced in "
-    "float32; operators of eager PyTorch",
+    "PyTorch's fully_shard: float32 weights are cut over all ranks and gathered in bfloat16; gradients are "
+    "reduced in float32; operators run in eager PyTorch",
     kept=(4, 4, 8),
     fused_operators=False,
     recomputed_share=0.5,

@@ -1,7 +1,7 @@
-"""FLOPs of a training step. Model FLOPs leave recomputation out, hardware FLOPs count it.
+"""FLOPs of a training step. Model FLOPs exclude recomputation, hardware FLOPs include it.
 
-A multiply-add is two FLOPs. Attention is counted over the full sequence, not its causal half, as
-Megatron's formula (Narayanan et al. 2021, appendix) and torch's FLOP counter do.
+A multiply-add counts as two FLOPs. Attention counts the full sequence, not its causal half, like Megatron's
+formula (Narayanan et al. 2021, appendix) and torch's FLOP counter.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from frontrunner.configs.schema import ModelSpec, Recompute
 
 
 def attention_core_flops_per_token(model: ModelSpec, seq_len: int) -> int:
-    """Forward FLOPs of QK^T and of the product with V, in one layer, for one token."""
+    """Forward FLOPs of QK^T and the product with V, for one layer and one token."""
     return 2 * 2 * seq_len * model.num_heads * model.head_dim
 
 
 def layer_flops_per_token(model: ModelSpec, seq_len: int) -> int:
-    """Forward FLOPs of one transformer layer for one token."""
+    """Forward FLOPs of one transformer layer and one token."""
     hidden, heads = model.hidden_size, model.num_heads * model.head_dim
     projections = 2 * hidden * (2 * heads + 2 * model.num_kv_heads * model.head_dim)
     matrices = 3 if model.activation == "swiglu" else 2
@@ -24,13 +24,13 @@ def layer_flops_per_token(model: ModelSpec, seq_len: int) -> int:
 
 
 def model_flops_per_token(model: ModelSpec, seq_len: int) -> int:
-    """Forward and backward FLOPs for one token; the backward costs twice the forward."""
+    """Forward and backward FLOPs of one token; the backward costs twice the forward."""
     output = 2 * model.hidden_size * model.padded_vocab_size
     return 3 * (model.num_layers * layer_flops_per_token(model, seq_len) + output)
 
 
 def hardware_flops_per_token(model: ModelSpec, seq_len: int, recompute: Recompute) -> int:
-    """Model FLOPs and those of the recomputed forward."""
+    """Model FLOPs plus the FLOPs of the recomputed forward."""
     again = {
         "none": 0,
         "selective": attention_core_flops_per_token(model, seq_len),

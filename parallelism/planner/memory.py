@@ -1,8 +1,8 @@
 """Bytes that a device needs, by part and pipeline stage.
 
-States follow the lattice of sharding degrees (design: b_w psi/w + b_g psi/g + b_o psi/o; Rajbhandari et al.
-2020, arXiv 1910.02054, for the b's), activations :mod:`activations`, micro-batches in flight the 1F1B and
-interleaved schedules of Narayanan et al. 2021 (arXiv 2104.04473).
+Sharded states follow the lattice of sharding degrees (design: b_w psi/w + b_g psi/g + b_o psi/o; Rajbhandari
+et al. 2020, arXiv 1910.02054, for the b's). Activations come from :mod:`activations`. Micro-batches in flight
+follow the 1F1B and interleaved schedules of Narayanan et al. 2021 (arXiv 2104.04473).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from frontrunner.parallelism.planner.parameters import layer_parameters, norm_pa
 class Memory:
     """Bytes [n] of one device, by part.
 
-    ``buffers`` are gathered units, gradients on their way and quantised messages; ``residual`` what
-    allocator and framework add.
+    ``buffers`` are gathered shard units, gradients in transit and quantised messages; ``residual`` is what
+    the allocator and the framework add.
     """
 
     weights: Array
@@ -33,7 +33,7 @@ class Memory:
 
     @property
     def at_rest(self) -> Array:
-        """Between two steps."""
+        """The bytes held between two steps."""
         return self.weights + self.gradients + self.optimizer + self.residual
 
     @property
@@ -42,7 +42,7 @@ class Memory:
 
     @classmethod
     def larger(cls, one: Memory, other: Memory) -> Memory:
-        """By candidate, the one with the larger peak."""
+        """For each candidate, the memory with the larger peak."""
         first = one.peak >= other.peak
         return cls(
             **{f.name: np.where(first, getattr(one, f.name), getattr(other, f.name)) for f in fields(cls)}
@@ -51,7 +51,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Stage:
-    """Parameters [n] of one device of a pipeline stage."""
+    """Parameters [n] on one device of a pipeline stage."""
 
     layers: Array
     layer_count: Array
@@ -66,19 +66,19 @@ class Stage:
 
 
 def memory(workload: Workload, c: Candidates) -> Memory:
-    """Of the device that needs most: the first stage has most in flight, the last has the logits."""
+    """Memory of the fullest device: the first stage has the most in flight, the last has the logits."""
     return Memory.larger(
         stage_memory(workload, c, np.zeros(len(c))), stage_memory(workload, c, c.pipeline - 1)
     )
 
 
 def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
-    """Of a device of stage ``index`` [n]."""
+    """Memory of a device of stage ``index`` [n]."""
     stage = stage_parameters(workload, c, index)
     weights, gradients, optimizer = _states(workload, c, stage)
     micro_batches = in_flight(c, index)
     kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(workload, c)
-    # Interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
+    # If interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
     begun = np.minimum(np.where(c.virtual_stages > 1, 2 * c.pipeline - 1, c.pipeline), c.grad_accum_steps)
     kept = kept + np.where(stage.first, begun * activations.embedding(workload, c), 0.0)
     inside = activations.recomputed_layer(workload, c)
@@ -97,12 +97,12 @@ def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
 
 
 def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:
-    """Layers are dealt out evenly; where they do not divide, the last stage has what is left."""
+    """Layers per stage: equal, except that the last stage takes the remainder."""
     model = workload.model
     first, last = index == 0, index == c.pipeline - 1
     even = np.ceil(model.num_layers / c.pipeline)
     count = np.where(last, model.num_layers - even * (c.pipeline - 1), even)
-    # Exact for whole divisors; layer_parameters is linear in 1 / tensor but for what tensor ranks repeat.
+    # Exact for integer divisors: layer_parameters is linear in 1 / tensor except for what ranks repeat.
     whole, halved = layer_parameters(model, 1), layer_parameters(model, 2)
     repeated = 2 * halved - whole
     layer = repeated + (whole - repeated) / c.tensor
@@ -121,7 +121,7 @@ def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:
 
 
 def in_flight(c: Candidates, index: Array) -> Array:
-    """Micro-batches whose activations a stage holds at once, in pieces of a virtual stage each."""
+    """Micro-batches whose activations a stage holds at once, counted in pieces of one virtual stage."""
     plain = np.minimum(c.pipeline - index, c.grad_accum_steps)
     pieces = (c.virtual_stages - 1) * c.pipeline + 2 * (c.pipeline - index - 1) + 1
     interleaved = np.minimum(pieces, c.virtual_stages * c.grad_accum_steps)
@@ -135,7 +135,7 @@ def _states(workload: Workload, c: Candidates, stage: Stage) -> tuple[Array, Arr
         weights, gradients, optimizer = workload.profile.kept
         return weights * numel / c.weights, gradients * numel / c.gradients, optimizer * numel / c.optimizer
     full_precision = workload.compute_bytes == 4
-    # Weights are kept as they travel; where they are not cut, decoded too.
+    # Weights are kept in the wire format, and decoded too if they are not cut.
     decoded = (c.weights == 1) & (c.weight_wire != workload.compute_bytes)
     kept = numel * (c.weight_wire / c.weights + decoded * workload.compute_bytes)
     kept = kept + np.where(c.secondary < c.weights, numel / c.secondary * c.weight_wire, 0.0)
@@ -149,7 +149,7 @@ def _states(workload: Workload, c: Candidates, stage: Stage) -> tuple[Array, Arr
 
 
 def _residual(workload: Workload, c: Candidates, stage: Stage) -> Array:
-    """What the engine keeps beside the states, and the buffers of its groups of several ranks."""
+    """What the engine keeps in addition to the states, and the buffers of its groups of ranks."""
     profile = workload.profile
     groups = sum(
         (ranks > 1).astype(float)
@@ -164,7 +164,7 @@ def _residual(workload: Workload, c: Candidates, stage: Stage) -> Array:
 
 
 def _buffers(workload: Workload, c: Candidates, stage: Stage) -> Array:
-    """Two gathered units with their messages, and gradients of two units on their way."""
+    """Two gathered shard units with their messages, and the gradients of two units in transit."""
     profile, width = workload.profile, workload.compute_bytes
     if profile.kept and not profile.overlaps_weights:
         largest = 2 * workload.model.hidden_size * workload.model.ffn_hidden_size / c.tensor
@@ -174,8 +174,8 @@ def _buffers(workload: Workload, c: Candidates, stage: Stage) -> Array:
     unit = np.maximum(layer, np.maximum(stage.embedding, stage.output))
     coded = c.weight_wire != width
     gathered = np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
-    # The gradient, its messages to and from the block, and the float32 sums of its shard, of two units.
+    # For two units: the gradient, its messages to and from the block, and the float32 sums of its shard.
     reduced = unit * (2 * width + 2 * c.gradient_wire + 2 * 4 / c.gradients)
-    # Whole gradients are added as they come; their messages to and from the other ranks, of two units.
+    # Whole gradients are added as they come. For two units: messages to and from the other ranks.
     whole = unit * (width + np.where(c.data > 1, 2 * 2 * c.network_wire, 0.0))
     return gathered + np.where(c.gradients > 1, reduced, whole)

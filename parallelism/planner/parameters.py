@@ -1,6 +1,6 @@
-"""How many parameters a model has, in all and on one rank, by what is gathered together.
+"""Counts a model's parameters, in total and on one rank, by what is gathered together.
 
-Exact for what ``runtime/gpt`` builds; megatron-core's own names are in the comments.
+Exact for what ``runtime/gpt`` builds. Comments give megatron-core's names.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from frontrunner.parallelism.planner.traffic import Units
 
 
 def layer_parameters(model: ModelSpec, tensor: int = 1) -> int:
-    """One transformer layer's on one of ``tensor`` ranks."""
+    """Parameters of one transformer layer on one of ``tensor`` ranks."""
     hidden, heads = model.hidden_size, model.num_heads * model.head_dim
     qkv = heads + 2 * model.num_kv_heads * model.head_dim
     widths = model.ffn_hidden_size * (2 if model.activation == "swiglu" else 1)
     matrices = hidden * (qkv + heads + widths + model.ffn_hidden_size)
-    # linear_qkv and linear_fc1 are cut by rows, their biases too; linear_proj's and linear_fc2's are whole.
+    # linear_qkv and linear_fc1 are cut by rows, with their biases; biases of linear_proj, linear_fc2 are not.
     cut_biases = (qkv if model.qkv_bias else 0) + (widths if model.linear_bias else 0)
     whole_biases = 2 * hidden if model.linear_bias else 0
     return (matrices + cut_biases) // tensor + whole_biases + 2 * norm_parameters(model)
@@ -26,10 +26,10 @@ def norm_parameters(model: ModelSpec) -> int:
 
 
 def stage_units(model: ModelSpec, tensor: int = 1, pipeline: int = 1, stage: int = 0) -> Units:
-    """What a rank of that pipeline stage holds, interleaved or not.
+    """What a rank of a pipeline stage holds, interleaved or not.
 
-    Positions travel with the first layer, the last norm with the last; the last stage has its own copy of a
-    tied embedding.
+    Positions go with the first layer, the final norm with the last layer. The last stage has its own copy of
+    a tied embedding.
     """
     words = model.padded_vocab_size * model.hidden_size // tensor
     learned = model.position_embedding == "learned"
@@ -48,5 +48,5 @@ def stage_units(model: ModelSpec, tensor: int = 1, pipeline: int = 1, stage: int
 
 
 def total_parameters(model: ModelSpec) -> int:
-    """Parameters of the whole model; a tied embedding counts once, padding of the vocabulary included."""
+    """Parameters of the whole model, with vocabulary padding; a tied embedding counts once."""
     return int(stage_units(model).numel)

@@ -1,4 +1,4 @@
-"""One layout judged: the keys of ``frontrunner plan --json``, and what would help."""
+"""Estimates layouts: gives the keys of ``frontrunner plan --json`` and their assumptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from frontrunner.parallelism.planner.step_time import StepTime, step_time
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory and speed of n candidates; ``time`` is None where the machine's rates are not known."""
+    """Memory and speed of n candidates; ``time`` is None if the machine's rates are unknown."""
 
     workload: Workload
     candidates: Candidates
@@ -23,7 +23,7 @@ class Estimate:
 
     @property
     def fits(self) -> Array:
-        """1 where the peak is within the device's memory."""
+        """1 if the peak fits into the device's memory."""
         return (self.memory.peak <= self.workload.machine.device.memory_bytes).astype(float)
 
     @property
@@ -49,12 +49,12 @@ class Estimate:
         return self.tokens_per_s * a_token
 
     def peak_flops_per_s(self) -> float | None:
-        """Of a device in the run's precision; both 16-bit types have the same."""
+        """Peak of one device in the run's precision; it is equal for both 16-bit types."""
         peaks = self.workload.machine.device.peak_flops_per_s
         return peaks.get("float32" if self.workload.compute_bytes == 4 else "bfloat16")
 
     def as_dict(self, index: int) -> dict[str, object]:
-        """The figures of one candidate, as the contract of ``--json`` names them."""
+        """The figures of one candidate, under the keys that ``--json`` guarantees."""
         parts = {f.name: float(getattr(self.memory, f.name)[index]) for f in fields(self.memory)}
         found: dict[str, object] = {
             "peak_memory_bytes_per_device": float(self.memory.peak[index]),
@@ -86,19 +86,19 @@ def estimate(workload: Workload, candidates: Candidates) -> Estimate:
 
 
 def assumptions(workload: Workload) -> list[str]:
-    """What a prediction rests on, in sentences."""
+    """What a prediction assumes, in sentences."""
     profile = workload.profile
     said = [f"engine: {profile.reason}"]
     if profile.fused_attention:
-        said.append("attention is fused (flash): scores are never stored")
+        said.append("attention is fused (flash), so scores are never stored")
     said.append(
-        f"memory: the allocator loses {profile.allocator_share:.0%} of the tensors and each group of ranks "
-        f"takes {profile.communicator_bytes / 2**20:.0f} MiB (both in the residual)"
+        f"memory: the allocator adds {profile.allocator_share:.0%} of the tensors, and each group of ranks "
+        f"takes {profile.communicator_bytes / 2**20:.0f} MiB (both count as residual)"
     )
     if workload.software is None:
         return [
             *said,
-            f"no step time: {workload.machine.name}'s machine file has no `software` section of rates",
+            f"no step time: the machine file of {workload.machine.name} has no `software` section with rates",
         ]
     software_year = next(
         year for year, known in workload.machine.software.items() if known is workload.software
@@ -107,6 +107,6 @@ def assumptions(workload: Workload) -> list[str]:
     said.append(
         f"rates: {workload.machine.name} with software of {software_year}; fitted: {fitted or 'nothing'}"
     )
-    said.append("tensor-parallel messages and those between stages are not hidden by computing")
-    said.append("no stragglers, no data loading, no checkpoints, a network without other jobs")
+    said.append("computing does not hide tensor-parallel messages or messages between stages")
+    said.append("no stragglers, data loading, checkpoints or other jobs on the network")
     return said

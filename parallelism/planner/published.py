@@ -1,7 +1,7 @@
-"""Published runs: rows of a file, what is known of each, and the layout that the planner judges.
+"""Published runs: the rows of a file, and the workload and layout that the planner estimates for each.
 
-A row that lacks part of its layout is skipped with the reason; nothing is guessed but the vocabulary, whose
-share of the work is small.
+A row without its full layout is skipped with the reason. Nothing is guessed except the vocabulary, which
+accounts for little of the work.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from frontrunner.parallelism.planner.engine_profile import (
 )
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 
-#: Vocabulary where a row does not give one: GPT-2's, padded as GPT-NeoX does.
+#: Vocabulary of rows that do not give one: GPT-2's, padded like GPT-NeoX does.
 USUAL_VOCABULARY = 50304
 
 
-#: Keys of a row that only its readers use.
+#: Keys of a row that are only for human readers.
 UNUSED = ("gpu", "model_tflops_per_gcd")
 
 
@@ -43,7 +43,7 @@ class _Row(BaseModel):
 
 
 class PublishedModel(_Row):
-    """The shape of a published model, None where the source does not give it."""
+    """The shape of a published model; None if the source does not give it."""
 
     layers: PositiveInt | None
     hidden: PositiveInt | None
@@ -54,7 +54,7 @@ class PublishedModel(_Row):
 
 
 class BytesPerParameter(_Row):
-    """What an engine keeps of a parameter, before the data-parallel ranks divide it, and why."""
+    """What an engine keeps per parameter before the data-parallel ranks divide it, and why."""
 
     weights: NonNegativeFloat
     gradients: NonNegativeFloat
@@ -73,7 +73,7 @@ class LoggedMemory(_Row):
 
 
 class PublishedRun(_Row):
-    """One published run; every key must be there, None says that the source does not give it."""
+    """One published run. Every key is required; None means that the source does not give it."""
 
     id: str
     source_url: str
@@ -103,35 +103,35 @@ class PublishedRun(_Row):
     notes: str = ""
 
     def unknown_keys(self) -> list[str]:
-        """What is said of each key that means nothing here."""
+        """A warning for each unknown key."""
         known = [*type(self).model_fields, *UNUSED]
         found = []
         for key in sorted(set(self.model_extra or {}) - set(known)):
             near = difflib.get_close_matches(key, known, 1)
-            found.append(f"{self.id}: {key} is not used" + (f"; did you mean {near[0]}?" if near else ""))
+            found.append(f"{self.id}: {key} is unknown" + (f"; did you mean {near[0]}?" if near else ""))
         return found
 
     @property
     def devices(self) -> int | None:
-        """As published, or as its layout says."""
+        """As published, or derived from the layout."""
         if self.gcds or not (self.tp and self.pp and self.dp):
             return self.gcds
         return self.tp * self.pp * self.dp
 
     @property
     def software_year(self) -> Literal["2023", "2025"]:
-        """Software: ROCm 6 and later is 2025's."""
+        """ROCm 6 and later counts as software of 2025."""
         version = re.search(r"ROCm (\d+)", self.software)
         old = int(version.group(1)) < 6 if version else "2023" in self.software
         return "2023" if old else "2025"
 
 
 class Unusable(Exception):
-    """Why nothing can be predicted for a row."""
+    """Why a row cannot be predicted."""
 
 
 def read(path: Path) -> list[PublishedRun]:
-    """The rows of a file; SpecError that names row and key where one is missing or wrong."""
+    """Read the rows of a file. Raises SpecError with row and key if one is missing or wrong."""
     try:
         rows = yaml.load(path.read_text(), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -139,7 +139,7 @@ def read(path: Path) -> list[PublishedRun]:
         raise SpecError([Violation("", str(path), f"cannot be read: {reason}", "give a rows file")]) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise SpecError([Violation("", str(path), f"is not YAML: {reason}", "mend it")]) from None
+        raise SpecError([Violation("", str(path), f"is not YAML: {reason}", "correct it")]) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(
             [
@@ -155,8 +155,8 @@ def read(path: Path) -> list[PublishedRun]:
     names = [row.id for row in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not found:
-        what = f"names {', '.join(twice)} twice" if twice else "holds no rows"
-        fix = "give each row an id of its own" if twice else "give a rows file"
+        what = f"has duplicate ids: {', '.join(twice)}" if twice else "holds no rows"
+        fix = "give each row a unique id" if twice else "give a rows file"
         raise SpecError([Violation("", str(path), what, fix)])
     return found
 
@@ -185,14 +185,14 @@ def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
 
 
 def model_of(row: PublishedRun) -> ModelSpec:
-    """The row's model; Unusable where its shape is not given."""
+    """The row's model. Raises Unusable if its shape is not given."""
     shape = row.model
     if not (shape.layers and shape.hidden and shape.heads and shape.ffn):
         raise Unusable("the model's shape is not published")
     if shape.hidden % shape.heads or shape.heads % (shape.kv_heads or shape.heads):
         raise Unusable(
-            f"its heads do not come out even: hidden {shape.hidden}, {shape.heads} heads, "
-            f"{shape.kv_heads or shape.heads} of keys"
+            f"its heads do not divide evenly: hidden {shape.hidden}, {shape.heads} heads, "
+            f"{shape.kv_heads or shape.heads} key heads"
         )
     llama = "llama" in row.id or shape.ffn != 4 * shape.hidden
     vocabulary = shape.vocab or USUAL_VOCABULARY
@@ -215,7 +215,7 @@ def model_of(row: PublishedRun) -> ModelSpec:
 
 
 def profile_of(row: PublishedRun) -> EngineProfile:
-    """How the row's engine works, by its name and ZeRO stage; Unusable for engines that are not known."""
+    """The profile of the row's engine, by name and ZeRO stage. Raises Unusable for unknown engines."""
     zero, software = str(row.zero or ""), row.software
     rules: list[tuple[bool, EngineProfile]] = [
         ("FSDP2" in zero, FSDP2),
@@ -226,7 +226,7 @@ def profile_of(row: PublishedRun) -> EngineProfile:
     for applies, profile in rules:
         if applies:
             return profile
-    raise Unusable("what its engine keeps and sends is not known")
+    raise Unusable("its engine is unknown to the planner")
 
 
 def _megatron_deepspeed(row: PublishedRun) -> EngineProfile:
@@ -234,19 +234,19 @@ def _megatron_deepspeed(row: PublishedRun) -> EngineProfile:
 
 
 def _profile(row: PublishedRun) -> EngineProfile:
-    """The profile of the row's engine, with what the row itself says of it."""
+    """The profile of the row's engine, adjusted by what the row itself says."""
     profile = replace(profile_of(row), fused_attention=bool(row.flash_attention))
     kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
     return replace(profile, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else profile
 
 
 def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
-    """Unusable where part of the layout is not published, or it cannot be."""
+    """The row's layout. Raises Unusable if it is incomplete or impossible."""
     keys = ("seq_len", "tp", "pp", "mbs", "gbs", "activation_checkpointing", "flash_attention")
     given = {key: getattr(row, key) for key in keys} | {"gcds": row.devices}
     missing = [key for key, value in given.items() if value is None]
     if missing:
-        raise Unusable(f"its layout is incomplete: {', '.join(missing)} not published")
+        raise Unusable(f"its layout is incomplete: the source does not give {', '.join(missing)}")
     tensor, pipeline, micro, devices = row.tp or 1, row.pp or 1, row.mbs or 1, row.devices or 1
     if devices % (tensor * pipeline):
         raise Unusable(f"gcds {devices} is not a multiple of tp {tensor} x pp {pipeline}")
@@ -262,12 +262,12 @@ def _check_layout(row: PublishedRun, model: ModelSpec) -> None:
     words = str(row.activation_checkpointing).split()
     if not words or words[0] not in RECOMPUTE:
         raise Unusable(
-            f"activation_checkpointing {row.activation_checkpointing!r} is none of {', '.join(RECOMPUTE)}"
+            f"activation_checkpointing {row.activation_checkpointing!r} is not one of {', '.join(RECOMPUTE)}"
         )
 
 
 def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Workload, Candidates]:
-    """What the planner needs of a row; Unusable with the reason where that is not all published."""
+    """What the planner needs from a row. Raises Unusable with the reason if the source lacks any of it."""
     model = model_of(row)
     _check_layout(row, model)
     profile = _profile(row)
@@ -309,15 +309,15 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Workload, Candidat
 
 
 def published_tokens_per_s(row: PublishedRun, model: ModelSpec) -> float:
-    """Tokens/s of a device: from the step time, as published, or from FLOP/s by the row's convention."""
+    """Tokens/s per device: from the step time, as published, or from FLOP/s by the row's convention."""
     if row.step_time_s and row.gbs and row.seq_len and row.devices:
         return row.gbs * row.seq_len / row.step_time_s / row.devices
     if row.tokens_per_s_per_gcd:
         return row.tokens_per_s_per_gcd
     if not row.tflops_per_gcd or not row.tflops_convention or not row.seq_len:
-        raise Unusable("no speed published")
+        raise Unusable("no speed is published")
     if row.tflops_convention == "model":
         return row.tflops_per_gcd * 1e12 / model_flops_per_token(model, row.seq_len)
     if row.tflops_convention.startswith("hfu_x4"):
         return row.tflops_per_gcd * 1e12 / hardware_flops_per_token(model, row.seq_len, "full")
-    raise Unusable("in which convention its FLOP/s are counted is not known")
+    raise Unusable("the convention of its FLOP/s (model or hardware) is unknown")

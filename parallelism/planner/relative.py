@@ -1,9 +1,9 @@
 """Xu et al. 2025 (arXiv 2501.04266): a 20B GPT on 384 devices under ZeRO-3, ZeRO++ and three levels.
 
-Only ratios are published, and no batch. The convention here: GPT-NeoX-20B's shape, sequences of 2,048 tokens,
-full recomputation, no accumulation and one sequence a device and step, the least that there is; the software
-of 2023. The latency of a ring's steps between nodes was fitted to the ratio of three levels; the two other
-figures follow. Larger micro-batches, with which all three come closer, are shown beside it.
+Only ratios are published, not the batch. The convention here: GPT-NeoX-20B's shape, sequences of 2,048
+tokens, full recomputation, no accumulation, one sequence per device and step (the minimum), and software of
+2023. The latency of a ring's steps between nodes was fitted to the ratio of three levels; the other two
+figures follow. Larger micro-batches, which bring all three closer together, are shown too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from frontrunner.parallelism.planner.traffic import wire_bytes
 PUBLISHED = {"zeropp": 1.405, "three_level": 2.398, "efficiency": 0.94}
 COMPARED: tuple[Preset, ...] = ("zero3", "zeropp", "three_level")
 CONVENTION = (
-    "GPT-NeoX-20B's shape, sequences of 2,048 tokens, one sequence a device and step, full recomputation, "
+    "GPT-NeoX-20B's shape, sequences of 2,048 tokens, one sequence per device and step, full recomputation, "
     "software of 2023"
 )
 MICRO_BATCHES = (1, 2, 4, 8)
@@ -32,7 +32,7 @@ ERA = "2023"
 
 @dataclass(frozen=True)
 class Ratios:
-    """Speed over ZeRO-3's, and of three levels over one node's, with that micro-batch."""
+    """Speeds relative to ZeRO-3, and of three levels relative to one node, for one micro-batch size."""
 
     micro_batch_size: int
     zeropp: float
@@ -41,7 +41,7 @@ class Ratios:
 
 
 def ratios(model: ModelSpec, machine: MachineSpec) -> list[Ratios]:
-    """For each micro-batch of :data:`MICRO_BATCHES`, the convention's first."""
+    """The ratios for each of :data:`MICRO_BATCHES`; the first is the convention's."""
     workload = Workload(model, machine, machine.software[ERA], 2048, 2, 4, replace(NATIVE, dropout=False))
     found = []
     for size in MICRO_BATCHES:
@@ -59,7 +59,7 @@ def ratios(model: ModelSpec, machine: MachineSpec) -> list[Ratios]:
 
 
 def _step(workload: Workload, preset: Preset, nodes: int, micro_batch_size: int) -> float:
-    """Seconds of a step without accumulation."""
+    """Seconds per step without accumulation."""
     machine = workload.machine
     levels = {
         1: 1,

@@ -1,4 +1,4 @@
-"""Every legal layout of a model on a machine, judged at once and ranked."""
+"""Estimates all legal layouts of a model on a machine at once, and ranks them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candida
 from frontrunner.parallelism.planner.plan import Estimate, estimate
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
-#: Levels by growing number of ranks, and all nested triples of them; the last has ZeRO++'s secondary weights.
+#: Levels by increasing number of ranks, and all nested triples; the last has ZeRO++'s secondary weights.
 LEVELS: tuple[Level | Literal[1], ...] = (1, "package", "node", "all")
 TRIPLES = [*itertools.combinations_with_replacement(range(4), 3), (3, 3, 3)]
 SECONDARY = len(TRIPLES) - 1
-#: Formats (weights, gradients, network) beside those of the run's precision.
+#: Wire formats (weights, gradients, network) in addition to the run's precision.
 QUANTISED: tuple[tuple[Wire, Wire, Wire | None], ...] = (("int8", "int4", None), ("int8", "int4", "int4"))
 LARGEST_MICRO_BATCH = 32
 MOST_VIRTUAL_STAGES = 16
@@ -28,7 +28,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Space:
-    """Legal layouts: the candidates, and by which names a run file says them."""
+    """Legal layouts: the candidates, and their names in a run file."""
 
     candidates: Candidates
     triple: npt.NDArray[np.intp]
@@ -37,7 +37,7 @@ class Space:
     considered: int
 
     def layout(self, index: int) -> dict[str, Any]:
-        """The ``layout`` section of a run file; wires are there where they are not the preset's own."""
+        """The ``layout`` section of a run file; ``wire`` appears only if it differs from the preset's."""
         c = self.candidates
         degrees = tuple(LEVELS[level] for level in TRIPLES[self.triple[index]])
         secondary = self.triple[index] == SECONDARY
@@ -64,14 +64,14 @@ class Space:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All legal layouts, judged. ``order`` are indices by falling speed, of those that fit."""
+    """All legal layouts, estimated. ``order`` holds the indices of those that fit, fastest first."""
 
     space: Space
     estimated: Estimate
     order: npt.NDArray[np.intp]
 
     def pareto(self) -> list[int]:
-        """Indices of the layouts than which none is faster with less memory, fastest first."""
+        """Indices of the Pareto front of speed and memory, fastest first."""
         front, least = [], np.inf
         peaks = self.estimated.memory.peak
         for index in self.order:
@@ -81,11 +81,11 @@ class Ranking:
         return front
 
     def nearest_miss(self) -> int:
-        """The layout that needs least memory."""
+        """The layout that needs the least memory."""
         return int(np.argmin(self.estimated.memory.peak))
 
     def place(self, layout: Candidates) -> int | None:
-        """Where in the order that one layout stands (from 0), wires aside; None if it is not in it."""
+        """The rank of one layout in the order (from 0), ignoring wires; None if it is not there."""
         keys = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
         matching = np.ones(len(self.space.candidates), dtype=bool)
         for key in (*keys, "weights", "gradients", "optimizer", "secondary"):
@@ -95,7 +95,7 @@ class Ranking:
 
 
 def space(workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
-    """The legal layouts on so many nodes."""
+    """The legal layouts on ``nodes`` nodes."""
     model, machine = workload.model, workload.machine
     names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
     axes = [
@@ -125,7 +125,7 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
         for rule in rules:
             keep &= rule(cut())
         grids = [grid[keep] for grid in grids]
-    # Quantised wires are for what travels in each micro-batch: gradients that are cut.
+    # Quantised wires only make sense for what travels in each micro-batch: gradients that are cut.
     quantisable = np.array([triple[1] > 0 for triple in TRIPLES])
     data = legal.data_parallel(cut())
     accumulation = legal.micro_batches(cut())
@@ -134,7 +134,7 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
     )
     keep = differ & legal.degrees_nest(replace(cut(), **degrees))
     keep &= quantisable[grids[6]] | (grids[7] == 0)
-    # A format of its own for the network is for gradients that cross it after the micro-batches.
+    # A separate network format only makes sense if gradients cross the network after the micro-batches.
     keep &= (grids[7] < 2) | (degrees["gradients"] < data)
     grids = [grid[keep] for grid in grids]
     own = {name: grid.astype(float) for name, grid in zip(names, grids, strict=False)}
@@ -156,18 +156,18 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
 def search(
     workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16"
 ) -> Ranking:
-    """Judge them all."""
+    """Estimate and rank all layouts of a space."""
     found = space(workload, nodes, global_batch_size, precision)
     estimated = estimate(workload, found.candidates)
     fitting = np.flatnonzero(estimated.fits > 0)
     speed = estimated.tokens_per_s[fitting]
-    # Of layouts as fast as each other the one with less memory.
+    # Among equally fast layouts, less memory wins.
     order = fitting[np.lexsort((estimated.memory.peak[fitting], -speed))]
     return Ranking(found, estimated, order)
 
 
 def compare(estimated: Estimate, one: int, other: int) -> dict[str, float]:
-    """What ``one`` spends more than ``other`` a token, by part, as a share of ``other``'s step."""
+    """How much more time per token ``one`` spends than ``other``, by part, as a share of ``other``'s step."""
     assert estimated.time
     workload = (
         estimated.candidates.grad_accum_steps
@@ -183,7 +183,7 @@ def compare(estimated: Estimate, one: int, other: int) -> dict[str, float]:
 
 
 def _divisors(number: int, largest: int | None = None) -> list[int]:
-    """Of ``number``, up to ``largest``."""
+    """Divisors of ``number``, up to ``largest``."""
     return [divisor for divisor in range(1, min(number, largest or number) + 1) if number % divisor == 0]
 
 
@@ -214,7 +214,7 @@ def _degrees(
     data: npt.NDArray[np.intp],
     spans: tuple[int, int],
 ) -> tuple[dict[str, npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
-    """Data-parallel ranks of each degree (0: uneven), and whether its levels differ from smaller ones."""
+    """Data-parallel ranks of each degree (0: uneven), and whether each level differs from smaller ones."""
     numbers, differ = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
     for span in spans:
         numbers.append(legal.ranks_sharing(span, tensor, data))
@@ -232,6 +232,6 @@ def _degrees(
 
 
 def _wire_bytes(wires: npt.NDArray[np.intp], part: int, precision: Precision) -> Array:
-    """Bytes a value of weights, gradients or network (0, 1, 2) takes."""
+    """Bytes per value of weights, gradients or network (0, 1, 2)."""
     choices = [precision, *(quantised[part] or precision for quantised in QUANTISED)]
     return np.array([wire_bytes(wire, BLOCK) for wire in choices])[wires]

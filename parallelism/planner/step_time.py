@@ -1,9 +1,10 @@
 """Seconds of a training step, by part.
 
-A stage's micro-batch is computing and tensor-parallel messages (not hidden), beside which weights are
-gathered and gradients reduced where the engine hides them. The pipeline follows Narayanan et al. 2021 (arXiv
-2104.04473, section 2.2): m micro-batches of the slowest stage, and once through the others, which v virtual
-stages divide by v. What data-parallel messages the last backward cannot hide follow, then the optimizer.
+A micro-batch on a stage is computing plus tensor-parallel messages, which are not hidden. Gathers of weights
+and reductions of gradients overlap it if the engine supports that. The pipeline follows Narayanan et al. 2021
+(arXiv 2104.04473, section 2.2): m micro-batches on the slowest stage, plus one pass through the others, which
+v virtual stages divide by v. Data-parallel messages that the last backward cannot hide follow, then the
+optimizer.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from frontrunner.parallelism.planner.memory import Stage, stage_parameters
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds [n]; the sum of the parts is the step."""
+    """Seconds [n] by part; their sum is the step time."""
 
     compute: Array
-    """Forward and backward of the slowest stage, recomputation left out."""
+    """Forward and backward of the slowest stage, without recomputation."""
     recompute: Array
     tensor: Array
     """Tensor-parallel messages."""
     pipeline: Array
     """Messages between stages."""
     bubble: Array
-    """Waiting for the pipeline to fill and to drain."""
+    """Waiting for the pipeline to fill and drain."""
     weights: Array
     """Gathers of weights that computing does not hide."""
     gradients: Array
     """Reductions of gradients that computing does not hide."""
     update: Array
-    """Bringing updated weights to all ranks, where nothing hides it."""
+    """Distributing updated weights to all ranks, if nothing hides it."""
     optimizer: Array
 
     @property
@@ -63,10 +64,10 @@ class MicroBatch:
 def step_time(
     workload: Workload, c: Candidates, computing: MicroBatch | None = None, optimizer_s: float | None = None
 ) -> StepTime:
-    """Of each candidate. ``computing`` and ``optimizer_s`` replace what the machine's software says of one
-    micro-batch and of the optimizer, for a machine where they were measured."""
+    """The step time of each candidate. If ``computing`` (of one micro-batch) and ``optimizer_s`` were
+    measured on a machine, they replace the values from its software's rates."""
     fabric = Fabric(workload.machine, workload.software)
-    # The stage with most to do: one with the most layers, or the last, with the output layer.
+    # The stage with the most work: one with the most layers, or the last, which has the output layer.
     middle = computing or micro_batch(workload, c, np.zeros(len(c)), fabric)
     last = computing or micro_batch(workload, c, c.pipeline - 1, fabric)
     slowest = _choose(middle, last)
@@ -74,12 +75,12 @@ def step_time(
     m = c.grad_accum_steps
     sent = fabric.message(workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / c.tensor)
     sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
-    # Virtual stages shorten what the others wait for, but not the messages in between.
+    # Virtual stages shorten the waiting, but not the messages in between.
     bubble = (stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages
     stage = stage_parameters(workload, c, np.zeros(len(c)))
     weights, gradients, update = data_parallel(workload, c, stage, slowest, fabric)
     if optimizer_s is None:
-        assert workload.software, "the optimizer's time is known of machines with measured software only"
+        assert workload.software, "the optimizer's time is known only for machines with measured software"
         steps = compute.optimizer(workload, stage.numel / c.optimizer, workload.software)
     else:
         steps = np.full(len(c), optimizer_s)
@@ -97,15 +98,15 @@ def step_time(
 
 
 def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
-    """One micro-batch on stage ``index`` by the rates of the machine's software."""
-    assert workload.software, "computing is known of machines with measured software only"
+    """One micro-batch on stage ``index``, by the rates of the machine's software."""
+    assert workload.software, "computing time is known only for machines with measured software"
     layer = compute.layer(workload, c, workload.software)
     stage = stage_parameters(workload, c, index)
     head = np.where(stage.last, compute.head(workload, c, workload.software), 0.0)
     share = workload.profile.recomputed_share
     selective = share * (layer.forward - layer.attention_forward) if share else layer.attention_forward
     again = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
-    # Two all-reduces a layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
+    # Two all-reduces per layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
     all_reduce = (
         2
         * fabric.ring(
@@ -127,7 +128,7 @@ def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric)
 def data_parallel(
     workload: Workload, c: Candidates, stage: Stage, computing: MicroBatch, fabric: Fabric
 ) -> tuple[Array, Array, Array]:
-    """Seconds in which weights, gradients and the update are waited for."""
+    """Seconds of waiting for weights, gradients and the update."""
     profile, m = workload.profile, c.grad_accum_steps
     numel, width = stage.numel, float(workload.compute_bytes)
     if profile.all_reduces:
@@ -159,20 +160,20 @@ def data_parallel(
         return (
             weights,
             gradients + _behind(backward, reduction, units),
-            # The next forward, behind which it hides, lasts as long as the gathers that it waits for.
+            # The next forward, which hides it, takes as long as the gathers that it waits for.
             _behind(np.maximum(forward, gather.longest), update.longest, units),
         )
     return weights, gradients + reduction, update.longest
 
 
 def _beside(computing: Array, sending: Array, units: Array) -> Array:
-    """Seconds that messages of so many units add to computing beside them: what is longer, and of the
-    shorter the unit at the end that has nothing beside it."""
+    """Seconds that messages of ``units`` units add to the computing that they overlap: the excess of the
+    longer, plus one unit of the shorter, since the unit at the end overlaps nothing."""
     return np.maximum(computing, sending) + np.minimum(computing, sending) / units - computing
 
 
 def _behind(computing: Array, sending: Array, units: Array) -> Array:
-    """Seconds for which messages outlast the computing that they follow unit by unit."""
+    """Seconds by which messages outlast the computing that they follow unit by unit."""
     return np.maximum(sending / units, sending - computing * (1 - 1 / units))
 
 

@@ -1,7 +1,7 @@
 """Bytes that a rank of the native engine sends in a step, by level of the machine.
 
-Xu et al. 2025 (arXiv 2501.04266) for three levels, ZeRO++ (arXiv 2306.10209) for secondary weights and
-two-hop gradients; padding is left out. Tensor- and pipeline-parallel messages are not in it.
+Sources: Xu et al. 2025 (arXiv 2501.04266) for three levels, ZeRO++ (arXiv 2306.10209) for secondary weights
+and two-hop gradients. Padding and tensor- and pipeline-parallel messages are excluded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Bytes = dict[str, float]
 
 
 class Units(NamedTuple):
-    """Parameters of one rank's tensor and pipeline coordinates, by what is gathered together.
+    """Parameters at one rank's tensor and pipeline coordinates, by what is gathered together.
 
-    ``embedding`` and ``output`` are zero on stages without them; with tied embeddings ``output`` is what the
+    ``embedding`` and ``output`` are zero on stages without them. With tied embeddings, ``output`` is what the
     output layer gathers again.
     """
 
@@ -35,10 +35,10 @@ class Units(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Bytes of a rank, by level.
+    """Bytes that a rank sends, by level.
 
-    ``forward`` and ``backward`` are sent in each micro-batch, but for what a micro-batch finds gathered by
-    the one before (``kept``); ``reduction`` once behind the last backward, ``update`` after the optimizer.
+    Each micro-batch sends ``forward`` and ``backward``, except what the previous one left gathered
+    (``kept``). ``reduction`` is sent once after the last backward, ``update`` after the optimizer.
     """
 
     forward: Bytes
@@ -48,7 +48,7 @@ class Traffic(NamedTuple):
     update: Bytes
 
     def before_update(self, grad_accum_steps: int) -> Bytes:
-        """What a step sends up to the optimizer."""
+        """What a step sends before the optimizer."""
         return {
             level: grad_accum_steps * (self.forward[level] + self.backward[level])
             - (grad_accum_steps - 1) * self.kept[level]
@@ -57,23 +57,23 @@ class Traffic(NamedTuple):
         }
 
     def step(self, grad_accum_steps: int) -> Bytes:
-        """All that a step sends."""
+        """Everything that a step sends."""
         before = self.before_update(grad_accum_steps)
         return {level: before[level] + self.update[level] for level in LEVELS}
 
 
 def wire_bytes(wire: Wire, block: int) -> float:
-    """Bytes that a value takes on the wire, its share of a block's float32 scale included."""
+    """Bytes per value on the wire, including its share of a block's float32 scale."""
     bits = _BITS[wire]
     return bits / 8 + (4 / block if bits < 16 else 0)
 
 
 def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) -> Traffic:
-    """What a step of ``spec`` sends: on average over the ranks, or a rank's of the ``busiest`` package.
+    """What a step of ``spec`` sends: the mean over ranks, or the value of a rank in the ``busiest`` package.
 
-    A ring over several nodes leaves each through one package, whose link to the network is the busiest.
-    The backward gathers the layers only: it begins with the output layer's weights still there, and a
-    look-up in the embedding needs none. It ends with the first layer's, which serve the next forward.
+    A ring over several nodes leaves each node through one package, whose network link is the busiest. The
+    backward only gathers layers: the output layer's weights are still there at its start, and the embedding
+    needs none. It ends with the first layer's weights, which the next forward uses.
     """
     numel = units.numel
     wires = spec.layout.sharding.wires(spec.training.precision)
@@ -101,7 +101,7 @@ def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) 
 
 
 class _Node:
-    """The ranks of one node (all are alike) and what they send."""
+    """The ranks of one node (all nodes are alike) and what they send."""
 
     def __init__(self, layout: Layout, busiest: bool) -> None:
         self.layout = layout
@@ -110,7 +110,7 @@ class _Node:
         self.groups = [layout.groups(rank) for rank in self.ranks]
 
     def gather(self, kind: str, shard: float) -> Bytes:
-        """A ring of the groups of that kind in which a rank passes on all shards but its neighbour's."""
+        """A ring in each group of that kind: a rank passes on every shard except its neighbour's."""
         sent = {level: [0.0] * len(self.ranks) for level in LEVELS}
         for rank, groups in zip(self.ranks, self.groups, strict=True):
             group = getattr(groups, kind)
@@ -120,7 +120,7 @@ class _Node:
         return self._per_rank(sent)
 
     def exchange(self, kind: str, total: float) -> Bytes:
-        """An all-to-all of ``total`` bytes in chunks over the stages of each group, node first."""
+        """An all-to-all of ``total`` bytes in chunks over the hops of each group, node first."""
         sent = {level: [0.0] * len(self.ranks) for level in LEVELS}
         for rank, groups in zip(self.ranks, self.groups, strict=True):
             left = total

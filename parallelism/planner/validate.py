@@ -1,4 +1,4 @@
-"""The planner against published runs: predicted, published, and how far apart they are."""
+"""Compares the planner with published runs: predicted, published, and the error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from frontrunner.parallelism.planner.published import (
     published_tokens_per_s,
 )
 
-#: Machine files of the names that publications use; Crusher is Frontier's test system, of the same nodes.
+#: Machine files by the names that publications use; Crusher is Frontier's test system with the same nodes.
 MACHINES = {"Frontier": "frontier", "Crusher": "frontier", "LUMI-G": "lumi-g"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of one row; ``left_out_error_pct`` with constants fitted to other sources only."""
+    """One figure of one row. ``left_out_error_pct`` uses constants fitted only to other sources."""
 
     id: str
     machine: str
@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass
 class Validation:
-    """Tokens/s of a device, bytes at rest and at the peak; rows that were left out, with the reason."""
+    """Tokens/s per device, bytes at rest and at the peak, and the skipped rows with the reason."""
 
     speed: list[Comparison] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
@@ -52,13 +52,13 @@ class Validation:
 
 
 def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]) -> Validation:
-    """Predict every row. ``machine`` gives the machine file of a name in :data:`MACHINES`."""
+    """Predict every row. ``machine`` loads the machine file of a name in :data:`MACHINES`."""
     found = Validation()
     measured: dict[str, tuple[PublishedRun, Measured]] = {}
     for row in rows:
         try:
             if row.machine not in MACHINES:
-                raise Unusable(f"there is no machine file for {row.machine}")
+                raise Unusable(f"{row.machine} has no machine file")
             spec = machine(MACHINES[row.machine])
             workload, candidates = prepare(row, spec)
             found.reasons[workload.profile.name] = workload.profile.reason
@@ -88,9 +88,9 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
 
 
 def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:
-    """Error in percent of each row with the constants fitted to the other sources of its year.
+    """Error in percent of each row, with constants fitted to the other sources of its year.
 
-    The machines are built alike, so that one's rows serve for the other's.
+    The machines have the same nodes, so rows of one also serve the other.
     """
     everything = list(runs)
     errors: dict[str, float] = {}
@@ -117,7 +117,7 @@ def _compare_memory(row: PublishedRun, workload: Workload, candidates: Candidate
     stages = row.memory_mib.per_stage_allocated_maxalloc_reserved if row.memory_mib else {}
     indices = {name: int(name.removeprefix("stage")) for name in stages}
     if any(index >= candidates.pipeline[0] for index in indices.values()):
-        raise Unusable(f"it logs memory of stage {max(indices.values())}, but has pp {row.pp}")
+        raise Unusable(f"its log has memory of stage {max(indices.values())}, but pp is {row.pp}")
     for name, logged in stages.items():
         need = stage_memory(workload, candidates, np.array([float(indices[name])]))
         label = f"{row.id} {name}"

@@ -1,4 +1,4 @@
-"""What goes wrong in a run without an error: a loss that jumps, a rank that holds the others up."""
+"""Finds what goes wrong without an error: a loss that jumps, a rank that slows the others down."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 import statistics
 from collections import deque
 
-# A factor of 1.4826 makes the median absolute deviation a standard deviation, for normal values.
+# For normal values, 1.4826 times the median absolute deviation is the standard deviation.
 _SIGMA = 1.4826
-_RANKS = 1 << 20  # what is left of a float's 53 bits holds microseconds for two hours
+_RANKS = 1 << 20  # the rest of a float's 53 bits holds two hours in microseconds
 
 
 class LossWatch:
-    """Tells a loss that jumps from one that is noisy, by the median and spread of the last ones."""
+    """Tells a jump of the loss from noise, by the median and spread of recent losses."""
 
     window, fewest = 50, 10
     sigmas, smallest_jump = 8.0, 0.1
@@ -21,9 +21,9 @@ class LossWatch:
         self._recent: deque[float] = deque(maxlen=self.window)
 
     def add(self, loss: float) -> str | None:
-        """What to report of the next step's loss, if anything."""
+        """The warning about the next step's loss, if any."""
         if not math.isfinite(loss):
-            return None  # such a step is skipped, and counted elsewhere
+            return None  # the step is skipped, and counted elsewhere
         message = None
         if len(self._recent) >= self.fewest:
             middle = statistics.median(self._recent)
@@ -36,7 +36,7 @@ class LossWatch:
 
 
 class StragglerWatch:
-    """Finds a rank that is the slowest step after step; each is named once."""
+    """Finds ranks that are the slowest in step after step; reports each once."""
 
     steps, factor, share = 10, 1.3, 0.1
 
@@ -46,7 +46,7 @@ class StragglerWatch:
         self._named: set[int] = set()
 
     def add(self, rank: int, busy_s: float, mean_s: float, step_s: float) -> str | None:
-        """What to report after a step of ``step_s`` in which ``rank`` computed longest, ``busy_s``."""
+        """The warning, if any, after a step of ``step_s`` in which ``rank`` worked longest, ``busy_s``."""
         holds_up = busy_s > self.factor * mean_s and busy_s - mean_s > self.share * step_s
         self._in_a_row = self._in_a_row + 1 if holds_up and rank == self._rank else int(holds_up)
         self._rank = rank
@@ -54,17 +54,17 @@ class StragglerWatch:
             return None
         self._named.add(rank)
         return (
-            f"rank {rank} holds the others up: it works for {busy_s / step_s:.0%} of a step, ranks on "
-            f"average for {mean_s / step_s:.0%} (the last {self.steps} steps)"
+            f"rank {rank} slows the others down: it works for {busy_s / step_s:.0%} of a step, the average "
+            f"rank for {mean_s / step_s:.0%} (last {self.steps} steps)"
         )
 
 
 def with_rank(seconds: float, rank: int) -> float:
-    """A number that is largest for the rank with most seconds, and from which both can be told."""
+    """Encode both in one number, which is largest for the rank with the most seconds."""
     return float(round(max(0.0, seconds) * 1e6) * _RANKS + rank)
 
 
 def slowest(largest: float) -> tuple[int, float]:
-    """Rank and seconds of the largest of :func:`with_rank`."""
+    """Decode the rank and seconds from the largest value of :func:`with_rank`."""
     microseconds, rank = divmod(int(largest), _RANKS)
     return rank, microseconds / 1e6

@@ -15,7 +15,7 @@ def micro_batches(
 ) -> list[torch.Tensor]:
     """The rank's share of ``count`` samples from ``first_sample`` on: [micro_batch_size, seq_len + 1] each.
 
-    ``dp * micro_batch_size`` samples in a row are one micro-batch of all data-parallel ranks, in order.
+    ``dp * micro_batch_size`` consecutive samples are one micro-batch of all data-parallel ranks, in order.
     """
     size, data_parallel = spec.layout.micro_batch_size, spec.data_parallel
     batches = []

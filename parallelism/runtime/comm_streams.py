@@ -1,9 +1,9 @@
-"""Work that goes on beside the model's computing: chains of collectives and what follows each.
+"""Communication that overlaps the model's computing: chains of collectives and the work after each.
 
-A job is a generator that yields a collective's work and goes on once that is complete. A
-:class:`CommStream` takes the jobs in order, so that every rank issues the collectives of a group in the same
-order. On a GPU it is a CUDA stream, on which a job is queued at once. On CPU its collectives run on gloo's
-threads, and its computing is done by whoever waits for it, or when a hook finds it complete.
+A job is a generator: it yields a collective's work and continues once that is complete. A :class:`CommStream`
+takes jobs in order, so every rank issues the collectives of a group in the same order. On a GPU it is a CUDA
+stream, and a job is queued on it at once. On CPU the collectives run on gloo's threads; the job's computing
+is done by whoever waits for it, or by a hook that finds the collective complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Job = Generator[Any, None, None]
 
 
 class Handle:
-    """One job on its way; ``done`` once its last line has run (on a GPU: has been queued)."""
+    """One submitted job; ``done`` once its last line has run (on a GPU: has been queued)."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -30,11 +30,11 @@ class Handle:
 
 
 class CommStream:
-    """A queue of jobs, first in first out, of which ``depth`` at most are on their way (None: any number).
+    """A first-in, first-out queue of jobs with at most ``depth`` in flight (None: no limit).
 
-    Whoever submits one more waits for the first (on a GPU, its stream does), which bounds what jobs hold.
-    Jobs that submit others do so to a stream without depth: when a job goes on depends on timing, and ranks
-    may wait for one another only at the same places of the program.
+    Submitting one more waits for the first (on a GPU, the stream waits), which bounds what jobs hold. A job
+    may only submit others to a stream without depth: the moment a job continues depends on timing, but ranks
+    may wait for one another only at the same points of the program.
     """
 
     def __init__(self, transport: Transport, device: torch.device, depth: int | None = None) -> None:
@@ -44,7 +44,7 @@ class CommStream:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def submit(self, job: Job) -> Handle:
-        """Start a job: its lines up to the first collective run now."""
+        """Start a job: it runs up to its first collective now."""
         if self.depth is not None and len(self.queue) >= self.depth:
             self.wait(self.queue[0])
         handle = Handle(job)
@@ -65,21 +65,21 @@ class CommStream:
         return handle
 
     def borrow(self, tensor: torch.Tensor) -> None:
-        """Keep a tensor that was made outside alive until the stream has used it."""
+        """Keep a tensor from outside alive until the stream has used it."""
         if self.stream is not None:
             tensor.record_stream(self.stream)
 
     def advance(self) -> None:
-        """Do what can be done without waiting."""
+        """Advance jobs as far as possible without waiting."""
         while self.stream is None and self.queue and self.queue[0].work.is_completed():
-            self.queue[0].work.wait()  # a collective that failed is complete too, and raises here
+            self.queue[0].work.wait()  # a failed collective also counts as complete, and raises here
             self._step(self.queue[0])
 
     def wait(self, handle: Handle) -> None:
         """Return when the job is done; on a GPU, make the current stream wait for it."""
         if handle.event is not None:
             torch.cuda.current_stream().wait_event(handle.event)
-            while handle in self.queue:  # this one and all before it
+            while handle in self.queue:  # this job and all before it
                 self.queue.popleft()
             return
         while not handle.done:

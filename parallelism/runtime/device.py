@@ -1,8 +1,8 @@
-"""Where a rank computes, and what megatron-core needs to run there.
+"""The device of a rank, and what megatron-core needs to run there.
 
-ROCm is ``cuda`` in torch, so there are two kinds of device: ``cuda`` with nccl (RCCL) and ``cpu`` with
-gloo. megatron-core is written for the first; small substitutions (``megatron_inside``, ``random_state``)
-make its model and schedules run on the second.
+ROCm is ``cuda`` in torch, so there are two kinds of device: ``cuda`` with nccl (RCCL), and ``cpu`` with gloo.
+megatron-core is written for the first. Small substitutions (``megatron_inside``, ``random_state``) make its
+model and schedules run on the second.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ DTYPES: dict[Precision, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**17  # mallopt(3); glibc's own threshold at the start
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**17  # mallopt(3); glibc's initial threshold
 
 
 def select_device(kind: str, local_rank: int) -> torch.device:
-    """The device of this rank. ``kind`` is a machine file's: ``cuda``, ``cpu`` or ``auto``.
+    """The device of this rank. ``kind`` comes from the machine file: ``cuda``, ``cpu`` or ``auto``.
 
-    With one visible device a rank (``--gpus-per-task=1``) the index is 0, whatever the local rank.
-    Raises SpecError where torch sees no GPU.
+    If each rank sees one device (``--gpus-per-task=1``), the index is 0, whatever the local rank.
+    Raises SpecError if torch sees no GPU.
     """
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,7 +44,7 @@ def select_device(kind: str, local_rank: int) -> torch.device:
         megatron_inside.use_cpu()
         return torch.device("cpu")
     if not (visible := torch.cuda.device_count()):
-        fix = "see `frontrunner doctor`, or set it to cpu or auto"
+        fix = "run `frontrunner doctor`, or set it to cpu or auto"
         raise SpecError([Violation("machine.device.kind", kind, "torch sees no GPU here", fix)])
     device = torch.device("cuda", local_rank % visible)
     torch.cuda.set_device(device)
@@ -52,17 +52,17 @@ def select_device(kind: str, local_rank: int) -> torch.device:
 
 
 def limit_memory(device: torch.device, memory_bytes: int) -> None:
-    """From now on this rank runs out of memory beyond ``memory_bytes``.
+    """Limit this rank to ``memory_bytes`` from now on.
 
-    On CPU this is what the process's data (RLIMIT_DATA) grows by from here on: what imports and connections
-    have taken does not count. Stacks and buffers of threads that start later do. What tensors give back goes
-    back to the system at once, or a heap full of holes would count; that makes ranks slower.
+    On CPU this limits the further growth of the process's data (RLIMIT_DATA): memory of earlier imports and
+    connections does not count, but stacks and buffers of later threads do. Freed tensors return to the system
+    at once, since a fragmented heap would count otherwise; this makes ranks slower.
     """
     if device.type == "cuda":
         has = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / has), device)
         return
-    with suppress(AttributeError):  # glibc's: without, it raises the threshold whenever a block is freed
+    with suppress(AttributeError):  # glibc only: otherwise it raises the threshold whenever a block is freed
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
     status = Path("/proc/self/status").read_text()
     (held,) = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData"))
@@ -72,15 +72,15 @@ def limit_memory(device: torch.device, memory_bytes: int) -> None:
 
 
 def use_deterministic_kernels(device: torch.device) -> None:
-    """From now on the same operations give the same bits; torch raises where it has no such kernel."""
+    """Make operations bit-for-bit reproducible; torch raises if it has no deterministic kernel."""
     if device.type == "cuda":
-        # cuBLAS (hipBLAS ignores it) is deterministic with a workspace of fixed size, read at its first use.
+        # cuBLAS is deterministic with a fixed workspace size, read at its first use; hipBLAS ignores it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
 
 
 def gather_places(device: torch.device, world_size: int) -> list[Place]:
-    """Where every rank runs; collective over all ranks."""
+    """Where each rank runs; collective over all ranks."""
     bus = None
     if device.type == "cuda":
         number = getattr(torch.cuda.get_device_properties(device), "pci_bus_id", None)
@@ -91,13 +91,13 @@ def gather_places(device: torch.device, world_size: int) -> list[Place]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until everything queued on the device is done, so that a clock read after it is true."""
+    """Wait for everything queued on the device, so that a clock read afterwards is correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory in use so far: tensors on a GPU, the process's resident memory on CPU."""
+    """Peak memory so far: tensors on a GPU, the process's resident memory on CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

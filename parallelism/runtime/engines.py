@@ -14,7 +14,7 @@ from frontrunner.parallelism.runtime.trainer import Trainer
 def make_trainer(spec: RunSpec, groups: ProcessGroups, device: torch.device) -> RankTrainer:
     """The trainer of ``spec.engine``; collective over all ranks. DeepSpeed takes seconds to import.
 
-    Raises SpecError where the engine cannot do what is asked on this device.
+    Raises SpecError if the engine cannot do what the run asks on this device.
     """
     check_engine(spec, groups.layout, device.type)
     if spec.engine == "deepspeed":

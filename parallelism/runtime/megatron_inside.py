@@ -1,9 +1,9 @@
-"""Where we reach into megatron-core, and what differs between its versions 0.16 and 0.19: here alone.
+"""The only place that reaches into megatron-core and handles differences between versions 0.16 and 0.19.
 
-Other modules use its classes and functions as their callers do; what we call was compared in 0.16.1 and
-0.19.2, and takes and gives the same. Here are the names without a promise that ours take the place of. Where
-a version has no such name this raises: to set it would change nothing and say nothing, and ranks would draw
-equal masks or bytes go uncounted. (What must be set before the first import of it is in ``__init__.py``.)
+Other modules use its public classes and functions; those that we call were compared in 0.16.1 and 0.19.2 and
+have the same signatures. This module replaces private names. If a version lacks a name, this raises: setting
+it would silently do nothing, and ranks would draw equal masks or bytes would go uncounted. What must be set
+before the first import of megatron-core is in ``__init__.py`` and ``quick_import.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Collective = Callable[..., Any]
 
 
 def existing(owner: Any, name: str) -> object:
-    """What ``owner`` has under this name; RuntimeError where this version has nothing."""
+    """The attribute of ``owner`` with this name. Raises RuntimeError if this version lacks it."""
     if not hasattr(owner, name):
         raise RuntimeError(
             f"megatron-core {version('megatron-core')} has no {owner.__name__}.{name}; "
@@ -38,7 +38,7 @@ def existing(owner: Any, name: str) -> object:
 
 
 def replace(owner: Any, **values: object) -> dict[str, object]:
-    """Put ``values`` in the place of what ``owner`` has under these names, and return that."""
+    """Replace these attributes of ``owner`` by ``values``, and return the originals."""
     before = {name: existing(owner, name) for name in values}
     for name, value in values.items():
         setattr(owner, name, value)
@@ -52,9 +52,9 @@ def use_random_states(tracker: object) -> None:
 
 @contextmanager
 def tensor_parallel_collectives(gather: Collective, scatter: Collective) -> Iterator[None]:
-    """Inside, tensor-parallel layers gather and reduce-scatter by these.
+    """Inside this context, tensor-parallel layers gather and reduce-scatter with these functions.
 
-    They look all-reduce up in ``torch.distributed``; both of these they have by a name of their own.
+    The layers look up all-reduce in ``torch.distributed``, but keep their own names for these two.
     """
     ours = {"dist_all_gather_func": gather, "dist_reduce_scatter_func": scatter}
     before = [(module, replace(module, **ours)) for module in (layers, mappings)]
@@ -66,7 +66,7 @@ def tensor_parallel_collectives(gather: Collective, scatter: Collective) -> Iter
 
 
 def make_memory_buffer() -> None:
-    """A new buffer for what sequence-parallel layers gather; megatron-core makes it with its own groups."""
+    """A new buffer for what sequence-parallel layers gather; megatron-core needs its own groups for it."""
     parallel_state.destroy_global_memory_buffer()
     parallel_state._set_global_memory_buffer()
 
@@ -79,10 +79,10 @@ def use_cpu() -> None:
 
 
 class Hops(P2PCommunicator):
-    """Pipeline hops, each of which happens inside :meth:`around`."""
+    """Messages between stages; each one happens inside :meth:`around`."""
 
     def around(self, to_next: Any, to_previous: Any) -> AbstractContextManager[None]:
-        """Entered with what is sent, tensors or None."""
+        """A context around each message; the arguments are what is sent, tensors or None."""
         raise NotImplementedError
 
     def _communicate(self, *, tensor_send_next: Any, tensor_send_prev: Any, **kwargs: Any) -> Any:
@@ -96,7 +96,7 @@ existing(P2PCommunicator, "_communicate")  # or nothing would call ours
 
 
 class _TorchOnCpu(types.ModuleType):
-    """``torch`` as the schedules see it: their one tensor on "cuda" is made on the CPU."""
+    """``torch`` as the schedules see it: their only tensor on "cuda" is created on the CPU."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -112,5 +112,5 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "GPTModel IS DEPRECATED" not in str(record.msg)
 
 
-# From 0.19 on, each GPTModel that is made warns that new features go to another class: no user's matter.
+# Since 0.19 each new GPTModel warns that new features go to another class, which does not concern users.
 logging.getLogger("megatron.core.models.gpt.gpt_model").addFilter(_is_news)

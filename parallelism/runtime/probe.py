@@ -1,4 +1,4 @@
-"""What the nodes of a job can do, measured by its ranks in about a minute, before a big run goes there."""
+"""Measures in about a minute what the nodes of a job can do, before a big run goes there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def probe(
 ) -> None:
     """Measure this rank's device and links; collective. Rank 0 writes ``run_dir/probe.json``.
 
-    A rank that hangs leaves a file in ``run_dir/hangs`` that says where, and ends its process.
+    A rank that hangs ends its process and leaves a file in ``run_dir/hangs`` that says where.
     """
     layout = Layout.from_spec(spec)
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
@@ -51,7 +51,7 @@ def probe(
 
     with watched("making the layout's process groups"):
         groups = initialize(layout, rendezvous, device)
-    # A communicator is made when it is first used: the known hang is in the second.
+    # A communicator is created at its first use; the known hang is in the second one.
     group_s = {}
     for name in ("world", "tensor", "data", "pipeline", "weights", "node_hop", "network_hop", "replicas"):
         with watched(f"the group {name}"):
@@ -76,7 +76,7 @@ def probe(
 
 
 def partner(layout: Layout, rank: int, level: str) -> int | None:
-    """Whom a rank sends to: its like in the next device, package or node; None where there is no other."""
+    """The rank to send to: the counterpart in the next device, package or node; None if there is none."""
     inner, outer = _span(layout, level)
     if inner == outer:
         return None
@@ -85,16 +85,16 @@ def partner(layout: Layout, rank: int, level: str) -> int | None:
 
 
 def _span(layout: Layout, level: str) -> tuple[int, int]:
-    """Ranks of what is linked at a level, and of what holds all that are."""
+    """Number of ranks in each part that a level links, and in the whole that holds these parts."""
     package, node = layout.devices_per_package, layout.devices_per_node
     return {"package": (1, package), "node": (package, node), "network": (node, layout.world_size)}[level]
 
 
 def _send(spec: RunSpec, layout: Layout, rank: int, level: str, device: torch.device) -> list[float] | None:
-    """Bytes/s that this rank sends at one level while its like do, in each of three tries.
+    """Bytes/s that this rank sends at one level together with its counterparts, in each of three tries.
 
-    Every second package or node sends at a time: where both ends do, the acknowledgements of what a healthy
-    link carries queue behind the data of a slow one. Inside a package all devices send, as in training.
+    Only every second package or node sends at a time. If both ends sent, the acknowledgements of a healthy
+    link would queue behind the data of a slow one. Inside a package all devices send, as in training.
     """
     to = partner(layout, rank, level)
     if to is None:
@@ -115,7 +115,7 @@ def _send(spec: RunSpec, layout: Layout, rank: int, level: str, device: torch.de
 
 
 def _transfer(size: int, to: int | None, source: int | None, device: torch.device) -> float | None:
-    """Send ``size`` bytes, receive as many, or both; seconds until the receiver had what was sent."""
+    """Send ``size`` bytes, receive as many, or both; return the seconds until the receiver had the data."""
     out, into = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
     dist.barrier()
     synchronize(device)
@@ -124,9 +124,9 @@ def _transfer(size: int, to: int | None, source: int | None, device: torch.devic
     receiving = [dist.P2POp(dist.irecv, into, source)] if source is not None else []
     works = dist.batch_isend_irecv([*sending, *receiving]) if sending or receiving else []
     if works and source is not None:
-        works[-1].wait()  # with gloo, the reception alone
+        works[-1].wait()  # with gloo, only the reception
         synchronize(device)
-    # The sender's clock counts, from before the first byte: the receiver may have begun late to wait.
+    # Use the sender's clock from before the first byte: the receiver may have started waiting late.
     word = torch.zeros(1, dtype=torch.uint8, device=device)
     answer = torch.zeros_like(word)
     telling = [dist.P2POp(dist.isend, word, source)] if source is not None else []
@@ -151,14 +151,14 @@ def _all_reduce_s(group: Any, device: torch.device) -> float:
 
 
 def _gemm(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square product, the best of three."""
+    """FLOP/s of a square matrix product, the best of three."""
     size = 8192 if device.type == "cuda" else 256
     a = torch.ones(size, size, dtype=dtype, device=device)
     return 2 * size**3 / _best_s(lambda: a @ a, device)
 
 
 def _copy(device: torch.device) -> float:
-    """Bytes/s read and written by a copy, the best of three."""
+    """Bytes/s that a copy reads and writes, the best of three."""
     count = 2**30 if device.type == "cuda" else 2**22
     a = torch.ones(count, dtype=torch.uint8, device=device)
     return 2 * count / _best_s(a.clone, device)

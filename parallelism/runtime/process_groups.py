@@ -1,6 +1,6 @@
-"""The communicators of one rank, made from its layout's groups.
+"""The communicators of one rank, created from its layout's groups.
 
-Only the members of a group take part in making it, so that start-up does not grow with the world.
+Only members take part in creating a group, so start-up time does not grow with the number of ranks.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size(
 class ProcessGroups:
     """One rank's place in the layout and its communicators, named as in :class:`Groups`.
 
-    Each hop of the sharding engine has a communicator of its own even where ranks coincide: hops overlap,
-    and what follows a collective is issued when that is complete, at a moment that differs between ranks.
+    Each hop of the sharding engine has its own communicator, even if the ranks coincide. Hops overlap, and
+    the next collective is issued when the previous one completes, at a moment that differs between ranks.
     ``block_hops``, ``network_hops`` and ``replica_hops`` are the groups of each reduction in order.
     """
 
@@ -48,7 +48,7 @@ class ProcessGroups:
     replica_hops: tuple[Group, ...]
 
     def for_megatron(self) -> ProcessGroupCollection:
-        """The groups that megatron-core's model and schedules ask for."""
+        """The groups that megatron-core's model and schedules expect."""
         collection = ProcessGroupCollection()
         collection.tp = self.tensor
         collection.pp = self.pipeline
@@ -61,7 +61,7 @@ class ProcessGroups:
 
 
 def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> ProcessGroups:
-    """Join the world and make this rank's groups; collective over all ranks."""
+    """Join the world and create this rank's groups; collective over all ranks."""
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
         init_method=f"tcp://{rendezvous.master_addr}:{rendezvous.master_port}",

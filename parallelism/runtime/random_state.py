@@ -1,8 +1,8 @@
-"""Random states of a rank: which masks its dropout draws.
+"""Random states of a rank, which decide its dropout masks.
 
-Ranks that hold copies of the same activations (tensor ranks outside sequence parallelism) must draw the
-same masks, ranks that hold different slices must not. megatron-core keeps the second kind of state in
-a tracker of CUDA generators; :class:`CpuStates` is that tracker for CPU ranks.
+Ranks with copies of the same activations (tensor ranks without sequence parallelism) must draw the same
+masks; ranks with different slices must not. megatron-core keeps the second kind of state in a tracker of CUDA
+generators; :class:`CpuStates` is that tracker for CPU ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODEL_PARALLEL = "model-parallel-rng"  # the name under which megatron-core fork
 
 
 def derive_seed(*parts: object) -> int:
-    """A seed of 63 bits from what it is for; the same on every machine."""
+    """A 63-bit seed derived from its purpose; the same on every machine."""
     digest = hashlib.blake2b("/".join(str(part) for part in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -68,7 +68,7 @@ def seed_rank(seed: int, coordinates: Coordinates, device: torch.device) -> None
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """Copies of all generators' states of this rank, bytes on the CPU, by name."""
+    """Copies of the states of all generators of this rank, by name; bytes on the CPU."""
     states = {"default": torch.get_rng_state(), **megatron_random.get_cuda_rng_tracker().get_states()}
     if device.type == "cuda":
         states["device"] = torch.cuda.get_rng_state(device)
@@ -76,7 +76,7 @@ def random_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what :func:`random_states` gave."""
+    """Restore what :func:`random_states` returned."""
     torch.set_rng_state(states["default"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["device"], device)

@@ -1,4 +1,4 @@
-"""One step of training on one rank, whichever engine runs it."""
+"""One training step on one rank, with any engine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from frontrunner.parallelism.runtime.transport import Transport
 
 
 class StepResult(NamedTuple):
-    """``gradient_norm`` is that of the averaged gradient before clipping; not finite where skipped."""
+    """``gradient_norm`` is the norm of the mean gradient before clipping; not finite if skipped."""
 
     gradient_norm: float
     skipped: bool
 
 
 class Timing(NamedTuple):
-    """Seconds of a step and of its parts on this rank; ``communication`` None where it is not known."""
+    """Seconds of a step and its parts on this rank; ``communication`` is None if unknown."""
 
     step: float
     forward_backward: float
@@ -37,8 +37,8 @@ class Timing(NamedTuple):
 class RankTrainer(ABC):
     """A rank's model and optimizer, and one step of them.
 
-    ``counted`` says whether all messages of the engine go through ``transport``; if not, nothing is
-    known about bytes and waiting.
+    ``counted`` says whether all messages of the engine go through ``transport``. If not, bytes and waiting
+    times are unknown.
     """
 
     counted = True
@@ -54,7 +54,7 @@ class RankTrainer(ABC):
     @property
     @abstractmethod
     def loss_scale(self) -> float:
-        """What losses are multiplied by before the backward (float16)."""
+        """The factor applied to losses before the backward (float16)."""
 
     @abstractmethod
     def run(self, batches: list[torch.Tensor], forward_only: bool = False) -> torch.Tensor:
@@ -62,17 +62,17 @@ class RankTrainer(ABC):
 
     @abstractmethod
     def update(self, number: int, loss: torch.Tensor) -> StepResult:
-        """Clip, and step the optimizer of step ``number`` (from 0), whose summed loss :meth:`run` gave."""
+        """Clip, then run the optimizer for step ``number`` (from 0); :meth:`run` returned the summed loss."""
 
     def settle(self) -> None:  # noqa: B027 - most engines leave nothing on its way
-        """Wait for what the last step left on its way."""
+        """Wait for what the last step left in flight."""
 
     def step(
         self, number: int, dataset: Any, first_sample: int | None = None
     ) -> tuple[float, StepResult, Timing]:
-        """Train on step ``number`` (from 0): the mean loss, what the optimizer did, and the times.
+        """Train on step ``number`` (from 0); return the mean loss, what the optimizer did, and the times.
 
-        ``first_sample`` of the batch is ``number`` whole batches in, unless the run had another batch size.
+        ``first_sample`` defaults to ``number`` whole batches; it differs if the batch size has changed.
         """
         size = self.spec.training.global_batch_size
         batches = self._batches(dataset, number * size if first_sample is None else first_sample, size)
@@ -87,15 +87,15 @@ class RankTrainer(ABC):
         return self._mean(loss, len(batches)), result, timing
 
     def validate(self, dataset: Any, samples: int) -> float:
-        """Mean loss over the first ``samples`` samples, in nats a token."""
+        """Mean loss over the first ``samples`` samples, in nats per token."""
         batches = self._batches(dataset, 0, samples)
         with torch.no_grad():
             loss = self.run(batches, forward_only=True)
         return self._mean(loss, len(batches))
 
     def averages(self, busy_s: float) -> tuple[dict[str, float], float] | None:
-        """Over all ranks, bytes that one sent in the last step by level, and ``busy_s``; None if
-        uncounted."""
+        """Bytes that a rank sent in the last step, by level, and ``busy_s``, over all ranks; None if not
+        counted."""
         if not self.counted:
             return None
         values = [*(self.sent[level] for level in LEVELS), busy_s]
@@ -105,7 +105,7 @@ class RankTrainer(ABC):
         return dict(zip(LEVELS, sent, strict=True)), busy
 
     def largest(self, *values: float) -> list[float]:
-        """The largest of each value over all ranks; how ranks agree on what only some of them know."""
+        """The maximum of each value over all ranks. Ranks use it to share what only some of them know."""
         largest = torch.tensor(values, dtype=torch.float64, device=self.device)
         self.transport.all_reduce(largest, self.groups.world, op=dist.ReduceOp.MAX)
         return largest.tolist()

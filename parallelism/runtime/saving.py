@@ -1,4 +1,4 @@
-"""The checkpoints of a training loop: where it begins, what it saves when, and what it says of them."""
+"""The checkpoints of a training loop: where it starts, when it saves, and what it reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frontrunner.run_folder.endings import TrainingFailed
 
 
 class Saving:
-    """Saves the native engine's runs; those of other engines, which are there to compare with, are not."""
+    """Saves runs of the native engine. Other engines are for comparison only and are not saved."""
 
     def __init__(self, spec: RunSpec, run_dir: Path, trainer: RankTrainer, write: Write) -> None:
         self.spec = spec
@@ -27,7 +27,7 @@ class Saving:
         self.checkpointer = Checkpointer(spec, run_dir, self.trainer) if self.trainer else None
 
     def begin(self, warn: Callable[[str], None]) -> Progress:
-        """Where the run begins: at its newest checkpoint, or at step 0. Collective."""
+        """Where the run starts: at its newest checkpoint, or at step 0. Collective."""
         if self.trainer is None or self.checkpointer is None:
             return Progress()
         progress = resume(self.trainer, self.run_dir, warn)
@@ -42,7 +42,7 @@ class Saving:
         return self.checkpointer is not None and self.checkpointer.due_by_time()
 
     def after_step(self, progress: Progress, notes: Notes, last: bool) -> None:
-        """Save where one is due by steps, by the clock, before a stop, or at the end. Collective."""
+        """Save if one is due: by steps, by the clock, before a stop, or at the end. Collective."""
         checkpointer = self.checkpointer
         if checkpointer is None:
             return
@@ -56,12 +56,12 @@ class Saving:
             if checkpointer.last_step != progress.step:
                 why = ended[-1].error if ended else "unknown"
                 raise TrainingFailed(
-                    f"asked to stop after step {progress.step}, but the checkpoint could not be "
-                    f"written: {why}; {self.last_good()}"
+                    f"the checkpoint could not be written when the run stopped after step "
+                    f"{progress.step}: {why}; {self.last_good()}"
                 )
 
     def end(self) -> None:
-        """Wait until what was begun is on disk."""
+        """Wait until everything that was started is on disk."""
         if self.checkpointer is not None:
             self._say(self.checkpointer.finish())
             self.checkpointer.close()
@@ -89,5 +89,5 @@ class Saving:
                     about="checkpoint",
                     step=written.step,
                     message=f"the checkpoint of step {written.step} was not written: {written.error}; "
-                    f"training goes on, and {self.last_good()}",
+                    f"training continues; {self.last_good()}",
                 )

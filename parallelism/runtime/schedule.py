@@ -1,4 +1,4 @@
-"""One batch through the model: megatron-core's schedules, given our groups and counted hops."""
+"""Runs one batch through the model: megatron-core's schedules with our groups and counted messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Schedule:
         self.positions = torch.arange(spec.training.seq_len, device=torch.device("cpu"))
 
     def run(self, micro_batches: list[torch.Tensor], forward_only: bool = False) -> torch.Tensor:
-        """The sum of the micro-batches' mean losses (nats a token) on the last stage, zero on others.
+        """The sum of the micro-batches' mean losses (nats per token) on the last stage, zero on others.
 
         ``micro_batches`` are [micro_batch_size, seq_len + 1] token tensors on the device.
         """
@@ -71,5 +71,5 @@ class Schedule:
 
 def _mean_loss(per_token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     loss = per_token.float().mean()
-    # A copy: the schedule divides the first one in place by the number of micro-batches.
+    # A copy, because the schedule divides the original in place by the number of micro-batches.
     return loss, loss.detach().clone()

@@ -1,4 +1,4 @@
-"""One step of a run and what is recorded of it."""
+"""One step of a run, and what is recorded about it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Write = Callable[..., None]
 
 
 class Notes(NamedTuple):
-    """What ranks agreed on after a step: some rank was asked to stop; a checkpoint is due by the clock."""
+    """What ranks agree on after a step: whether to stop, and whether a checkpoint is due by the clock."""
 
     stop: bool
     save: bool
 
 
 class StepReport:
-    """Writes the records of steps and of what is odd about them, and counts steps that changed nothing."""
+    """Writes records of steps and warnings about them, and counts steps that changed nothing."""
 
     def __init__(self, spec: RunSpec, trainer: RankTrainer, write: Write, begun: Progress) -> None:
         self.spec = spec
@@ -42,7 +42,7 @@ class StepReport:
         )
 
     def agree(self, timing: Timing, save: bool) -> tuple[dict[str, Any], Notes]:
-        """What only some ranks know, for all: fields of the record, and what comes next. Collective."""
+        """Shares what only some ranks know: fields of the record, and what comes next. Collective."""
         busy_s = timing.step - (timing.communication or 0.0)
         peak, stop, due, busiest = self.trainer.largest(
             float(peak_memory_bytes(self.trainer.device)),
@@ -63,7 +63,7 @@ class StepReport:
         return {"bytes_sent": None} | found, Notes(bool(stop), bool(due))
 
     def add(self, record: dict[str, Any]) -> None:
-        """Write a step's record, and a warning where it is odd."""
+        """Write a step's record, and a warning if something is odd."""
         self.bad_steps = self.bad_steps + 1 if record["skipped"] else 0
         self.write("step", **record)
         messages = {"loss": self._losses.add(record["loss"])}

@@ -1,4 +1,4 @@
-"""One rank's run, from joining the world to the last record."""
+"""The run of one rank, from joining the world to the last record."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from frontrunner.run_folder.record_writer import RecordWriter, header
 from frontrunner.run_folder.records import OnRecord, Step
 from frontrunner.run_folder.steady import steady_median
 
-#: Whose versions the header keeps.
+#: Packages whose versions are kept in the header.
 _VERSIONS = ("python", "torch", "megatron-core", "frontrunner")
 
 
 def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> None:
     """Run one rank of ``spec`` to its last step; collective over all ranks.
 
-    Goes on from the newest whole checkpoint in ``run_dir``, if there is one. Rank 0 writes
-    ``run_dir/records.jsonl`` and passes each record to ``on_record``. Raises Stopped after a checkpoint where
-    any rank was asked to stop.
+    Continues from the newest complete checkpoint in ``run_dir``, if there is one. Rank 0 writes
+    ``run_dir/records.jsonl`` and passes each record to ``on_record``. If any rank is asked to stop, raises
+    Stopped after a checkpoint.
     """
     layout = Layout.from_spec(spec)
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
@@ -67,7 +67,7 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
         _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {}, warnings)
     trainer.settle()
     watchdog.stop()
-    # Only after success: a failed rank must not wait for the others before it can say why.
+    # Only after success: a failed rank must not wait for the others before it reports why.
     dist.destroy_process_group()
 
 
@@ -82,7 +82,7 @@ def _run(
 ) -> None:
     """The training loop. Every rank takes each step of it; ``write`` keeps records on rank 0 only.
 
-    ``warnings`` are what was found before it begins.
+    ``warnings`` were found before the loop starts.
     """
     begin = time.perf_counter()
     saving = Saving(spec, run_dir, trainer, write)
@@ -127,11 +127,11 @@ def _run(
 
 
 def _check_health(spec: RunSpec, report: StepReport, saving: Saving) -> None:
-    """Raise TrainingFailed on every rank where too many steps in a row were skipped."""
+    """Raise TrainingFailed on every rank if too many steps in a row were skipped."""
     if report.bad_steps < spec.watch.stop_after_bad_steps:
         return
     saving.end()
     raise TrainingFailed(
-        f"{report.bad_steps} steps in a row had no finite loss and gradient, and changed nothing; "
+        f"{report.bad_steps} steps in a row were skipped: loss or gradient was not finite; "
         f"{saving.last_good()}"
     )

@@ -16,7 +16,7 @@ from frontrunner.parallelism.runtime.sharding.optimizer import ShardedAdamW
 
 
 class Trainer(RankTrainer):
-    """A rank's chunks in the sharding engine, trained by a megatron-core schedule."""
+    """The model chunks of a rank in the sharding engine, trained by a megatron-core schedule."""
 
     def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
         super().__init__(spec, groups, device)

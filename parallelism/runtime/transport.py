@@ -1,7 +1,7 @@
-"""Collectives of a rank, with the bytes that it sends counted by level and the time it waits.
+"""The collectives of a rank. Counts the bytes that it sends, by level, and the time that it waits.
 
-A byte is counted where it leaves: for a ring (gather, all-reduce) on the level of the link to the next
-rank of the group, for an exchange on the level of each destination.
+The sender counts a byte. For a ring (gather, all-reduce) it counts on the level of the link to the next rank
+of the group, for an exchange on the level of each destination.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_parallel_collectives
 from frontrunner.parallelism.runtime.process_groups import Group
 
-# megatron-core's layers call torch.distributed by name, so these are kept from being counted twice.
-_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # its name from torch 2.13 on
+# megatron-core's layers call torch.distributed by name; keeping these avoids counting twice.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the name since torch 2.13
 _reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 _all_reduce = dist.all_reduce
 
@@ -27,9 +27,9 @@ _all_reduce = dist.all_reduce
 class Transport:
     """Counted collectives. ``sent`` holds bytes by level, ``waited_s`` the seconds spent inside them.
 
-    ``progress_s`` is when the rank last sent something or had finished waiting (``time.monotonic``), and
-    ``waiting_for`` says what it waits for now. On a GPU the collectives return once they are queued, so that
-    ``waited_s`` is the host's share only.
+    ``progress_s`` is when the rank last sent something or finished waiting (``time.monotonic``);
+    ``waiting_for`` says what it waits for now. On a GPU, collectives return once they are queued, so
+    ``waited_s`` only covers the host.
     """
 
     def __init__(self, layout: Layout, rank: int) -> None:
@@ -54,7 +54,7 @@ class Transport:
         return dist.all_to_all_single(received, chunks, group=group, async_op=True)
 
     def wait(self, work: Any) -> None:
-        """Wait for a collective that was started."""
+        """Wait for a started collective."""
         with self.waiting("sharded state"):
             work.wait()
 
@@ -66,19 +66,19 @@ class Transport:
             _all_reduce(tensor, op=op, group=group)
 
     def take(self) -> tuple[dict[str, int], float]:
-        """Bytes by level and seconds waited since the last call."""
+        """Bytes by level, and seconds waited, since the last call."""
         taken = (self.sent, self.waited_s)
         self.sent, self.waited_s = dict.fromkeys(LEVELS, 0), 0.0
         return taken
 
     def count_to(self, other: int, nbytes: int) -> None:
-        """Count bytes sent to one other rank."""
+        """Count the bytes sent to one other rank."""
         self.sent[self.layout.level_between(self.rank, other)] += nbytes
         self.progress_s = time.monotonic()
 
     @contextmanager
     def counting_tensor_parallel(self) -> Iterator[None]:
-        """Count what megatron-core's tensor-parallel layers and the loss send."""
+        """Inside this context, count what megatron-core's tensor-parallel layers and the loss send."""
 
         def counted_gather(output: torch.Tensor, shard: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, shard.nbytes * (group.size() - 1))
@@ -128,7 +128,7 @@ class Transport:
 
 
 class CountedP2P(Hops):
-    """megatron-core's pipeline hops, counted."""
+    """megatron-core's messages between stages, counted."""
 
     def __init__(self, group: Group, config: Any, transport: Transport) -> None:
         super().__init__(group, config)

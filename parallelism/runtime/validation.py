@@ -14,7 +14,7 @@ from frontrunner.parallelism.runtime.step import Write
 def validation(spec: RunSpec, trainer: RankTrainer, write: Write) -> Callable[[int], float | None]:
     """A function that validates after a given step and records it; it does nothing without samples.
 
-    The number of samples is rounded up to whole global batches, so that it is the same in every layout.
+    The number of samples is rounded up to whole global batches, so it is the same in every layout.
     """
     batch = spec.training.global_batch_size
     samples = math.ceil(spec.training.validation_samples / batch) * batch

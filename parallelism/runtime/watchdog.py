@@ -1,7 +1,7 @@
-"""Ends a rank that gets nowhere, after writing down where it stands.
+"""Ends a rank that makes no progress, after writing its stacks.
 
-A rank that hangs holds all others up in their next collective, so that the watchdogs of all ranks find the
-same at nearly the same time, each its own rank: the stack that waits for no other rank is the one to read.
+A rank that hangs blocks all others in their next collective, so the watchdogs of all ranks fire at nearly the
+same time. The stack to read is the one that does not wait for other ranks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder.endings import TrainingFailed
 
-_OTHERS_S = 5.0  # for the other ranks to write theirs, before this one's end makes them fail otherwise
+_OTHERS_S = 5.0  # for other ranks to write theirs, before the end of this one makes them fail differently
 _BELOW_PYTHON_S = 10.0
 
 
 class Watchdog:
-    """A thread that looks whether the rank has sent, received or taken a step within ``limit_s``."""
+    """A thread that checks whether the rank has sent, received or taken a step within ``limit_s``."""
 
     def __init__(self, run_dir: Path, rank: int, limit_s: float, transport: Transport) -> None:
         self.run_dir = run_dir
@@ -42,11 +42,11 @@ class Watchdog:
         self._thread.start()
 
     def beat(self) -> None:
-        """The rank has come to another step."""
+        """Note that the rank has reached another step."""
         self.transport.progress_s = time.monotonic()
 
     def stop(self) -> None:
-        """Watch no longer; leaves no file where nothing happened."""
+        """Stop watching; leaves no file if nothing happened."""
         self._ended.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
@@ -54,14 +54,14 @@ class Watchdog:
             self._file.close()
             path = files.stacks_file(self.run_dir, self.rank)
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # the last rank's was not the last file
+            with suppress(OSError):  # other ranks still have files there
                 path.parent.rmdir()
 
     def _watch(self) -> None:
         assert self._file
         while not self._ended.wait(min(1.0, self.limit_s / 10)):
-            # This thread cannot run while code below Python holds the interpreter's lock; then that ends the
-            # rank. It needs a thread of its own each time, for which there may be no memory.
+            # This thread cannot run while native code holds the interpreter lock; then faulthandler ends the
+            # rank. It starts a thread each time, for which there may be no memory.
             with suppress(RuntimeError):
                 faulthandler.dump_traceback_later(self.limit_s + _BELOW_PYTHON_S, exit=True, file=self._file)
             silent_s = time.monotonic() - self.transport.progress_s

@@ -247,7 +247,7 @@ def test_folders_are_searched_and_names_tell_runs_apart(tmp_path: Path) -> None:
     found = read([tmp_path, tmp_path / "c.out"])
     assert [run.id for run in found.runs] == ["c", "a/run", "b/run"]
     assert [(Path(path).name, reason) for path, reason in found.unread] == [
-        ("empty.log", "no line of a training step was found")
+        ("empty.log", "holds no line of a training step")
     ]
 
 

@@ -57,8 +57,8 @@ def test_kernels_stand_below_the_roof(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "machine", "reason"),
     [
-        ({}, None, "nothing is known of the rates of its machine"),
-        ({"num_layers": "None"}, "lumi-g", "does not say its model"),
+        ({}, None, "its machine is unknown or has no measured rates"),
+        ({"num_layers": "None"}, "lumi-g", "does not give the model"),
         ({"bf16": False, "params_dtype": "torch.float32"}, "lumi-g", "computes in float32"),
         ({"global_batch_size": 17}, "lumi-g", "is not a multiple"),
     ],

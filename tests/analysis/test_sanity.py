@@ -33,18 +33,18 @@ def test_a_sound_log_has_no_flag_but_what_it_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "flag", "words"),
     [
-        ({"tflops": 250.0}, "implausible", "more than the peak"),
+        ({"tflops": 250.0}, "implausible", "exceeds the peak"),
         ({"tflops": 150.0}, "implausible", "78% of the peak"),
         ({"extra": ["[x] CONFIG: micro_batches=1 micro_batch_size=4"]}, "micro-batches", "2 micro-batches"),
-        ({"loss": "NaN"}, "loss", "no step has a loss"),
+        ({"loss": "NaN"}, "loss", "no step has a finite loss"),
         ({}, "loss", "never moves"),
         ({"tflops": 100.0}, "disagreement", "prints 100.0 TFLOP/s"),
         ({"samples": 99.0}, "disagreement", "99 sequences/s"),
         ({"arguments": {"data_parallel_size": 4}}, "layout", "16, not 8 devices"),
         ({"skipped": 1}, "overflow", "every step overflowed"),
         ({"extra": [logs.deepspeed_step(1, 2.0)[:80]]}, "lost", "1 lines could not be read"),
-        ({"extra": [logs.memory_line(0, 70_000.0)]}, "memory", "more than AMD MI250X GCD has"),
-        ({"arguments": {"num_layers": "None"}}, "incomplete", "does not say its model"),
+        ({"extra": [logs.memory_line(0, 70_000.0)]}, "memory", "exceed the memory of AMD MI250X GCD"),
+        ({"arguments": {"num_layers": "None"}}, "incomplete", "does not give the model"),
     ],
 )
 def test_what_cannot_be_true_is_flagged(
@@ -85,7 +85,7 @@ def test_a_run_that_cannot_be_true_is_no_point_of_scaling(tmp_path: Path) -> Non
 def test_without_a_known_machine_there_is_no_share_of_peak(tmp_path: Path) -> None:
     found = of_log(tmp_path, [2.0] * 6)
     assert (found["mfu"], found["machine"]) == (None, None)
-    assert any("give --machine" in warning for warning in found["warnings"])
+    assert any("add --machine" in warning for warning in found["warnings"])
     named = of_log(tmp_path, [2.0] * 6, "frontier")
     assert named["mfu"] == pytest.approx(named["model_flops_per_s_per_device"] / 191.5e12)
     own = of_log(tmp_path, [2.0] * 6, "frontier", extra=[LUMI])
@@ -104,4 +104,4 @@ def test_our_own_runs_have_the_figures_of_their_records(tmp_path: Path) -> None:
     )
     assert found["memory_bytes"] == 1000
     assert found["predicted"]["peak_memory_bytes_per_device"] > 0
-    assert found["mfu"] is None, "nothing is known of the device's peak"
+    assert found["mfu"] is None, "the peak of the device is unknown"

@@ -90,4 +90,4 @@ def test_ranks_away_from_their_cores_are_named() -> None:
     near = [Place("a", p.pci_bus, frozenset(p.core_numbers())) for p in machine.site.devices]
     assert misbound(machine, near) == []
     away = [*near[:1], Place("a", "c6", frozenset({1, 2})), Place("a", "c9"), Place("a")]
-    assert misbound(machine, away) == ["rank 1 on a drives device 1 and may not use its cores 57-63"]
+    assert misbound(machine, away) == ["rank 1 on a drives device 1 but may not use its cores 57-63"]

@@ -54,7 +54,7 @@ def test_supported(here: dict[str, str], name: str, found: str) -> None:
 @pytest.mark.parametrize(
     ("name", "found", "said"),
     [
-        ("python", "3.10.13", 'python = "3.10.13": frontrunner needs 3.11 or newer; make the environment'),
+        ("python", "3.10.13", 'python = "3.10.13": frontrunner needs 3.11 or newer; create the environment'),
         ("torch", "2.9.1+rocm6.4", 'torch = "2.9.1+rocm6.4": frontrunner needs 2.10 or newer; pip install'),
         ("torch", "1.13.1", 'torch = "1.13.1": frontrunner needs 2.10 or newer; pip install'),
         ("megatron-core", "0.15.3", 'megatron-core = "0.15.3": frontrunner needs 0.16 to 0.19; pip install'),
@@ -85,7 +85,7 @@ def test_newer_than_tested_is_a_warning(here: dict[str, str], found: str) -> Non
     (wrong,) = versions.unsupported()
     assert not wrong.too_old
     assert str(wrong) == (
-        f"megatron-core {found}: newer than what frontrunner is tested with, which is 0.16 to 0.19; "
+        f"megatron-core {found}: newer than the tested versions, 0.16 to 0.19; "
         "if anything fails, pip install 'megatron-core<0.20'"
     )
 

@@ -1,1 +1,1 @@
-"""Other engines on the same model, data and optimizer, to compare with."""
+"""Other engines on the same model, data and optimizer, for comparison."""

@@ -1,4 +1,4 @@
-"""What the engines that we compare with share: the model, its values at the start, and AdamW's groups."""
+"""What the engines for comparison share: the model, its initial values, and AdamW's groups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from frontrunner.parallelism.runtime.sharding.parameters import describe
 class Baseline(RankTrainer):
     """A whole model (one pipeline stage), built on ``meta``; an engine gives it storage.
 
-    ``described`` says of each parameter by its name what it is in the whole model.
+    ``described`` maps the name of each parameter to what it is in the whole model.
     """
 
     counted = False
@@ -41,7 +41,7 @@ class Baseline(RankTrainer):
         return per_token.float().mean()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices decay, vectors (norms and biases) do not, as in our own engine."""
+        """Weight decay applies to matrices, not to vectors (norms and biases), as in our own engine."""
         groups = []
         for decay in (True, False):
             members = [p for name, p in self.model.named_parameters() if self.described[name].decay == decay]
@@ -57,7 +57,7 @@ class Baseline(RankTrainer):
         )
 
     def set_learning_rate(self, optimizer: Any, number: int) -> None:
-        """What step ``number`` (from 0) uses."""
+        """The learning rate of step ``number`` (from 0)."""
         rate = learning_rate(self.spec.optimizer, number, self.spec.training.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate

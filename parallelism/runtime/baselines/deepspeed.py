@@ -29,7 +29,7 @@ class DeepSpeed(Baseline):
             for name, parameter in self.model.named_parameters():
                 described = self.described[name]
                 parameter.copy_(initial_values(described, spec.training.seed))
-                # By this mark DeepSpeed counts a parameter once in the norm, or once a tensor rank.
+                # This mark tells DeepSpeed to count a parameter in the norm once, or once per tensor rank.
                 parameter.tensor_model_parallel = described.split_dim is not None
         layer_numel = max(sum(p.numel() for p in layer.parameters()) for layer in self.layers)
         deepspeed.init_distributed(dist_init_required=False)
@@ -61,7 +61,7 @@ class DeepSpeed(Baseline):
 
 
 class _TensorParallelUnit:
-    """Our groups under the names that DeepSpeed asks its "mpu" for."""
+    """Our groups, under the names that DeepSpeed expects of its "mpu"."""
 
     def __init__(self, groups: ProcessGroups) -> None:
         self.groups = groups
@@ -86,14 +86,14 @@ class _TensorParallelUnit:
 
 
 def _import_deepspeed(device: torch.device, groups: ProcessGroups) -> ModuleType:
-    """The package; what it asks the environment for is set first."""
+    """Import the package, after setting the environment variables that it reads."""
     size = groups.layout.devices_per_node
     os.environ.setdefault("LOCAL_RANK", str(groups.rank % size))
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        os.environ.setdefault("LOCAL_SIZE", str(size))  # or it asks numactl, which may not be there
-        # Its operator for ranks of one host would be compiled first, and goes around the network. The
-        # package's attribute of this name is PyTorch itself.
+        os.environ.setdefault("LOCAL_SIZE", str(size))  # or it runs numactl, which may be missing
+        # Its operator for ranks on one host would need compiling, and bypasses the network. The attribute
+        # of the package with this name is PyTorch itself.
         communication: Any = importlib.import_module("deepspeed.comm.torch")
         communication.build_shm_op = lambda: None
     return importlib.import_module("deepspeed")

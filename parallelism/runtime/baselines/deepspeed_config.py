@@ -1,4 +1,4 @@
-"""A run as DeepSpeed's configuration, at the settings that serve it best in our comparisons."""
+"""Turns a run into DeepSpeed's configuration, with the settings that favour it most in comparisons."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from frontrunner.parallelism.layout import Layout
 
 
 def zero_stage(layout: Layout) -> int:
-    """DeepSpeed's ZeRO stage of the degrees: 0, 1, 2 or 3."""
+    """The ZeRO stage of DeepSpeed that matches the degrees: 0, 1, 2 or 3."""
     return sum(degree > 1 for degree in (layout.weights, layout.gradients, layout.optimizer))
 
 
 def partition(spec: RunSpec, layout: Layout) -> dict[str, Any]:
-    """``zero_optimization``: what is cut, and ZeRO++'s own keys."""
+    """``zero_optimization``: what is cut, plus the keys of ZeRO++."""
     stage = zero_stage(layout)
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": stage > 1, "contiguous_gradients": True}
     if stage == 3:
@@ -31,9 +31,9 @@ def partition(spec: RunSpec, layout: Layout) -> dict[str, Any]:
 def deepspeed_config(spec: RunSpec, layout: Layout, layer_numel: int) -> dict[str, Any]:
     """What ``deepspeed.initialize`` takes; ``layer_numel`` is the number of values in the largest layer.
 
-    DeepSpeed's defaults (parameters kept up to 1e9 values, prefetched 5e7 values ahead) would gather a small
-    model once and never free it. Here one layer is fetched ahead and none is kept for a later use, so
-    that ZeRO-3 holds two layers at most, as our own engine does.
+    DeepSpeed's defaults (keep up to 1e9 values, prefetch 5e7 values) would gather a small model once and
+    never free it. Here one layer is prefetched and none is kept for later, so ZeRO-3 holds at most two
+    layers, like our own engine.
     """
     zero = partition(spec, layout)
     zero |= {"reduce_bucket_size": layer_numel, "allgather_bucket_size": layer_numel}

@@ -1,8 +1,8 @@
-"""PyTorch's FSDP2 and HSDP (``fully_shard``), at their best settings for each layout.
+"""PyTorch's FSDP2 and HSDP (``fully_shard``), with their best settings for each layout.
 
-One unit a layer, the next one gathered while one computes. Gradients are reduce-scattered in every
-micro-batch, because they would lie whole on each rank otherwise; replicas (HSDP) are summed in the last
-one only.
+Each layer is one FSDP unit; the next one is gathered while one computes. Gradients are reduce-scattered in
+every micro-batch, since each rank would hold them whole otherwise. Replicas (HSDP) are only summed in the
+last micro-batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from frontrunner.parallelism.runtime.sharding.parameters import initial_values
 
 
 class FullyShardedDataParallel(Baseline):
-    """float32 parameters in shards, computed with in the run's precision.
+    """Sharded float32 parameters, used in the run's precision.
 
     ``preset: zero2`` keeps the weights gathered from a step's first use to its last (FSDP's
     ``reshard_after_forward=False``); any other layout frees them after each use.
@@ -85,7 +85,7 @@ class FullyShardedDataParallel(Baseline):
         return StepResult(norm, skipped)
 
     def _shard(self) -> None:
-        """Apply ``fully_shard`` to each layer and to the rest, and fill in this rank's values."""
+        """Apply ``fully_shard`` to each layer and the rest, and fill in this rank's values."""
         training = self.spec.training
         self.model.float()
         settings: dict[str, Any] = {"mesh": self._mesh(), "reshard_after_forward": not self.keeps_weights}
@@ -108,7 +108,7 @@ class FullyShardedDataParallel(Baseline):
                 parameter.to_local().copy_(mine.to_local())
 
     def _mesh(self) -> DeviceMesh:
-        """All data-parallel ranks on one axis, or replicas x shards."""
+        """A mesh with all data-parallel ranks on one axis, or replicas x shards."""
         layout, rank, kind = self.groups.layout, self.groups.rank, self.device.type
         groups = layout.groups(rank)
         if not self.replicated:

@@ -1,1 +1,1 @@
-"""Checkpoints of a run: boxes of whole tensors, written by each rank, read in any layout."""
+"""Checkpoints of a run: each rank writes boxes of whole tensors, and any layout can read them."""

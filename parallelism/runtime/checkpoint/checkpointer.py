@@ -1,4 +1,4 @@
-"""A run's checkpoints on one rank: when one is due, writing it beside the training, and coming back."""
+"""A run's checkpoints on one rank: when one is due, writing in the background, and restoring."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from frontrunner.run_folder.checkpoints import File, Manifest
 
 @dataclass(frozen=True)
 class Written:
-    """What came of one checkpoint: ``error`` where it is not there. Seconds on this rank."""
+    """The outcome of one checkpoint: ``error`` if it was not written. Seconds on this rank."""
 
     step: int
     write_s: float
@@ -51,17 +51,17 @@ class Checkpointer:
         self.run_dir = run_dir
         self.trainer = trainer
         self.rank = trainer.groups.rank
-        # Of its own, and on the CPU: it is used beside the training, by another thread.
+        # A separate group on the CPU, because another thread uses it during training.
         self.group = dist.new_group(backend="gloo")
         self.planner = PieceSavePlanner()
-        self.last_step: int | None = None  # that a whole checkpoint is known of
+        self.last_step: int | None = None  # with a complete checkpoint
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: _Writing | None = None
         self._saved_at_s = time.monotonic()
         self._cost_s: float | None = None
 
     def due_by_time(self) -> bool:
-        """On this rank's clock; rank 0's counts."""
+        """Whether one is due on this rank's clock; rank 0's clock decides."""
         every = self.spec.checkpoint.every_minutes
         if every is None:
             return False
@@ -73,11 +73,11 @@ class Checkpointer:
         return every is not None and step % every == 0
 
     def save(self, progress: Progress) -> list[Written]:
-        """Start to write a checkpoint; returns once the state may change. What came of the one before."""
+        """Start writing a checkpoint. Return the outcome of the previous one once the state may change."""
         begin = time.perf_counter()
         ended = self.finish()
         pieces = model_pieces(self.trainer.optimizer, saving=True) + rank_pieces(self.trainer)
-        # Rows of the shards themselves change in the next step.
+        # The next step changes the rows of the shards.
         staged = [Piece(*piece[:3], piece.values.detach().to("cpu", copy=True)) for piece in pieces]
         manifest = self._manifest_of(progress)
         writing = _Writing(progress.step, 0.0)
@@ -90,7 +90,7 @@ class Checkpointer:
         return ended
 
     def poll(self) -> list[Written]:
-        """What came of a checkpoint that has been written since the last call."""
+        """The outcome of a checkpoint that has finished since the last call."""
         return self.finish() if self._writing is not None and self._writing.future.done() else []
 
     def finish(self) -> list[Written]:
@@ -99,10 +99,10 @@ class Checkpointer:
             return []
         writing, self._writing = self._writing, None
         while not wait([writing.future], timeout=1.0).done:
-            self.trainer.transport.progress_s = time.monotonic()  # a slow disk is no rank that hangs
+            self.trainer.transport.progress_s = time.monotonic()  # a slow disk does not count as a hang
         try:
             self._cost_s = writing.future.result()
-        except (Exception, CheckpointException) as error:  # whatever it was, training can go on
+        except (Exception, CheckpointException) as error:  # whatever it was, training can continue
             return [Written(writing.step, 0.0, writing.stalled_s, _reason(error))]
         self.last_step = writing.step
         return [Written(writing.step, self._cost_s, writing.stalled_s)]
@@ -111,7 +111,7 @@ class Checkpointer:
         self._pool.shutdown()
 
     def _write(self, step: int, pieces: list[Piece], manifest: Any) -> float:
-        """Write to the end, in the background; the seconds that it took."""
+        """Finish writing, in the background; return the seconds that it took."""
         begin = time.perf_counter()
         path = files.path_of(self.run_dir, step)
         writer = RankFileWriter(path, self.rank, manifest)
@@ -146,14 +146,14 @@ class Checkpointer:
         return manifest
 
     def _automatic_s(self) -> float:
-        """Young's interval by what the last checkpoint took, before the first by what it ought to take."""
+        """Young's interval for the measured cost of the last checkpoint, at first for the predicted cost."""
         model, machine, nodes = self.spec.model, self.spec.machine, self.spec.nodes
         cost_s = write_s(model, machine, nodes) if self._cost_s is None else self._cost_s
         return interval_s(cost_s, machine, nodes)
 
 
 def _reason(error: BaseException) -> str:
-    """One line of what kept a checkpoint from being written, the same on every rank."""
+    """Why a checkpoint could not be written, in one line that is the same on every rank."""
     if not isinstance(error, CheckpointException):
         return _words(error)
     rank, (cause, _) = min(error.failures.items())

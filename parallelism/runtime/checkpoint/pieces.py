@@ -1,8 +1,8 @@
 """A rank's state as boxes of the whole model's tensors.
 
-A rank's optimizer shard is a range of a unit's flat order, which cuts parameters anywhere; of a parameter the
-rank holds a tensor-parallel slice. Any such range is a few boxes of the whole tensor: the rest of a row,
-whole rows, the beginning of a row. What is saved as boxes can be read as other boxes, in any other layout.
+A rank's optimizer shard is a range of a shard unit's flat order, which can cut a parameter anywhere, and the
+rank only holds a tensor-parallel slice of each parameter. Each range is a few boxes of the whole tensor: the
+rest of a row, whole rows, the start of a row. Saved boxes can be read as other boxes, in any other layout.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ WEIGHTS, FIRST_MOMENT, SECOND_MOMENT = "weights", "first_moment", "second_moment
 
 
 class Piece(NamedTuple):
-    """A box of the tensor ``name`` of ``shape``: ``values`` begin at ``offset`` in it.
+    """A box of the tensor ``name`` of ``shape``; its ``values`` start at ``offset``.
 
-    ``values`` is contiguous, of the box's shape, and may be a view of the state itself.
+    ``values`` is contiguous, has the box's shape, and may be a view of the state itself.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Box(NamedTuple):
 
 
 def boxes(parameter: Parameter, start: int, end: int) -> Iterator[Box]:
-    """The boxes that the elements ``start`` to ``end`` of a rank's slice of a parameter are."""
+    """The boxes that cover elements ``start`` to ``end`` of a rank's slice of a parameter."""
     columns = parameter.shape[1] if len(parameter.shape) > 1 else 1
     assert len(parameter.shape) <= 2
     first_column = parameter.tensor_rank * columns if parameter.split_dim == 1 else 0
@@ -64,8 +64,8 @@ def boxes(parameter: Parameter, start: int, end: int) -> Iterator[Box]:
 def model_pieces(optimizer: ShardedAdamW, saving: bool, moments: bool = True) -> list[Piece]:
     """This rank's master weights and moments, as views.
 
-    ``saving``: only what this rank is to write. Ranks with the same optimizer shard write a part of it each,
-    and of a parameter that every tensor rank holds, or that two stages hold, one writes.
+    ``saving``: only what this rank writes. Ranks with equal optimizer shards write a part each. If all
+    tensor ranks or two stages hold a parameter, one of them writes it.
     """
     found: list[Piece] = []
     position, layout = optimizer.engine.groups.position, optimizer.engine.groups.layout

@@ -1,7 +1,7 @@
-"""Who writes and reads which box: torch.distributed.checkpoint's planners over lists of pieces.
+"""Who writes and reads which box: planners of torch.distributed.checkpoint over lists of pieces.
 
-A state dict here is ``{"pieces": [...]}``. What a rank writes is the same at each checkpoint, so that plans
-are sent to the coordinator once.
+A state dict here is ``{"pieces": [...]}``. A rank writes the same boxes at each checkpoint, so plans are sent
+to the coordinator only once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PIECES = "pieces"
 
 
 class PieceSavePlanner(SavePlanner):
-    """Plans the same pieces again and again; ``tensors`` is what the coordinator's manifest holds."""
+    """Plans the same pieces every time; ``tensors`` is the content of the coordinator's manifest."""
 
     def __init__(self) -> None:
         self.pieces: dict[MetadataIndex, Piece] = {}
@@ -68,7 +68,7 @@ class PieceSavePlanner(SavePlanner):
 
 
 class PieceLoadPlanner(LoadPlanner):
-    """Fills pieces from whatever boxes of their tensors were saved."""
+    """Fills pieces from any saved boxes of their tensors."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
@@ -101,20 +101,20 @@ class PieceLoadPlanner(LoadPlanner):
         return values
 
     def commit_tensor(self, read_item: ReadItem, tensor: torch.Tensor) -> None:
-        """Nothing to do: what was resolved is a view of the state itself."""
+        """Nothing to do: the resolved tensor is a view of the state itself."""
 
     def _reads(self, name: str, pieces: Sequence[Piece]) -> list[ReadItem]:
-        """How to fill one tensor's pieces; DamagedCheckpoint where the saved boxes leave something out."""
+        """How to fill the pieces of one tensor. Raises DamagedCheckpoint if the saved boxes have gaps."""
         saved = self.tensors.get(name)
         if saved is None or saved.shape != pieces[0].shape:
-            held = "is missing" if saved is None else f"is of shape {list(saved.shape)}"
-            raise DamagedCheckpoint(f"{name} {held}, and {list(pieces[0].shape)} is needed")
+            held = "is missing" if saved is None else f"has shape {list(saved.shape)}"
+            raise DamagedCheckpoint(f"{name} {held}, but the run needs shape {list(pieces[0].shape)}")
         chunks = [ChunkStorageMetadata(torch.Size(c.offset), torch.Size(c.shape)) for c in saved.chunks]
         metadata = TensorStorageMetadata(TensorProperties(), torch.Size(saved.shape), chunks)
         wanted = [ChunkStorageMetadata(torch.Size(piece.offset), piece.values.shape) for piece in pieces]
         items = create_read_items_for_chunk_list(name, metadata, wanted)
         if sum(item.lengths.numel() for item in items) != sum(piece.values.numel() for piece in pieces):
-            raise DamagedCheckpoint(f"{name} is not whole")
+            raise DamagedCheckpoint(f"{name} is incomplete")
         return items
 
 
@@ -127,7 +127,7 @@ def _write_item(index: MetadataIndex, piece: Piece) -> WriteItem:
 
 
 def _place(plans: Sequence[SavePlan]) -> dict[str, Tensor]:
-    """Where each box will be: rank r's file has its items one after the other, in the order of its plan."""
+    """Where each box will be: the file of rank r has its items in the order of its plan, without gaps."""
     tensors: dict[str, tuple[str, tuple[int, ...], list[Chunk]]] = {}
     for rank, plan in enumerate(plans):
         position = 0

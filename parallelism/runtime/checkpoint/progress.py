@@ -9,7 +9,7 @@ from frontrunner.configs.schema import RunSpec
 
 @dataclass(frozen=True)
 class Progress:
-    """``step`` steps and ``samples`` sequences of training, and what the loop remembers of them."""
+    """``step`` steps and ``samples`` sequences of training, and what the loop remembers about them."""
 
     step: int = 0
     samples: int = 0
@@ -18,5 +18,5 @@ class Progress:
 
 
 def samples_before(spec: RunSpec, progress: Progress, number: int) -> int:
-    """The first sample of step ``number`` (from 0) of a run that goes on from ``progress``."""
+    """The first sample of step ``number`` (from 0) in a run that continues from ``progress``."""
     return progress.samples + (number - progress.step) * spec.training.global_batch_size

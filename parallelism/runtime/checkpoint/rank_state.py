@@ -1,6 +1,6 @@
 """What belongs to one rank of one layout: random states and error feedback.
 
-It is put back where the ranks are cut as they were, and starts anew where they are not.
+It is restored if the layout of the ranks is unchanged, and starts over otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from frontrunner.parallelism.runtime.trainer import Trainer
 
 
 def same_ranks(trainer: Trainer) -> dict[str, Any]:
-    """What must be equal for a rank's own state to mean the same."""
+    """What must be equal for a rank's own state to stay valid."""
     spec = trainer.spec
     wires = spec.layout.sharding.wires(spec.training.precision)
     return {
@@ -44,7 +44,7 @@ def residual_pieces(trainer: Trainer) -> list[Piece]:
 
 
 def random_pieces(trainer: Trainer) -> dict[str, Piece]:
-    """Room for this rank's random states, by name."""
+    """Empty storage for this rank's random states, by name."""
     states = random_states(trainer.device)
     return {
         name: _piece(trainer, f"random/{name}", torch.empty_like(state)) for name, state in states.items()
@@ -52,12 +52,12 @@ def random_pieces(trainer: Trainer) -> dict[str, Piece]:
 
 
 def put_back(trainer: Trainer, pieces: dict[str, Piece]) -> None:
-    """Set the random states that ``pieces`` were filled with."""
+    """Set the random states that ``pieces`` hold."""
     set_random_states({name: piece.values for name, piece in pieces.items()}, trainer.device)
 
 
 def what_is_lost(trainer: Trainer) -> str | None:
-    """What starts anew in another layout, in words; None where that changes nothing."""
+    """What starts over in another layout, in words; None if nothing does."""
     model = trainer.spec.model
     lost = ["error feedback"] if any(unit.residual is not None for unit in trainer.engine.units) else []
     lost += ["random states of dropout"] if model.attention_dropout or model.hidden_dropout else []

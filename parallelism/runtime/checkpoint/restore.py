@@ -1,4 +1,4 @@
-"""Coming back: the newest checkpoint that is whole, read into whatever layout the run has now."""
+"""Restores the newest complete checkpoint into whatever layout the run has now."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from frontrunner.run_folder import checkpoints as files
 from frontrunner.run_folder.checkpoints import DamagedCheckpoint, Manifest
 
 Warn = Callable[[str], None]
-#: What may differ between the model of a run and that of a checkpoint: names, and what only training uses.
+#: What may differ between the models of a run and a checkpoint: the name, and keys that only training uses.
 _FREE = {"name", "sources", "attention_dropout", "hidden_dropout", "init_std"}
 
 
 def resume(trainer: Trainer, run_dir: Path, warn: Warn) -> Progress | None:
-    """Fill the trainer from the run's newest whole checkpoint; None where it has none. Collective.
+    """Fill the trainer from the run's newest complete checkpoint; None if there is none. Collective.
 
-    ``warn`` is told of each damaged one that was passed over, and of what starts anew in another layout.
-    Raises SpecError where the checkpoint is of another model.
+    ``warn`` receives a message for each damaged checkpoint that is skipped, and for state that starts over in
+    another layout. Raises SpecError if the checkpoint is of another model.
     """
     if trainer.groups.rank == 0:
         files.clean_up(run_dir)
@@ -39,19 +39,21 @@ def resume(trainer: Trainer, run_dir: Path, warn: Warn) -> Progress | None:
         problem = _problem(trainer, path)
         if problem is None:
             return _load(trainer, path, warn)
-        warn(f"checkpoint passed over: {problem}")
+        warn(f"damaged checkpoint skipped: {problem}")
         if trainer.groups.rank == 0:
             files.set_aside(path)
     return None
 
 
 def start_from(trainer: Trainer, place: Path) -> None:
-    """Take the weights of a checkpoint or a run folder's newest; moments and steps start anew. Collective."""
+    """Load weights from a checkpoint or a run folder's newest; moments and steps start over. Collective."""
     path = files.locate(place, "checkpoint.start_from")
     problem = _problem(trainer, path)
     if problem is not None:
         constraint = f"is damaged: {problem}"
-        raise SpecError([Violation("checkpoint.start_from", str(place), constraint, "name another one")])
+        raise SpecError(
+            [Violation("checkpoint.start_from", str(place), constraint, "use another checkpoint")]
+        )
     manifest = files.read_manifest(path)
     check_model(manifest, trainer.spec.model)
     _fill(path, manifest, model_pieces(trainer.optimizer, saving=False, moments=False))
@@ -59,7 +61,7 @@ def start_from(trainer: Trainer, place: Path) -> None:
 
 
 def check_model(manifest: Manifest, model: ModelSpec) -> None:
-    """Raise SpecError with every figure in which a checkpoint's model is another than the run's."""
+    """Raise SpecError with every key in which the checkpoint's model differs from the run's."""
     ours, theirs = model.model_dump(mode="json"), manifest.spec["model"]
     violations = [
         Violation(
@@ -83,7 +85,7 @@ def _load(trainer: Trainer, path: Path, warn: Warn) -> Progress:
         random = rank_state.random_pieces(trainer)
         pieces += [*random.values(), *rank_state.residual_pieces(trainer)]
     elif lost := rank_state.what_is_lost(trainer):
-        warn(f"the layout is another than that of {path}: {lost} start anew")
+        warn(f"the layout differs from that of {path}: {lost} start over")
     _fill(path, manifest, pieces)
     if random:
         rank_state.put_back(trainer, random)
@@ -104,7 +106,7 @@ def _fill(path: Path, manifest: Manifest, pieces: list[Piece]) -> None:
 
 
 def _problem(trainer: Trainer, path: Path) -> str | None:
-    """What is wrong with a checkpoint, every byte read once by some rank; the same answer on every rank."""
+    """What is wrong with a checkpoint. Some rank reads each byte once; all ranks get the same answer."""
     groups, found = trainer.groups, None
     try:
         checked = files.read_manifest(path).files[groups.rank :: groups.layout.world_size]

@@ -1,4 +1,4 @@
-"""Where boxes lie: one file of raw values for each rank and a manifest, behind DCP's storage classes."""
+"""Stores boxes: one file of raw values per rank and a manifest, behind DCP's storage classes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from frontrunner.run_folder.checkpoints import Chunk, File, Manifest, Tensor
 
 
 class RankFileWriter(StorageWriter):
-    """Writes ``rank-R.bin`` in a folder without a name, to which the coordinator gives its name last.
+    """Writes ``rank-R.bin`` into a temporary folder, which the coordinator renames last.
 
-    ``manifest`` makes the manifest of the files that were written.
+    ``manifest`` makes the manifest of the written files.
     """
 
     def __init__(self, path: Path, rank: int, manifest: Callable[[list[File]], Manifest]) -> None:
@@ -33,10 +33,10 @@ class RankFileWriter(StorageWriter):
         self.folder = files.unfinished(path)
 
     def reset(self, checkpoint_id: object = None) -> None:
-        """Nothing to do: each checkpoint has a writer of its own."""
+        """Nothing to do: each checkpoint has its own writer."""
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        if is_coordinator and self.folder.exists():  # from an earlier run that was cut off
+        if is_coordinator and self.folder.exists():  # from an earlier run that was interrupted
             shutil.rmtree(self.folder)
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
@@ -53,7 +53,7 @@ class RankFileWriter(StorageWriter):
             for item in plan.items:
                 values = planner.resolve_data(item)
                 assert isinstance(values, torch.Tensor)
-                # Flat first: a view as bytes needs a last dim of stride 1.
+                # Flatten first: a view as bytes needs a last dim with stride 1.
                 content = values.detach().cpu().flatten().view(torch.uint8).numpy().data
                 written = 0
                 while written < len(content):
@@ -66,7 +66,7 @@ class RankFileWriter(StorageWriter):
         return future
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """On the coordinator, when all ranks have written."""
+        """Runs on the coordinator after all ranks have written."""
         written = [result.storage_data for of_rank in results for result in of_rank]
         files.write_manifest(self.folder, self.manifest(written))
         files.commit(self.path)
@@ -89,7 +89,7 @@ class RankFileReader(StorageReader):
         }
 
     def reset(self, checkpoint_id: object = None) -> None:
-        """Nothing to do: each checkpoint has a reader of its own."""
+        """Nothing to do: each checkpoint has its own reader."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return Metadata({})
@@ -125,16 +125,16 @@ class RankFileReader(StorageReader):
 
 
 def box(path: Path, manifest: Manifest, tensor: Tensor, chunk: Chunk) -> torch.Tensor:
-    """The values of one saved box, a view of its file."""
+    """The values of one saved box, as a view of its file."""
     dtype = getattr(torch, tensor.dtype)
     size = int(np.prod(chunk.shape, dtype=np.int64)) * dtype.itemsize
-    # Copy on write, because torch warns of memory that it may not write to.
+    # Copy on write, because torch warns about read-only memory.
     content = np.memmap(path / manifest.files[chunk.file].name, np.uint8, "c", chunk.position, (size,))
     return torch.from_numpy(content).view(dtype).view(chunk.shape)
 
 
 def whole_tensor(path: Path, manifest: Manifest, name: str) -> torch.Tensor:
-    """One tensor put together from all its boxes."""
+    """One tensor, assembled from all its boxes."""
     tensor: Tensor = _known(manifest.tensors, name)
     whole = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
     for chunk in tensor.chunks:

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint without a run around them: read one by one, and written from elsewhere."""
+"""The weights of a checkpoint, without a run: reads them one by one, and writes them from other sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_weights(path: Path) -> tuple[ModelSpec, Callable[[str], torch.Tensor]]:
 def write_weights(run_dir: Path, model: ModelSpec, parameters: Iterable[tuple[str, torch.Tensor]]) -> Path:
     """A checkpoint of step 0 with these parameters (global name, float32 values of the full shape).
 
-    One is in memory at a time. Returns the checkpoint, which a run can start from.
+    Only one is in memory at a time. Returns the checkpoint, from which a run can start.
     """
     path = files.path_of(run_dir, 0)
     folder = files.unfinished(path)

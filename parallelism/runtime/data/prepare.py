@@ -1,8 +1,8 @@
 """Text to a corpus: ``PREFIX.bin``, ``PREFIX.idx``, ``PREFIX.json`` and ``tokenizer.json`` beside them.
 
-The same input gives the same bytes. Memory does not grow with the text, but for 4 bytes a document.
-The index is written by our own few lines (data_files), not by megatron-core's builder, whose import
-takes longer than preparing a small corpus and needs torch.
+The same input gives the same bytes. Memory does not grow with the text, except for 4 bytes per document.
+A few lines of our own (corpus) write the index. The import of megatron-core's builder would need torch and
+take longer than preparing a small corpus.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def prepare(
     end_token: str | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Prepared:
-    """Prepare a corpus, replacing one of the same prefix; nothing is left behind when it fails.
+    """Prepare a corpus, replacing one with the same prefix. A failure leaves nothing behind.
 
     ``tokenizer`` is a path to a tokenizer.json, ``byte``, or ``train:N``. Raises SpecError for input that
     cannot be used.
@@ -74,11 +74,11 @@ def _check_prefix(prefix: str) -> None:
     if prefix.endswith(("/", os.sep)) or path.is_dir() or not path.name:
         problem = "is a folder"
     elif path.suffix in (".bin", ".idx", ".json"):
-        problem = f"ends in {path.suffix}, which is added to the prefix"
+        problem = f"must not end in {path.suffix}, which is added to the prefix"
     elif path.name == "tokenizer":
-        problem = "would write its description over tokenizer.json"
+        problem = "would overwrite tokenizer.json with its description"
     if problem:
-        raise SpecError([Violation("--output", prefix, problem, "name a prefix, as corpus/train")])
+        raise SpecError([Violation("--output", prefix, problem, "give a prefix, for example corpus/train")])
 
 
 def _encoder(source: str, end_token: str | None, documents: Documents, on_progress: Progress) -> Encoder:
@@ -88,8 +88,8 @@ def _encoder(source: str, end_token: str | None, documents: Documents, on_progre
     if kind != "train" or Path(source).exists():
         return file_encoder(Path(source), end_token)
     if not (size.isascii() and size.isdigit() and len(size) < 10):
-        fix = "write train:N with the size of the vocabulary, as train:8192"
-        raise SpecError([Violation("--tokenizer", source, "has no usable size", fix)])
+        fix = "write train:N with the vocabulary size, for example train:8192"
+        raise SpecError([Violation("--tokenizer", source, "has no valid size", fix)])
     texts = _reporting(documents, documents, "training the tokenizer", on_progress)
     return trained_encoder(int(size), texts, documents.total_bytes)
 
@@ -103,7 +103,7 @@ def _write(
         batches = _batches(_reporting(documents, documents, "tokenising", on_progress))
         lengths, max_token = _write_tokens(file, encoder, batches, dtype)
     if not lengths:
-        fix = "name files that hold text"
+        fix = "give files that hold text"
         raise SpecError([Violation("--input", " ".join(inputs), "no documents: every file is empty", fix)])
     counts = np.frombuffer(lengths, np.int32)
     write_index(work.with_suffix(".idx"), dtype, counts)
@@ -128,7 +128,7 @@ def _write(
 def _write_tokens(
     file: BinaryIO, encoder: Encoder, batches: Iterable[list[str]], dtype: np.dtype[Any]
 ) -> tuple[array[int], int]:
-    """Write each document and its end token; return the tokens of each document and the largest token."""
+    """Write each document and its end token; return each document's token count and the largest token."""
     lengths, largest = array("i"), encoder.end_token_id
     for batch in batches:
         for ids in encoder.encode(batch):
@@ -164,20 +164,20 @@ def _reporting(
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside the outputs, so that they are moved and not copied; removed at the end."""
+    """A folder next to the outputs, so that they are moved, not copied; removed at the end."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".prepare-") as scratch:
             yield Path(scratch)
     except OSError as error:
-        fix = "make room or name a folder that can be written"
+        fix = "free some space or give a writable folder"
         raise SpecError(
             [Violation("--output", str(folder), f"cannot write to {folder} ({error.strerror})", fix)]
         ) from error
 
 
 def _refuse_to_orphan(prefix: str, encoder: Encoder) -> None:
-    """Raise SpecError if tokenizer.json would be replaced while another corpus beside it was made with it."""
+    """Raise SpecError if this would replace the tokenizer.json of another corpus in the same folder."""
     existing = Path(prefix).parent / "tokenizer.json"
     if not existing.exists() or existing.read_bytes() == encoder.json:
         return
@@ -186,14 +186,14 @@ def _refuse_to_orphan(prefix: str, encoder: Encoder) -> None:
         other = str(index.with_suffix(""))
         info = None if Path(other) == Path(prefix) else read_info(other)
         if info is not None and info.tokenizer_sha256 == digest:
-            problem = f"the corpus {other} was made with the {existing} that this one would replace"
-            fix = f"name a prefix in another folder, or --tokenizer {existing} to share it"
+            problem = f"would replace {existing}, which made the corpus {other}"
+            fix = f"give a prefix in another folder, or --tokenizer {existing} to share it"
             raise SpecError([Violation("--output", prefix, problem, fix)])
 
 
 def _publish(folder: Path, prefix: str) -> list[Path]:
-    """Move the outputs to their names. The index goes first and comes last: a corpus that was moved in part
-    has none, so that it cannot be read."""
+    """Move the outputs to their names. The old index is removed first and the new one moved last, so a
+    corpus that was only partly moved has no index and cannot be read."""
     target = {ending: Path(f"{prefix}.{ending}") for ending in ("bin", "json", "idx")}
     tokenizer = Path(prefix).parent / "tokenizer.json"
     target["idx"].unlink(missing_ok=True)
@@ -207,9 +207,9 @@ def _warnings(documents: Documents) -> list[str]:
     found = []
     if documents.undecodable_bytes:
         found.append(
-            f"bytes that are not UTF-8 and became U+FFFD: {documents.undecodable_bytes:,}"
+            f"bytes that are not UTF-8, replaced by U+FFFD: {documents.undecodable_bytes:,}"
             f" (the first in {documents.first_undecodable})"
         )
     if documents.empty_documents:
-        found.append(f"empty documents left out: {documents.empty_documents:,}")
+        found.append(f"empty documents skipped: {documents.empty_documents:,}")
     return found

@@ -1,8 +1,8 @@
 """Samples for training: a function of the seed and the sample's number alone.
 
-megatron-core's GPTDataset cuts documents into samples and shuffles them, but in an order that depends
-on how many samples are asked for. Here each epoch is a GPTDataset of one epoch with a seed of its own,
-so neither the number of steps nor the layout nor a resume changes what sample n holds.
+megatron-core's GPTDataset cuts documents into samples and shuffles them, but its order depends on the number
+of samples requested. Here each epoch is a GPTDataset of one epoch with its own seed, so neither the number of
+steps nor the layout nor a resume changes sample n.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from frontrunner.parallelism.corpus import CorpusIndex, Split, read_index
 if TYPE_CHECKING:
     from megatron.core.datasets.gpt_dataset import GPTDataset
 
-_VALIDATION_SEED = 0  # whatever training.seed is: runs with different seeds validate on the same tokens
+_VALIDATION_SEED = 0  # independent of training.seed: runs with different seeds validate on the same tokens
 _UNIGRAM_TOKENS = 2**28
-_EPOCHS_HELD = 2  # samples near the border of two epochs may be asked for in any order
+_EPOCHS_HELD = 2  # samples near the boundary of two epochs may be requested in any order
 
 
 class Dataset(Protocol):
@@ -36,8 +36,8 @@ class Dataset(Protocol):
 
 
 def open_dataset(spec: RunSpec, *, split: Split) -> Dataset:
-    """The samples of a split. Needs no process group, writes no cache: each rank holds the index of an
-    epoch in its own memory (12 bytes a sample, 4 a document). Raises SpecError for bad files."""
+    """The samples of a split. Needs no process group and writes no cache: each rank holds an epoch's index in
+    memory (12 bytes per sample, 4 per document). Raises SpecError for bad files."""
     seed = spec.training.seed if split == "train" else _VALIDATION_SEED
     if spec.data == "synthetic":
         return SyntheticSamples(spec.model.vocab_size, spec.training.seq_len, seed, split)
@@ -47,10 +47,10 @@ def open_dataset(spec: RunSpec, *, split: Split) -> Dataset:
 
 
 def unigram_loss(spec: RunSpec, samples: int | None = None) -> float | None:
-    """Cross entropy, nats per token, of the first ``samples`` validation samples (default:
-    ``training.validation_samples``) under a unigram model of the train split
-    (counts plus one; of at most 268 million tokens, spread evenly). What a model that ignores the context
-    would reach. None without a corpus or without validation."""
+    """Cross entropy, in nats per token, of the first ``samples`` validation samples (default:
+    ``training.validation_samples``) under a unigram model of the train split (counts plus one, over at most
+    268 million evenly spread tokens). A model that ignores the context would reach it. None without a corpus
+    or validation."""
     samples = spec.training.validation_samples if samples is None else samples
     if spec.data == "synthetic" or samples == 0:
         return None
@@ -66,7 +66,7 @@ def unigram_loss(spec: RunSpec, samples: int | None = None) -> float | None:
 
 
 class SyntheticSamples:
-    """Uniform random tokens from Philox raw output, whose stream numpy guarantees not to change."""
+    """Uniform random tokens from raw Philox output; numpy guarantees that its stream never changes."""
 
     len_per_epoch = None
 
@@ -82,7 +82,7 @@ class SyntheticSamples:
 
 
 class CorpusSamples:
-    """Shuffled samples of some sequences of a corpus; every epoch in another order."""
+    """Shuffled samples of some sequences of a corpus; each epoch has another order."""
 
     def __init__(
         self, index: CorpusIndex, sequences: range, seq_len: int, vocab_size: int, seed: int
@@ -91,9 +91,7 @@ class CorpusSamples:
 
         self.len_per_epoch = (index.tokens_in(sequences) - 1) // seq_len
         if self.len_per_epoch < 1:
-            constraint = (
-                f"a split of it is shorter than one sample of training.seq_len + 1 = {seq_len + 1} tokens"
-            )
+            constraint = f"has a split shorter than one sample of training.seq_len + 1 = {seq_len + 1} tokens"
             raise SpecError(
                 [Violation("data.train", index.prefix, constraint, "prepare more text or lower seq_len")]
             )
@@ -107,7 +105,7 @@ class CorpusSamples:
             raise IndexError(sample)
         epoch, position = divmod(sample, self.len_per_epoch)
         item = self._epoch(epoch)[position]
-        # A copy: the map that the tokens came from is closed with the IndexedDataset.
+        # A copy, because closing the IndexedDataset closes the map behind the tokens.
         tokens: NDArray[np.int64] = np.append(item["tokens"].numpy(), item["labels"][-1].numpy())
         _check_tokens(tokens, self._vocab_size, self._prefix)
         return tokens
@@ -124,10 +122,10 @@ class CorpusSamples:
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
         from megatron.core.datasets.utils import Split as MegatronSplit
 
-        # It warns that indices are not cached: that is intended.
+        # It warns that indices are not cached, which is intended.
         logging.getLogger("megatron.core.datasets.gpt_dataset").setLevel(logging.ERROR)
-        # Without a blend the config counts as `mock`, which for a GPTDataset made by hand means only that
-        # its indices go to no cache folder (where ranks would race) and need no process group.
+        # Without a blend the config counts as `mock`. For a GPTDataset made by hand this only means that its
+        # indices need no cache folder (where ranks would race) and no process group.
         config = GPTDatasetConfig(
             random_seed=seed,
             sequence_length=self._seq_len,
@@ -144,7 +142,7 @@ class CorpusSamples:
 
 
 class _NoTokenizer:
-    """What GPTDataset asks of a tokenizer when tokens are neither masked nor padded."""
+    """What GPTDataset needs of a tokenizer if tokens are neither masked nor padded."""
 
     vocab_size = None
     eod = None
@@ -155,6 +153,6 @@ def _check_tokens(tokens: NDArray[Any], vocab_size: int, prefix: str) -> None:
     least, most = tokens.min(), tokens.max()
     if least < 0 or most >= vocab_size:
         token = int(least if least < 0 else most)
-        constraint = f"it holds the token {token}; the model's go from 0 to {vocab_size - 1}"
-        fix = "prepare the corpus again, or set model.vocab_size to what its tokenizer has"
+        constraint = f"holds the token {token}, but the model's tokens are 0 to {vocab_size - 1}"
+        fix = "prepare the corpus again, or set model.vocab_size to its tokenizer's size"
         raise SpecError([Violation("data.train", prefix, constraint, fix)])

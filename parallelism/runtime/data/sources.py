@@ -1,4 +1,4 @@
-"""Documents from text files, folders and JSON lines, in a fixed order and one at a time."""
+"""Reads documents from text files, folders and JSON lines, in a fixed order and one at a time."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from frontrunner.configs.errors import SpecError, Violation
 
 PYTHON_STDLIB = "python-stdlib"
 SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
-_JSON_LINES = (".jsonl", ".ndjson", ".json")  # .json: Megatron's tools name JSON lines so
+_JSON_LINES = (".jsonl", ".ndjson", ".json")  # .json: Megatron's tools use it for JSON lines
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _PART_CHARACTERS = 2**18
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Documents:
-    """The documents of some files, in order; iterating counts anew.
+    """The documents of some files, in order; each iteration restarts the counts.
 
-    A JSON line is one document. A text file is one document, or several when it is longer than 262,144
-    characters: it is cut at the next end of a line, so that memory stays bounded and one long file can
-    still be split into training and validation. ``.gz`` files are unpacked. Bytes that are not UTF-8
-    become U+FFFD and are counted; empty documents are dropped and counted.
+    A JSON line is one document. A text file is one document, or several if it is longer than 262,144
+    characters. It is then cut at line ends, so that memory stays bounded and one long file can still be
+    split into training and validation. ``.gz`` files are unpacked. Bytes that are not UTF-8 become U+FFFD
+    and are counted; empty documents are dropped and counted.
     """
 
     def __init__(self, files: Sequence[Path], json_key: str) -> None:
@@ -64,7 +64,7 @@ class Documents:
         packed = path.suffix.lower() == ".gz"
         stream = gzip.GzipFile(fileobj=raw, mode="rb") if packed else raw
         suffix = Path(path.stem).suffix if packed else path.suffix
-        # surrogateescape marks each undecodable byte, so that _clean can count it
+        # surrogateescape marks each undecodable byte for _clean to count
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
         if suffix.lower() in _JSON_LINES:
             return _json_lines(path, text, self._json_key)
@@ -79,11 +79,11 @@ class Documents:
 
 
 def find_files(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files behind the inputs, in the order given; those of a folder sorted by path.
+    """The files of the inputs, in the given order; files of a folder are sorted by path.
 
-    A file is taken whatever its name; a folder gives, at any depth, its files that end in one of
-    ``suffixes`` or that plus ``.gz``, without hidden ones. ``python-stdlib`` (unless a path of that name
-    exists) is the source text of the running Python's standard library without its tests.
+    A file is read whatever its name. A folder gives its files at any depth that end in one of ``suffixes``,
+    with or without ``.gz``, except hidden ones. ``python-stdlib`` (unless that path exists) is the source of
+    the running Python's standard library without its tests.
     """
     files: list[Path] = []
     violations: list[Violation] = []
@@ -100,11 +100,11 @@ def find_files(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> lis
             ]
         else:
             problem = f"{name} is neither a file nor a folder" if path.exists() else f"{name} does not exist"
-            violations.append(Violation("--input", name, problem, "name text files, JSON lines or folders"))
+            violations.append(Violation("--input", name, problem, "give text files, JSON lines or folders"))
             continue
         if not found:
             wanted = ", ".join(suffixes)
-            fix = "name other files or add --suffix .ext"
+            fix = "give other files or add --suffix .ext"
             violations.append(Violation("--input", name, f"{name} holds no file that ends in {wanted}", fix))
         files += found
     if violations:
@@ -129,7 +129,7 @@ def _parts(text: io.TextIOWrapper) -> Iterator[str]:
     if not part:
         yield ""
     while part:
-        # a file without line ends is cut anywhere
+        # without line ends, cut anywhere
         yield part if part.endswith("\n") else part + text.readline(_PART_CHARACTERS)
         part = text.read(_PART_CHARACTERS)
 
@@ -142,16 +142,16 @@ def _json_lines(path: Path, text: io.TextIOWrapper, key: str) -> Iterator[str]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             problem = f"is not JSON ({error})"
-            raise _bad_line(path, number, problem, "write one JSON object a line") from error
+            raise _bad_line(path, number, problem, "write one JSON object per line") from error
         value = record.get(key) if isinstance(record, dict) else None
         if not isinstance(value, str):
             keys = (
                 f"it has {', '.join(map(repr, record)) or 'no keys'}"
                 if isinstance(record, dict)
-                else "no object"
+                else "it is not an object"
             )
             problem = f"has no text under the key {key!r} ({keys})"
-            raise _bad_line(path, number, problem, "name the key of the text with --json-key")
+            raise _bad_line(path, number, problem, "give the key of the text with --json-key")
         yield value
 
 
@@ -160,5 +160,5 @@ def _bad_line(path: Path, number: int, problem: str, fix: str) -> SpecError:
 
 
 def _unreadable(path: object, problem: object) -> SpecError:
-    fix = "make it readable or leave it out"
+    fix = "make it readable or remove it from --input"
     return SpecError([Violation("--input", str(path), f"{path} cannot be read ({problem})", fix)])

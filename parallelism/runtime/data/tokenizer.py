@@ -20,7 +20,7 @@ _TRAINING_CHARACTERS = 2**28
 class Encoder:
     """A tokenizer, the text of its tokenizer.json, and the token that ends a document.
 
-    ``vocab_size`` is the largest id plus one (ids may have holes).
+    ``vocab_size`` is the largest id plus one (ids may have gaps).
     """
 
     tokenizer: Tokenizer
@@ -39,7 +39,7 @@ class Encoder:
 def byte_encoder() -> Encoder:
     """Token n is byte n; the end of a document is token 256."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    # ByteLevel writes a printable byte as itself and the others, in order, as characters above 255
+    # ByteLevel writes printable bytes as themselves, and the others, in order, as characters above 255
     other = iter(sorted(char for char in alphabet if ord(char) >= _BYTES))
     vocabulary = {chr(byte) if chr(byte) in alphabet else next(other): byte for byte in range(_BYTES)}
     tokenizer = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
@@ -48,10 +48,10 @@ def byte_encoder() -> Encoder:
 
 
 def trained_encoder(vocab_size: int, documents: Iterable[str], characters: int) -> Encoder:
-    """A byte-level BPE trained on ``documents``, which hold about ``characters`` in all: on every one up to
-    268 million characters, else on some spread evenly. May end smaller than ``vocab_size``."""
+    """A byte-level BPE trained on ``documents``, which hold about ``characters`` in total: on all of them up
+    to 268 million characters, else on an evenly spread sample. May be smaller than ``vocab_size``."""
     if vocab_size <= _BYTES:
-        fix = f"write train:N with N of at least {_BYTES + 1} (all bytes, and the end of a document)"
+        fix = f"write train:N with N of at least {_BYTES + 1} (all bytes and the end of a document)"
         raise SpecError([Violation("--tokenizer", f"train:{vocab_size}", "the vocabulary is too small", fix)])
     tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -65,19 +65,19 @@ def trained_encoder(vocab_size: int, documents: Iterable[str], characters: int) 
 
 
 def file_encoder(path: Path, end_token: str | None) -> Encoder:
-    """The tokenizer of a Hugging Face tokenizer.json; ``end_token`` where its name is not a usual one."""
+    """The tokenizer of a Hugging Face tokenizer.json; ``end_token`` is needed if its name is unusual."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        fix = "name a tokenizer.json, byte or train:N (as train:8192)"
+        fix = "give a tokenizer.json, byte or train:N (for example train:8192)"
         raise _bad_file(path, f"{path} cannot be read ({error.strerror})", fix) from error
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except ValueError as error:
         raise _bad_file(
-            path, f"{path} is not a tokenizer.json ({error})", "name a Hugging Face tokenizer.json"
+            path, f"{path} is not a tokenizer.json ({error})", "give a Hugging Face tokenizer.json"
         ) from error
-    # A file may say that texts are cut or padded to a length: documents must come out whole.
+    # A file may truncate or pad texts to a length, but documents must stay whole.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _encoder(tokenizer, content, end_token, path)
@@ -99,8 +99,8 @@ def _encoder(
     wanted = _END_TOKENS if end_token is None else (end_token,)
     found = next((token for token in wanted if token in vocabulary), None)
     if found is None:
-        problem = f"its vocabulary has none of {', '.join(wanted)} to end a document with"
-        raise _bad_file(path, problem, "name a token of it with --end-token")
+        problem = f"its vocabulary has no token to end a document: none of {', '.join(wanted)}"
+        raise _bad_file(path, problem, "give one of its tokens with --end-token")
     return Encoder(tokenizer, content, found, vocabulary[found], max(vocabulary.values()) + 1)
 
 

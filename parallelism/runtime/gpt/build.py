@@ -1,4 +1,4 @@
-"""The model of one pipeline rank: its chunks, on the meta device, and the plan of its sharding units."""
+"""The model of one pipeline rank: its chunks on the meta device, and the plan of its shard units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 
 
 class LanguageModel(GPTModel):
-    """megatron-core's GPT with a loss over the tensor group and the ``tokens`` it was given."""
+    """megatron-core's GPT with a loss over the tensor group; keeps the ``tokens`` of its input."""
 
     tokens: int
 
@@ -41,7 +41,7 @@ class UnitPlan:
     """Parameters that are gathered and reduced together, and the modules that need them gathered.
 
     ``modules`` are in order of first use. ``lookup`` marks modules whose backward does not read the
-    weights (embedding look-ups).
+    weights (embedding lookups).
     """
 
     name: str
@@ -51,7 +51,7 @@ class UnitPlan:
 
 
 def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig) -> list[LanguageModel]:
-    """This rank's model chunks, one a virtual stage, without storage (on ``meta``)."""
+    """This rank's model chunks, one per virtual stage, without storage (on ``meta``)."""
     layout = groups.layout
     stage, stages = groups.coordinates.pipeline, layout.pipeline
     chunks = []
@@ -94,11 +94,11 @@ def _block_spec(spec: RunSpec) -> TransformerBlockSubmodules:
 
 
 def plan_units(chunk: LanguageModel) -> list[UnitPlan]:
-    """Cut a chunk into units, in order of first use: word embedding, each layer, untied output.
+    """Divide a chunk into shard units in order of first use: word embedding, each layer, untied output.
 
-    Small parameters travel with a neighbour: the position embedding with the first layer, the final norm
-    with the last. So the word embedding is alone in its unit and, where it is tied across stages, that
-    unit has the same shape on the first and on the last stage.
+    Small parameters go with a neighbour: the position embedding with the first layer, the final norm with
+    the last. The word embedding is thus alone in its unit. If it is tied across stages, that unit has the
+    same shape on the first and the last stage.
     """
     layers = list(chunk.decoder.layers)
     plans: list[UnitPlan] = []

@@ -1,4 +1,4 @@
-"""From a run's specification to megatron-core's configuration."""
+"""Turns a run's specification into megatron-core's configuration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
 def transformer_config(spec: RunSpec) -> TransformerConfig:
     """megatron-core's view of a run.
 
-    Fusions that need its CUDA extensions are off. Recomputation is not set here: it is applied to the
-    built layers (see ``recompute``), outside of which the sharding engine's hooks must stay.
+    Fusions that need its CUDA extensions are off. Recomputation is not set here but applied to the built
+    layers (see ``recompute``), because the sharding engine's hooks must stay outside it.
     """
     model, layout = spec.model, spec.layout
     dtype = DTYPES[spec.training.precision]
@@ -51,7 +51,7 @@ def transformer_config(spec: RunSpec) -> TransformerConfig:
         params_dtype=dtype,
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
-        # Parameters are made without values; the sharding engine fills them unit by unit.
+        # Parameters are created without values; the sharding engine fills them unit by unit.
         use_cpu_initialization=True,
         perform_initialization=False,
         gradient_accumulation_fusion=False,
@@ -60,16 +60,16 @@ def transformer_config(spec: RunSpec) -> TransformerConfig:
         bias_activation_fusion=False,
         apply_rope_fusion=False,
         persist_layer_norm=False,
-        # Batched point-to-point at two stages with virtual stages silently mixes up the previous and the
-        # next rank, which are the same one.
+        # With two stages and virtual stages, batched point-to-point silently confuses the previous and the
+        # next rank, because they are the same.
         batch_p2p_comm=False,
         overlap_p2p_comm=layout.virtual_stages > 1,
-        # Freeing an output that was sent is safe only where sends are waited for.
+        # Freeing a sent output is only safe if sends are waited for.
         deallocate_pipeline_outputs=layout.virtual_stages == 1,
     )
 
 
 def initial_std(model: ModelSpec, parameter: str) -> float:
-    """Standard deviation of a weight at the start (GPT-2: residual projections by 1/sqrt(2 num_layers))."""
+    """Initial standard deviation of a weight (GPT-2: residual projections times 1/sqrt(2 num_layers))."""
     residual = parameter.endswith(("linear_proj.weight", "linear_fc2.weight"))
     return model.init_std / math.sqrt(2 * model.num_layers) if residual else model.init_std

@@ -17,9 +17,9 @@ def vocabulary_cross_entropy(
 ) -> torch.Tensor:
     """Loss per token in nats, float32, shaped as ``labels``.
 
-    ``logits`` is [..., padded_vocab_size / tensor], this rank's slice, which is changed; ``labels`` holds
-    global indices below ``vocab_size``. What pads the vocabulary takes no part, so that the loss does not
-    depend on it.
+    ``logits`` is this rank's slice, [..., padded_vocab_size / tensor], and is modified; ``labels`` holds
+    global indices below ``vocab_size``. Padding of the vocabulary is excluded, so the loss does not depend
+    on it.
     """
     real = max(0, vocab_size - group.rank() * logits.size(-1))
     if real < logits.size(-1):
@@ -32,7 +32,7 @@ def vocabulary_cross_entropy(
 
 
 class _Parallel(torch.autograd.Function):
-    """megatron-core's pieces, joined over a group that is an argument rather than a global."""
+    """megatron-core's functions, combined over a group that is an argument rather than a global."""
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor, group: Group) -> torch.Tensor:

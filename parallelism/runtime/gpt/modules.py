@@ -1,4 +1,4 @@
-"""The modules that are put into megatron-core's layers: attention, norms, the parallel residual layer."""
+"""Modules that replace parts of megatron-core's layers: attention, norms, the parallel residual layer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class CoreAttention(torch.nn.Module):
     ) -> Tensor:
         """[s, b, heads, head_dim] each (fewer heads for key and value) to [s, b, heads * head_dim]."""
         dropout = self.dropout if self.training else 0.0
-        # Each tensor rank holds other heads, so it needs masks of its own; under sequence parallelism
-        # the whole layer runs inside that fork already.
+        # Each tensor rank has different heads and needs its own masks. With sequence parallelism the whole
+        # layer already runs inside that fork.
         fork = get_cuda_rng_tracker().fork() if dropout and not self.sequence_parallel else nullcontext()
         with fork:
             out = F.scaled_dot_product_attention(

@@ -1,7 +1,7 @@
-"""Recomputation: which activations are dropped after the forward and made again in the backward.
+"""Recomputation: which activations are dropped after the forward and recomputed in the backward.
 
-Applied to built layers from outside. ``full`` keeps a layer's input only; ``selective`` makes the core
-attention's output again (Korthikanti et al. 2022), whose inputs are cheap to keep.
+It is applied to built layers from outside. ``full`` only keeps a layer's input. ``selective`` recomputes the
+output of core attention (Korthikanti et al. 2022), whose inputs are cheap to keep.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _same_masks() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """torch restores the default generators for the second run; the tensor ranks' own need it too."""
+    """Restore the tensor ranks' own generators for the second run; torch only restores the default ones."""
     tracker = get_cuda_rng_tracker()
     first = tracker.get_states()
 

@@ -1,8 +1,8 @@
-"""How one parameter becomes tensors of transformers, and those the parameter again.
+"""Converts one parameter to tensors of transformers, and back.
 
-The order of rows differs in the fused projection of queries, keys and values. megatron-core's holds for each
-key/value head the queries that share it, then the key, then the value; gpt_neox has the same (without
-sharing), gpt2 all queries, then all keys, then all values, and llama three tensors.
+The fused projection of queries, keys and values differs in its order of rows. For each key/value head,
+The fused projection of queries, keys and values differs in its row order. For each key/value head,
+sharing), gpt2 has all queries, then all keys, then all values, and llama has three tensors.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Change:
-    """``join`` undoes ``split``, bit by bit (of a padded vocabulary: with zeros for the rows that pad it)."""
+    """``join`` undoes ``split`` bit for bit, with zeros for the padding rows of a vocabulary."""
 
     split: Callable[[Tensor], Sequence[Tensor]]
     join: Callable[[Sequence[Tensor]], Tensor]
 
     def then(self, other: Change) -> Change:
-        """The same with ``other``, which makes one tensor of one, for each of the tensors."""
+        """This change, followed by ``other`` (one tensor to one tensor) on each of the tensors."""
         return Change(
             lambda tensor: [part for each in self.split(tensor) for part in other.split(each)],
             lambda tensors: self.join([other.join([tensor]) for tensor in tensors]),
@@ -33,12 +33,12 @@ class Change:
 SAME = Change(lambda tensor: (tensor,), lambda tensors: tensors[0])
 #: [outputs, inputs] here, [inputs, outputs] in transformers' gpt2.
 TRANSPOSED = Change(lambda tensor: (tensor.t(),), lambda tensors: tensors[0].t())
-#: The gate of a SwiGLU is above its other half.
+#: The gate of a SwiGLU comes before its other half.
 STACKED = Change(lambda tensor: tensor.chunk(2), lambda tensors: torch.cat(list(tensors)))
 
 
 def padded(rows: int, padding: int) -> Change:
-    """A vocabulary of ``rows``, here with ``padding`` rows more."""
+    """A vocabulary of ``rows``, which has ``padding`` more rows here."""
     return Change(
         lambda tensor: (tensor[:rows],), lambda tensors: F.pad(tensors[0], (0, 0, 0, padding)).contiguous()
     )

@@ -1,6 +1,6 @@
 """Which tensors of transformers hold which of our parameters.
 
-All families here rotate halves of a head (not pairs), as megatron-core does, so heads are taken as they are.
+All these families rotate halves of a head (not pairs), like megatron-core, so heads need no conversion.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Get: TypeAlias = Callable[[str], Tensor]
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter: its global name and full shape, the tensors that hold it, and how it becomes those."""
+    """One parameter: its global name and full shape, the tensors that hold it, and the conversion."""
 
     name: str
     shape: tuple[int, ...]
@@ -43,10 +43,10 @@ class Entry:
 
 
 def to_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of transformers, some of them views of what ``get`` gave.
+    """Names and tensors of transformers; some are views of what ``get`` returned.
 
-    ``get`` gives a parameter by its global name in its full shape; it is asked once for each, when that
-    parameter's turn comes. SpecError where no family expresses the model.
+    ``get`` returns a parameter of full shape by its global name. It is called once per parameter, when its
+    turn comes. Raises SpecError if no family can express the model.
     """
     for entry in entries(model):
         tensor = get(entry.name)
@@ -55,9 +55,9 @@ def to_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]:
 
 
 def from_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]:
-    """Global names and full parameters; ``get`` gives a tensor of transformers by its name.
+    """Global names and full parameters; ``get`` returns a tensor of transformers by its name.
 
-    Rows that pad the vocabulary are zero. SpecError where no family expresses the model.
+    Padding rows of the vocabulary are zero. Raises SpecError if no family can express the model.
     """
     for entry in entries(model):
         tensor = entry.change.join([get(name) for name in entry.theirs])
@@ -65,7 +65,7 @@ def from_huggingface(model: ModelSpec, get: Get) -> Iterator[tuple[str, Tensor]]
         yield entry.name, tensor
 
 
-# By module of a layer of megatron-core; two or three names where it is as many modules there.
+# Keyed by module of a megatron-core layer; two or three names if transformers splits the module.
 _GPT2 = {
     "input_layernorm": "ln_1",
     "self_attention.linear_qkv": "attn.c_attn",
@@ -102,7 +102,7 @@ class _Names:
     positions: str = ""
 
 
-# transformers 5 calls gpt_neox's output lm_head and reads either name; version 4 knows embed_out only.
+# transformers 5 calls gpt_neox's output lm_head and reads either name; version 4 only knows embed_out.
 _NAMES = {
     "gpt2": _Names(
         "transformer.wte", "transformer.h", _GPT2, "transformer.ln_f", "lm_head", "transformer.wpe"
@@ -115,9 +115,9 @@ _NAMES = {
 
 
 def entries(model: ModelSpec) -> list[Entry]:
-    """All parameters of a model; SpecError where no family expresses it."""
+    """All parameters of a model. Raises SpecError if no family can express it."""
     family = family_of(model)
-    names = _NAMES.get(family, _NAMES["llama"])  # mistral and qwen2 have llama's
+    names = _NAMES.get(family, _NAMES["llama"])  # mistral and qwen2 use llama's
     hidden, rows = model.hidden_size, model.padded_vocab_size
     vocabulary = padded(model.vocab_size, rows - model.vocab_size)
     found = [

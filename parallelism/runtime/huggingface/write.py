@@ -1,4 +1,4 @@
-"""A folder that transformers reads: ``config.json``, weights and, where one is given, the tokenizer."""
+"""Writes a folder that transformers reads: ``config.json``, weights and, if given, the tokenizer."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def write_folder(
     end_token: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write a model of which ``get`` gives the full parameters; the files written.
+    """Write a model whose full parameters ``get`` returns; return the files.
 
-    The folder appears whole or not at all: it is written under another name beside its place. Weights are
-    float32, bfloat16 or float16 and go to one file, or to several of at most ``shard_bytes`` (a tensor that
-    is larger has a file of its own), one of which is in memory at a time. ``tokenizer`` is a tokenizer.json
-    and ``end_token`` the token that ended its documents, where its name is not a usual one.
+    The folder appears complete or not at all: it is written next to its place under another name. Weights are
+    float32, bfloat16 or float16. They go to one file, or to several of at most ``shard_bytes`` (a larger
+    tensor gets its own file), one of them in memory at a time. ``tokenizer`` is a tokenizer.json;
+    ``end_token`` is the token that ended its documents, if its name is unusual.
 
-    Raises SpecError where no family of transformers expresses the model, the folder holds something
-    already, or the tokenizer has more tokens than the model; OSError where the disk refuses.
+    Raises SpecError if no transformers family can express the model, the folder is not empty, or the
+    tokenizer has more tokens than the model; OSError if the disk refuses.
     """
     _check_free(folder)
     encoder = _encoder(tokenizer, end_token, model)
@@ -77,15 +77,15 @@ def write_folder(
 def _check_free(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()) or not os.path.lexists(folder):
         return
-    what = "holds something already" if folder.is_dir() else "is a file"
-    raise SpecError([Violation("", None, what, "name a new folder, or remove it", str(folder))])
+    what = "is not empty" if folder.is_dir() else "is a file"
+    raise SpecError([Violation("", None, what, "give a new folder, or remove this one", str(folder))])
 
 
 def _encoder(tokenizer: Path | None, end_token: str | None, model: ModelSpec) -> Encoder | None:
     encoder = None if tokenizer is None else file_encoder(tokenizer, end_token)
     if encoder and encoder.vocab_size > model.vocab_size:
-        what = f"its {encoder.vocab_size} tokens are more than the model's vocab_size {model.vocab_size}"
-        fix = "name the tokenizer that the model was trained with"
+        what = f"its {encoder.vocab_size} tokens exceed the model's vocab_size {model.vocab_size}"
+        fix = "give the tokenizer that the model was trained with"
         raise SpecError([Violation("--tokenizer", str(tokenizer), what, fix)])
     return encoder
 
@@ -95,7 +95,7 @@ def _json(tree: object) -> bytes:
 
 
 def _sizes(model: ModelSpec, itemsize: int) -> Iterator[tuple[str, int]]:
-    """Names of the tensors and their bytes, in the order in which they are written."""
+    """Names of the tensors and their bytes, in the order of writing."""
     for entry in entries(model):
         for name, shape in entry.their_shapes():
             yield name, torch.Size(shape).numel() * itemsize
@@ -131,7 +131,7 @@ def _write_shards(
         for expected in names:
             name, tensor = next(tensors)
             assert name == expected
-            # A copy, even in the same type: safetensors refuses tensors that share storage.
+            # Copy even if the type is unchanged: safetensors refuses tensors that share storage.
             held[name] = tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
         try:
             save_file(held, folder / file, metadata={"format": "pt"})

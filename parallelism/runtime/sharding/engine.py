@@ -1,10 +1,10 @@
-"""The sharding engine: gathers weights before use and reduces gradients after it, on any degrees.
+"""The sharding engine: gathers weights before use and reduces gradients after use, for any degrees.
 
-Hooks on a built model do everything; the model's code knows nothing of sharding. In the forward and the
-backward a unit's weights are gathered when a module that needs them is entered, while the next unit's are
-on their way, and freed when another unit is entered: two units are there at most. Gradients are
-collected as autograd finishes each parameter. Reductions are issued in one fixed order of units (the
-reverse of first use), so that ranks agree on it even if a parameter got no gradient.
+Hooks on a built model do everything; the model's code does not know about sharding. In forward and backward,
+a shard unit's weights are gathered when a module that needs them is entered, while the next unit's weights
+are in flight. They are freed when another unit is entered, so at most two units are held. Gradients are
+collected as autograd finishes each parameter. Reductions are issued in one fixed order of units (the reverse
+of first use), so ranks agree on the order even if a parameter has no gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from frontrunner.parallelism.runtime.wire.formats import wire_format
 
 
 class Chunk:
-    """A model chunk's units in order of use, and how far its backward has come."""
+    """The shard units of a model chunk in order of use, and the progress of its backward."""
 
     def __init__(self, units: list[ShardUnit], accumulation: int) -> None:
         self.reduction_order = units[::-1]
@@ -46,7 +46,7 @@ class Chunk:
 
 
 class ShardingEngine:
-    """Holds the sharded state of one rank's chunks; see :class:`ShardUnit` for what is where."""
+    """Holds the sharded state of one rank's chunks; :class:`ShardUnit` says what is where."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ShardingEngine:
         self.alignment = wires.block if quantised else ALIGNMENT
         self.reducer = Reducer(groups, transport, device, DTYPES[spec.training.precision], block, network)
         self.units: list[ShardUnit] = []
-        self.held: list[ShardUnit] = []  # gathered or on their way: the one in use and the next
+        self.held: list[ShardUnit] = []  # gathered or in flight: the one in use and the next
         for model in chunks:
             self._install(model)
 
@@ -80,13 +80,13 @@ class ShardingEngine:
             unit.gradients.zero_()
 
     def finish_gradients(self) -> None:
-        """After the last micro-batch: wait for the reductions."""
+        """Wait for the reductions after the last micro-batch."""
         self.release()
         self.reducer.join()
         self.reducer.across_tensor_ranks(self.units)
 
     def gather_updated(self) -> None:
-        """After the optimizer: start to bring each weight shard up to date."""
+        """Start updating each weight shard after the optimizer step."""
         for unit in self.units:
             self.gatherer.update(unit)
 
@@ -98,7 +98,7 @@ class ShardingEngine:
         self.held = []
 
     def _install(self, model: LanguageModel) -> None:
-        """Make a chunk's units, put their views into its modules and hook the modules that use them."""
+        """Create a chunk's shard units, put their views into its modules and hook the modules."""
         described = describe(model, self.spec.model, self.groups, self.spec.layout.sequence_parallel)
         plans = plan_units(model)
         units = [self._make(plan, {key: described[key] for key in plan.parameters}) for plan in plans]
@@ -168,7 +168,7 @@ class ShardingEngine:
             module.register_forward_hook(after_forward)
 
     def _enter(self, chunk: Chunk, visit: int, backward: bool) -> None:
-        """A module is about to run: have its unit gathered, the next one coming, and no other."""
+        """Before a module runs: gather its unit, start gathering the next one, and free all others."""
         unit, _ = chunk.visits[visit]
         self.reducer.advance()
         self.gatherer.advance()
@@ -188,7 +188,7 @@ class ShardingEngine:
         self.gatherer.finish(unit)
 
     def _collect(self, unit: ShardUnit, key: str, parameter: torch.nn.Parameter, chunk: Chunk) -> None:
-        """Autograd has finished the gradient of one parameter for this micro-batch."""
+        """Called when autograd has finished one parameter's gradient for this micro-batch."""
         if not chunk.running:
             chunk.running = True
             torch.autograd.Variable._execution_engine.queue_callback(lambda: self._finish_backward(chunk))
@@ -199,7 +199,7 @@ class ShardingEngine:
         self._reduce(chunk, only_complete=True)
 
     def _finish_backward(self, chunk: Chunk) -> None:
-        """The end of a chunk's backward: units in which a parameter got no gradient are reduced now."""
+        """At the end of a chunk's backward, reduce units in which a parameter got no gradient."""
         self._reduce(chunk, only_complete=False)
         chunk.end_backward()
 

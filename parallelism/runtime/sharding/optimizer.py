@@ -12,9 +12,9 @@ from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 
 
 class LossScale:
-    """Dynamic loss scale for float16: halved when a step overflows, doubled after ``interval`` good ones.
+    """Dynamic loss scale for float16: halved if a step overflows, doubled after ``interval`` good steps.
 
-    (Micikevicius et al. 2018; the constants are torch.amp.GradScaler's.)
+    (Micikevicius et al. 2018; the constants are those of torch.amp.GradScaler.)
     """
 
     def __init__(self, enabled: bool, initial: float = 2.0**16, interval: int = 2000) -> None:
@@ -35,7 +35,7 @@ class LossScale:
 
 
 def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
-    """Learning rate of step ``step`` (from 0): linear warm-up, then the decay down to the minimum."""
+    """Learning rate of step ``step`` (from 0): linear warm-up, then decay to the minimum."""
     if step < spec.warmup_steps:
         return spec.learning_rate * (step + 1) / spec.warmup_steps
     if spec.decay == "constant":
@@ -49,7 +49,7 @@ def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:
 class ShardedAdamW:
     """torch's fused AdamW over this rank's optimizer shards; moments are float32.
 
-    Matrices decay, vectors (norms and biases) do not.
+    Weight decay applies to matrices, not to vectors (norms and biases).
     """
 
     def __init__(self, spec: RunSpec, engine: ShardingEngine) -> None:
@@ -114,7 +114,7 @@ class ShardedAdamW:
         return StepResult(norm, skipped)
 
     def restored(self, updates: int) -> None:
-        """Go on from master weights and moments that were filled from outside after ``updates`` updates."""
+        """Continue from master weights and moments that were loaded after ``updates`` updates."""
         self.updates = updates
         if self.adamw is not None:
             for _, _, view in self._pieces:
@@ -136,7 +136,7 @@ class ShardedAdamW:
         return held
 
     def _norm(self, owned: list[torch.Tensor], loss: torch.Tensor) -> float:
-        """L2 norm of the summed gradient over all ranks, each element counted once; NaN where a loss is."""
+        """L2 norm of the summed gradient over all ranks, each element counted once; NaN if a loss is NaN."""
         groups = self.engine.groups
         squares = (loss.double() * 0).reshape(1)
         if groups.position.replica == 0:

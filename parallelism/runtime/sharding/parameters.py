@@ -1,7 +1,7 @@
-"""What each parameter is in the whole model: its global name and which slice of it this rank holds.
+"""What each parameter is in the whole model: its global name, and which slice of it this rank holds.
 
-Names are megatron-core's with the layer's global number, so that a parameter is called the same in every
-layout: values at the start and checkpoints depend on these names alone.
+Names are megatron-core's with the layer's global number, so a parameter has the same name in every layout.
+Initial values and checkpoints only depend on these names.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from frontrunner.parallelism.runtime.gpt.config import initial_std
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.random_state import derive_seed
 
-# Values are drawn in blocks of rows of about this many elements, each from a seed of its own, so that a
-# slice can be made without the whole.
+# Values are drawn in blocks of rows of about this many elements, each from its own seed, so that a slice can
+# be made without the whole tensor.
 BLOCK_ELEMENTS = 1 << 20
 
 
@@ -28,11 +28,11 @@ BLOCK_ELEMENTS = 1 << 20
 class Parameter:
     """One parameter of the whole model and this rank's slice of it.
 
-    ``full_shape`` is the shape across tensor ranks; ``stacked`` > 1 says that dim 0 holds that many matrices
-    of equal size (SwiGLU's gate and up), each of which is cut by itself. ``split_dim`` is the dim that
-    tensor ranks cut, None where each holds all of it. ``partial_gradient``: each tensor rank sees a part
-    of the sequence, so that the gradient is their sum. ``counted``: this rank's copy counts in norms.
-    ``shared`` names the tied word embedding, whose copy on the last stage has the first one's name.
+    ``full_shape`` is the shape across tensor ranks. ``stacked`` > 1 means that dim 0 holds that many matrices
+    of equal size (SwiGLU's gate and up), each cut separately. ``split_dim`` is the dim that tensor ranks cut;
+    None if each holds all of it. ``partial_gradient``: each tensor rank sees part of the sequence, and the
+    gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the tied word
+    embedding; its copy on the last stage has the name of the first.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _global_name(chunk: LanguageModel, local: str) -> str:
 
 
 def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:
-    """This rank's slice at the start, float32 on the CPU; a function of seed and global name alone."""
+    """This rank's initial slice, float32 on the CPU; it only depends on seed and global name."""
     if parameter.std is None:
         fill = torch.zeros if parameter.name.endswith("bias") else torch.ones
         return fill(parameter.shape)
@@ -125,7 +125,7 @@ def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:
 
 
 def row_ranges(parameter: Parameter) -> list[tuple[int, int]]:
-    """The rows of the full tensor that this rank holds, in the order in which it holds them."""
+    """The rows of the full tensor that this rank holds, in its own order."""
     if parameter.split_dim != 0:
         return [(0, parameter.full_shape[0])]
     whole, part = parameter.full_shape[0] // parameter.stacked, parameter.shape[0] // parameter.stacked

@@ -1,9 +1,9 @@
-"""How a unit's gradients travel: to the block in each micro-batch, across the network once per step.
+"""How a shard unit's gradients travel: to the block in each micro-batch, over the network once per step.
 
-Every hop is an exchange of encoded chunks, each of which is summed in float32 by the rank that keeps it,
-in the order of ranks: the result does not depend on timing, and a chunk is rounded to the wire once a
-hop. A block that spans nodes is reduced inside each node first and then across (ZeRO++'s qgZ, section 3.3,
-whatever the wire), so that the network carries each node's sum and not its addends.
+Every hop exchanges encoded chunks. The rank that keeps a chunk sums it in float32 in the order of ranks, so
+the result does not depend on timing, and a chunk is rounded to the wire once per hop. A block that spans
+nodes is reduced inside each node first, then across nodes (ZeRO++'s qgZ, section 3.3, whatever the wire), so
+the network carries each node's sum, not its addends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Keep = Callable[[torch.Tensor], object]
 
 
 class Reducer:
-    """Reduces units' gradients on one rank. ``dtype`` is the model's, in which gradients are collected."""
+    """Reduces gradients of shard units on one rank, collected in the model's ``dtype``."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Reducer:
         self.dtype = dtype
         self.block_wire = block_wire
         self.network_wire = network_wire
-        # A job holds a whole unit's gradients here, and there what the block leaves of them.
+        # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
         self.block_stream = CommStream(transport, device, depth=2)
         self.network_stream = CommStream(transport, device)
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
             deque()
-        )  # units on their last way, with the block's job
+        )  # units on the way to the network, with the block's job
         self._across: dict[ShardUnit, Handle] = {}
         self._whole: dict[ShardUnit, torch.Tensor] = {}
 
@@ -61,9 +61,9 @@ class Reducer:
         self._whole[unit][part] = gradient.flatten()
 
     def within_block(self, unit: ShardUnit, last: bool) -> None:
-        """Start to add this micro-batch's gradients, summed over the gradient block, to the rank's shard.
+        """Start adding this micro-batch's gradients, summed over the gradient block, to the rank's shard.
 
-        After the ``last`` micro-batch of a step the shard goes on across the network.
+        After the ``last`` micro-batch of a step, the shard continues over the network.
         """
         if last:
             self._make_room()
@@ -72,7 +72,7 @@ class Reducer:
             self._leaving.append((unit, handle))
 
     def across_tensor_ranks(self, units: list[ShardUnit]) -> None:
-        """Sum what tensor ranks or tied stages hold parts of: a few parameters, in one message each."""
+        """Sum the few parameters whose gradients tensor ranks or tied stages share, one message each."""
         if self.groups.tensor.size() > 1:
             parts = [
                 unit.own_gradients[run] for unit in units for run in unit.runs(lambda p: p.partial_gradient)
@@ -90,7 +90,7 @@ class Reducer:
                     unit.own_gradients.copy_(total)
 
     def advance(self) -> None:
-        """Go on with what has arrived."""
+        """Continue with what has arrived."""
         self.block_stream.advance()
         self.network_stream.advance()
 
@@ -102,11 +102,11 @@ class Reducer:
         self._across.clear()
 
     def _make_room(self) -> None:
-        """Bound what is on its way: wait until one of the units that leave has arrived.
+        """Bound what is in flight: wait until one of the leaving units has arrived.
 
-        All ranks wait for the same unit at the same place of the program. Where a job ends is no such place:
-        it depends on timing, and ranks that waited there, each for a peer's next hop, while that peer waited
-        for weights that came from behind another such rank, would wait in a circle for ever.
+        All ranks wait for the same unit at the same point of the program. The end of a job is not such a
+        point, because it depends on timing. Waiting there could deadlock: each rank would wait for a peer's
+        next hop, while that peer waits for weights from behind another waiting rank.
         """
         if len(self._leaving) == self._most_leaving:
             unit, handle = self._leaving.popleft()
@@ -123,7 +123,7 @@ class Reducer:
             self._across[unit] = self.network_stream.submit(self._network_job(unit))
 
     def _encode_whole(self, unit: ShardUnit) -> tuple[torch.Tensor, int]:
-        """A unit's gradients of this micro-batch in chunks for the block's ranks, and a chunk's length."""
+        """A unit's gradients of this micro-batch as chunks for the block's ranks, and the chunk length."""
         layout = self.groups.layout
         whole = self._whole.pop(unit, None)
         if whole is None:
@@ -138,7 +138,7 @@ class Reducer:
         return self._encode(parts, self.groups.block_hops, self.block_wire)
 
     def _network_job(self, unit: ShardUnit) -> Job:
-        """Reduce the accumulated shard over the optimizer's block and then over replicas."""
+        """Reduce the accumulated shard over the optimizer's block, then over replicas."""
         own = unit.own_gradients
         if self.groups.network_hop.size() > 1:
             hops = self.groups.network_hops
@@ -162,7 +162,7 @@ class Reducer:
         """[a, b, m] chunks for a x b ranks in order as rows in the order of the hops, and m."""
         size = chunks.size(-1)
         if len(hops) > 1:
-            # To each rank of the node the chunks of its counterparts on all nodes, in the order of nodes.
+            # Send each rank of the node the chunks of its counterparts on all nodes, in the order of nodes.
             chunks = chunks.reshape(-1, hops[0].size(), size).transpose(0, 1)
         return wire.encode(chunks), size
 
@@ -184,9 +184,9 @@ class Reducer:
         keep(sums[0])
 
     def _keep_residual(self, unit: ShardUnit, whole: torch.Tensor) -> None:
-        """What encoding loses now is added to the next micro-batch's gradients (error feedback)."""
+        """Keep what encoding loses now, and add it to the next micro-batch's gradients (error feedback)."""
         rows = whole.view(self.groups.layout.gradients, -1)
         arrives = torch.empty_like(rows)
         self.block_wire.decode(self.block_wire.encode(rows), rows.size(-1), out=arrives)
-        # Not what an overflow leaves, which would spoil every step that follows.
+        # Discard what an overflow leaves, which would spoil every later step.
         unit.residual = torch.nan_to_num_(whole - arrives.flatten(), nan=0.0, posinf=0.0, neginf=0.0)

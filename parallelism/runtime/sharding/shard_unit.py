@@ -1,12 +1,12 @@
-"""One unit of the sharded model: its flat state and how each kind of it is cut.
+"""One shard unit of the model: its flat state, and how each kind of state is cut.
 
-A unit's parameters stand one after the other in a flat order of ``padded`` elements, which is cut into
-nested shards: ``weights`` parts, each into ``gradients / weights`` parts, each into ``optimizer / gradients``
-parts. This rank's :class:`Position` picks its part at each level, so its optimizer shard lies inside its
-gradient shard, which lies inside its weight shard.
+A unit's parameters follow one another in a flat order of ``padded`` elements. It is cut into nested shards:
+``weights`` parts, each into ``gradients / weights`` parts, each into ``optimizer / gradients`` parts. This
+rank's :class:`Position` picks its part at each level, so its optimizer shard lies inside its gradient shard,
+which lies inside its weight shard.
 
-Weights are kept as they travel: one encoded row for each optimizer shard inside the weight shard. A row is
-encoded once per step, by its owner, and every rank computes with what decoding it gives.
+Weights are kept in the wire format: one encoded row for each optimizer shard inside the weight shard. The
+owner encodes a row once per step, and every rank computes with the decoded values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a rank's shards lie in a unit's flat order."""
+    """Where the shards of a rank lie in a unit's flat order."""
 
     padded: int
     weights: Shard
@@ -60,14 +60,14 @@ class Geometry:
 
 
 class ShardUnit:
-    """Storage of one unit on one rank.
+    """Storage of one shard unit on one rank.
 
-    ``rows`` is this rank's weight shard, encoded: uint8 [optimizer / weights, row_bytes]. ``full`` is the
-    decoded unit, flat, whose storage exists between :meth:`allocate` and :meth:`free` (always, where weights
-    are not cut). ``gradients`` is the flat accumulator of this rank's gradient shard, ``master`` its float32
-    optimizer shard (a view of its row, where that is float32). ``secondary`` are the rows that serve the
-    backward inside a node (hpZ), None without. ``residual`` is what the last micro-batch's gradients lost in
-    encoding, None without error feedback.
+    ``rows`` is this rank's encoded weight shard: uint8 [optimizer / weights, row_bytes]. ``full`` is the
+    decoded flat unit; its storage exists between :meth:`allocate` and :meth:`free` (always, if weights are
+    not cut). ``gradients`` is the flat accumulator of this rank's gradient shard. ``master`` is its float32
+    optimizer shard (a view of its row if that is float32). ``secondary`` holds the rows for the backward
+    inside a node (hpZ), or None. ``residual`` is what encoding lost of the last micro-batch's gradients, or
+    None without error feedback.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ShardUnit:
         numel = 0
         for key, parameter in parameters.items():
             self.offsets[key] = numel
-            # On a quantised wire no block holds two parameters: a norm's ones would drown a bias's values.
+            # On a quantised wire no block holds two parameters: a norm's ones would swamp a bias's values.
             numel += math.ceil(parameter.numel / alignment) * alignment
         self.numel = numel
         self.geometry = geometry = Geometry.of(numel, layout, position, alignment)
@@ -136,7 +136,7 @@ class ShardUnit:
         return self.rows[first : first + self.geometry.gradients.size // self.row_size]
 
     def view(self, key: str) -> torch.Tensor:
-        """The gathered parameter ``key``, in its shape, with a version counter of its own.
+        """The gathered parameter ``key`` in its shape, with its own version counter.
 
         Gathering writes to ``full`` while autograd holds these views; their values are the same each time.
         """

@@ -1,4 +1,4 @@
-"""How a unit's weights travel: gathered before use, and brought up to date after the optimizer."""
+"""How a shard unit's weights travel: gathered before use, and updated after the optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frontrunner.parallelism.runtime.transport import Transport
 
 
 class Gatherer:
-    """Gathers units' weights on one rank, ahead of their use."""
+    """Gathers weights of shard units on one rank, ahead of use."""
 
     def __init__(self, groups: ProcessGroups, transport: Transport, device: torch.device) -> None:
         self.groups = groups
@@ -22,7 +22,7 @@ class Gatherer:
         self._updating: dict[ShardUnit, Handle] = {}
 
     def start(self, unit: ShardUnit, backward: bool) -> None:
-        """Begin to gather a unit, if it is neither there nor on its way."""
+        """Start gathering a unit, unless it is already there or in flight."""
         if unit.gathered or unit in self._coming:
             return
         self._settle(unit)
@@ -30,7 +30,7 @@ class Gatherer:
         self._coming[unit] = self.use_stream.submit(self._gather(unit, backward))
 
     def finish(self, unit: ShardUnit) -> None:
-        """Wait until a unit that was started is gathered and up to date."""
+        """Wait until a started unit is gathered and up to date."""
         self._settle(unit)
         handle = self._coming.pop(unit, None)
         if handle is not None:
@@ -38,15 +38,15 @@ class Gatherer:
             unit.gathered = True
 
     def update(self, unit: ShardUnit) -> None:
-        """Encode this rank's new weights and start to bring those of its weight shard together.
+        """Encode this rank's new weights and start collecting those of its weight shard.
 
-        They are awaited at the unit's next use.
+        The unit's next use waits for them.
         """
         unit.encode_master()
         self._updating[unit] = self.update_stream.submit(self._gather_update(unit))
 
     def advance(self) -> None:
-        """Go on with what has arrived."""
+        """Continue with what has arrived."""
         self.update_stream.advance()
         self.use_stream.advance()
 

@@ -1,4 +1,4 @@
-"""Compiles the kernels for devices that need not be there, and reads the assembly."""
+"""Compiles the kernels for devices that may be absent, and reads the assembly."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -37,7 +37,7 @@ _PTX_ACCESS = re.compile(r"\b(ld|st)\.global(?:\.[a-zA-Z]\w*(?:::\w+)?)*?(?:\.v(
 
 
 class Kernel(NamedTuple):
-    """One of :mod:`kernels`: what it does, with which wire format and with which floats on the other side."""
+    """One of :mod:`kernels`: its operation, its wire format, and the float type on the other side."""
 
     operation: str
     wire: str
@@ -54,9 +54,9 @@ KERNELS = (
 
 @dataclass(frozen=True)
 class Assembly:
-    """``loads`` and ``stores`` count the instructions on global memory by the bytes that each thread moves.
+    """``loads`` and ``stores`` count instructions on global memory by the bytes that each thread moves.
 
-    ``registers`` are a thread's vector registers; ``scratch_bytes`` is its memory for want of them.
+    ``registers`` are a thread's vector registers; ``scratch_bytes`` is what it spills to memory.
     """
 
     text: str
@@ -69,7 +69,7 @@ class Assembly:
 
 
 def compile_kernel(kernel: Kernel, target: str, block: int = 256, align: int = 8) -> Assembly:
-    """What a device of ``target`` runs, for tensors that begin at 16 bytes as torch's do."""
+    """What a device of ``target`` runs, for tensors aligned to 16 bytes, like torch's."""
     machine = TARGETS[target]
     if kernel.operation == "sum":
         options = kernels.sum_options(align, machine.warp_size)
@@ -95,7 +95,7 @@ def compile_kernel(kernel: Kernel, target: str, block: int = 256, align: int = 8
 
 
 def read_amd(text: str) -> Assembly:
-    """From a compiled kernel's assembly, which ends with its resources."""
+    """Read a compiled kernel's assembly, which lists its resources at the end."""
     counts = {"load": Counter[int](), "store": Counter[int]()}
     for direction, width in _AMD_ACCESS.findall(text):
         counts[direction][_AMD_BYTES[width]] += 1
@@ -112,7 +112,7 @@ def read_amd(text: str) -> Assembly:
 
 
 def read_nvidia(asm: Mapping[str, Any]) -> Assembly:
-    """From PTX, which names the accesses, and the cubin, for which registers have been chosen."""
+    """Read PTX, which names the accesses, and the cubin, which has registers allocated."""
     counts = {"ld": Counter[int](), "st": Counter[int]()}
     for direction, vector, bits in _PTX_ACCESS.findall(asm["ptx"]):
         counts[direction][int(vector or 1) * int(bits) // 8] += 1

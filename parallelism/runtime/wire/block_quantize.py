@@ -1,8 +1,8 @@
-"""The block-quantised formats on CPU tensors, in torch's own vectorised operations.
+"""The block-quantised formats on CPU tensors, with torch's vectorised operations.
 
-All rows are worked through together in as few operations as possible: to start one costs as much as some
-ten thousand elements. Adding ``1.5 * 2^23`` to a quotient rounds it to even and leaves the integer in its
-last bits, so that dividing, rounding and (for int4) shifting into an unsigned nibble are one operation.
+All rows are processed together in as few operations as possible: starting one costs as much as about ten
+thousand elements. Adding ``1.5 * 2^23`` to a quotient rounds it to even and leaves the integer in its last
+bits. Division, rounding and (for int4) the shift to an unsigned nibble thus take one operation.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PADDING = 16  # bytes
-LEAST_SCALE = 2.0**-126  # the least normal float32: nothing is divided by zero, no product is denormal
+LEAST_SCALE = 2.0**-126  # smallest normal float32: no division by zero, no denormal product
 ROUND = 1.5 * 2**23
-CHUNK = 2**19  # elements of all rows: bounds temporaries, which take up to 8 bytes an element
+CHUNK = 2**19  # elements over all rows: bounds temporaries, which take up to 8 bytes per element
 
 _MAGNITUDE = {
     torch.float32: (torch.int32, 0x7FFFFFFF),
@@ -54,11 +54,11 @@ def quantize(x: Tensor, encoded: Tensor, bits: int, block: int) -> None:
 
 
 def _quantize_blocks(x: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """[a, b, blocks, block] to int32 whose last bits are what travels, and ``scale`` [a, b, blocks, 1].
+    """[a, b, blocks, block] to int32 whose last bits are sent, and ``scale`` [a, b, blocks, 1].
 
-    The quotients need no clamp: as a scale is a normal number, none exceeds qmax by more than its rounding.
+    The quotients need no clamp: a scale is a normal number, so none exceeds qmax by more than rounding.
     """
-    # As integers magnitudes compare as they do as floats, and above them all stand infinity and NaN.
+    # Magnitudes compare the same as integers as they do as floats; infinity and NaN are above all others.
     integer, mask = _MAGNITUDE[x.dtype]
     largest = (x.view(integer) & mask).amax(-1, keepdim=True).view(x.dtype).float()
     torch.clamp(largest / (2 ** (bits - 1) - 1), min=LEAST_SCALE, out=scale)
@@ -85,7 +85,7 @@ def dequantize_sum(encoded: Tensor, out: Tensor, accumulate: bool, bits: int, bl
 
 
 def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
-    """The same of rows of floats, [rows, n or more]."""
+    """The same for rows of floats, [rows, n or more]."""
     total = torch.empty_like(out) if accumulate else out
     total.copy_(values[0, : len(out)])
     for row in values[1:, : len(out)]:
@@ -95,7 +95,7 @@ def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
 
 
 def _decoded(encoded: Tensor, n: int, bits: int, block: int) -> Iterator[tuple[slice, Tensor]]:
-    """Ranges of blocks and their values, float32 [rows, blocks * block] with the last block filled up."""
+    """Ranges of blocks and their values, float32 [rows, blocks * block], with the last block padded."""
     payload, scales = _parts(encoded, n, bits)
     for blocks in _chunks(len(encoded), math.ceil(n / block), block):
         packed = payload[:, _bytes(blocks, bits, block)]
@@ -124,5 +124,5 @@ def _chunks(rows: int, count: int, block: int) -> Iterator[slice]:
 
 
 def _bytes(blocks: slice, bits: int, block: int) -> slice:
-    """Where in the payload these blocks are."""
+    """The position of these blocks in the payload."""
     return slice(blocks.start * block * bits // 8, blocks.stop * block * bits // 8)

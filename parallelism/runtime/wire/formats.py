@@ -1,17 +1,17 @@
-"""How a row of floats travels: as ``float32``, ``bfloat16``, ``float16``, ``int8`` or ``int4``.
+"""Wire formats of a row of floats: ``float32``, ``bfloat16``, ``float16``, ``int8`` or ``int4``.
 
-An encoded row is the payload and then the scales, each padded to 16 bytes (scales with zeros, the payload
-with what zeros encode to). The integer formats are symmetric, with a float32 scale for each block of
-consecutive elements, the last of which may be shorter:
+An encoded row is the payload followed by the scales, each padded to 16 bytes (scales with zeros, the payload
+with encoded zeros). The integer formats are symmetric, with a float32 scale for each block of consecutive
+elements; the last block may be shorter:
 
     scale = max(max|x| / qmax, 2^-126)        qmax is 127 or 7
     q     = x / scale, rounded to even        within [-qmax, qmax]
-    x'    = q * scale                         rounded to float32, then to the type that is asked for
+    x'    = q * scale                         rounded to float32, then to the requested type
 
-so ``|x - x'| <= scale / 2`` up to the rounding of x', which overflows only where x is the greatest float32.
-int8 travels as two's complement; int4 as ``q + 8``, element 2i in the low nibble of byte i. An infinite or
-NaN element makes its block's scale infinite and every q zero, so that the block decodes to NaN. Bytes and
-sums are the same on every device.
+so ``|x - x'| <= scale / 2`` up to the rounding of x', which only overflows if x is the largest float32. int8
+is sent as two's complement, int4 as ``q + 8`` with element 2i in the low nibble of byte i. An infinite or NaN
+element makes its block's scale infinite and every q zero, so the block decodes to NaN. Bytes and sums are the
+same on every device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BITS = {"int8": 8, "int4": 4}
 
 
 def wire_format(name: WireName, block: int = 256) -> WireFormat:
-    """The format of that name; ``block`` concerns the integer ones, a power of two from 32 to 2048."""
+    """The format of that name. ``block`` is for integer formats, a power of two from 32 to 2048."""
     if name in _FLOATS:
         return FloatFormat(name, block)
     if block & (block - 1) or not LEAST_BLOCK <= block <= GREATEST_BLOCK:
@@ -54,14 +54,14 @@ class WireFormat(ABC):
         """Length of an encoded row of ``n`` elements, a multiple of 16."""
 
     def keeps(self, dtype: torch.dtype) -> bool:
-        """Whether values of ``dtype`` travel as they are."""
+        """Whether values of ``dtype`` are sent unchanged."""
         return False
 
     def encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Encode ``x`` [..., n] to uint8 [rows, row bytes], ``out`` if given.
 
-        The rows are those of the at most two leading dims in row-major order. These may be strided in any
-        way; the last dim and ``out`` are contiguous.
+        Rows are the (at most two) leading dims in row-major order. These may have any strides; the last dim
+        and ``out`` are contiguous.
         """
         x = x[(None,) * (3 - x.dim())]
         outer, inner, n = x.shape
@@ -82,7 +82,7 @@ class WireFormat(ABC):
     def decode_sum(self, encoded: Tensor, n: int, out: Tensor, accumulate: bool) -> None:
         """Set ``out``, float32 [n], to the sum of the rows (at least one), or to ``out + sum``.
 
-        They are added in float32 and in their order, from the first on.
+        Rows are added in float32 and in order, starting with the first.
         """
         assert encoded.shape[1] == self.row_bytes(n) and len(encoded) and encoded.is_contiguous()
         assert out.shape == (n,) and out.dtype == torch.float32 and out.is_contiguous()
@@ -100,7 +100,7 @@ class WireFormat(ABC):
 
 
 class FloatFormat(WireFormat):
-    """A float type, to which values are rounded to even."""
+    """A float type; values are rounded to even."""
 
     def row_bytes(self, n: int) -> int:
         return block_quantize.padded(n * _FLOATS[self.name].itemsize)
@@ -121,7 +121,7 @@ class FloatFormat(WireFormat):
 
 
 class BlockFormat(WireFormat):
-    """Integers of ``bits`` bits with a scale a block."""
+    """Integers of ``bits`` bits with one scale per block."""
 
     @property
     def bits(self) -> int:
@@ -141,7 +141,7 @@ class BlockFormat(WireFormat):
 
 
 def _path(tensor: Tensor) -> ModuleType:
-    """The module that works on this tensor's device. torch brings Triton where there is such a device."""
+    """The module for this tensor's device. torch builds for a GPU include Triton."""
     if not tensor.is_cuda:
         return block_quantize
     from frontrunner.parallelism.runtime.wire import kernels

@@ -1,14 +1,14 @@
-"""Triton kernels of the wire formats for ``cuda`` tensors, which ROCm's are too.
+"""Triton kernels of the wire formats for ``cuda`` tensors, including ROCm's.
 
-They write and read the same bytes as :mod:`block_quantize`. A program works on a tile of whole blocks of a
-row, wide enough for each thread to move 16 bytes of payload. Quotients are divided exactly and products
-rounded before they are added (``enable_fp_fusion=False``), or the two paths would differ.
+They write and read the same bytes as :mod:`block_quantize`. A program processes a tile of whole blocks of a
+row, wide enough for each thread to move 16 bytes of payload. Division is exact and products are rounded
+before addition (``enable_fp_fusion=False``); otherwise the two paths would differ.
 
-Lengths and strides are passed in parts of ALIGN elements (8, or 1 where one of them is not a multiple), so
-that the compiler knows that rows begin at 16 bytes and masks change there. ``n`` is below 2^31.
+Lengths and strides are passed in units of ALIGN elements (8, or 1 if one of them is not a multiple). The
+compiler then knows that rows are aligned to 16 bytes and that masks change there. ``n`` is below 2^31.
 """
 
-# Triton's language is not typed Python: a kernel's arguments are pointers and scalars on a device.
+# Triton's language is not typed Python: kernel arguments are pointers and scalars on a device.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PIECE = tl.constexpr(16)  # bytes: a thread's widest load or store, to which payload and scales are padded
+PIECE = tl.constexpr(16)  # bytes: a thread's widest load or store; payload and scales are padded to it
 LEAST_SCALE = tl.constexpr(2.0**-126)
 ROUND = tl.constexpr(1.5 * 2**23)
 INFINITY_BITS = tl.constexpr(0x7F800000)
 
-# Not one more kernel for lengths that happen to be 1 or a multiple of 16.
+# Avoids extra kernels for lengths that happen to be 1 or a multiple of 16.
 _jit = triton.jit(
     do_not_specialize=["n_parts", "outer_parts", "inner_parts", "inner_rows", "row_parts", "rows"]
 )
@@ -69,7 +69,7 @@ def quantize_kernel(
     offsets = _offsets(blocks, BLOCK)
     value = tl.load(x + offsets, mask=offsets < n, other=0.0).to(tl.float32)
 
-    # As integers magnitudes compare as they do as floats, and above them all stand infinity and NaN.
+    # Magnitudes compare the same as integers as they do as floats; infinity and NaN are above all others.
     bits = tl.max(value.to(tl.int32, bitcast=True) & 0x7FFFFFFF, axis=1)
     finite = bits < INFINITY_BITS
     qmax = tl.full([BLOCKS], 2 ** (BITS - 1) - 1, tl.float32)
@@ -122,9 +122,7 @@ def dequantize_kernel(
     blocks = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     value = _decode(encoded + row * _row_bytes(n, BITS, BLOCK), n, blocks, BITS, BLOCK, BLOCKS)
     if out.dtype.element_ty == tl.float16:
-        value += (
-            0.0  # else v_fma_mixlo_f16 takes the product, which may then be rounded once instead of twice
-        )
+        value += 0.0  # else v_fma_mixlo_f16 takes the product and may round once instead of twice
     offsets = _offsets(blocks, BLOCK)
     tl.store(out + row * row_parts * ALIGN + offsets, value.to(out.dtype.element_ty), mask=offsets < n)
 
@@ -172,7 +170,7 @@ def sum_kernel(
 
 
 def block_options(bits: int, block: int, align: int, warp_size: int) -> dict[str, int]:
-    """Constants and options of the block kernels: 16 bytes of payload a thread, scales in pieces of four."""
+    """Constants and options of the block kernels: 16 payload bytes per thread, scales in groups of four."""
     per_thread = PIECE.value * 8 // bits
     warps = max(4, 4 * block // (warp_size * per_thread))
     blocks = warps * warp_size * per_thread // block
@@ -181,7 +179,7 @@ def block_options(bits: int, block: int, align: int, warp_size: int) -> dict[str
 
 
 def sum_options(align: int, warp_size: int) -> dict[str, int]:
-    """Those of the sum of floats: 8 a thread."""
+    """Constants and options of the sum of floats: 8 per thread."""
     return {"TILE": 32 * warp_size, "ALIGN": align, "num_warps": 4, "enable_fp_fusion": False}
 
 
@@ -214,7 +212,7 @@ def dequantize_sum(encoded: Tensor, out: Tensor, accumulate: bool, bits: int, bl
 
 
 def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
-    """The same of rows of floats, each a multiple of 16 bytes long."""
+    """The same for rows of floats, each a multiple of 16 bytes long."""
     align = _align(len(out))
     options = sum_options(align, _warp_size(out))
     grid = (triton.cdiv(len(out), options["TILE"]),)
@@ -227,5 +225,5 @@ def _align(*lengths: int) -> int:
 
 
 def _warp_size(x: Tensor) -> int:
-    """Of the tensor's device: 64 on MI250X, 32 on NVIDIA's. Triton's interpreter knows none."""
+    """Warp size of the tensor's device: 64 on MI250X, 32 on NVIDIA. Triton's interpreter has none."""
     return torch.cuda.get_device_properties(x.device).warp_size if x.is_cuda else 32

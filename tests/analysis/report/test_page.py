@@ -89,7 +89,7 @@ def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> 
         ("network (MiB)", 1.25 * 2**20, "1.25"),
         ("model TFLOP/s", 50.33e12, "50.33"),
         ("MFU", 0.263, "26.3%"),
-        ("off by (%)", -1.26, "-1.3"),
+        ("error (%)", -1.26, "-1.3"),
         ("devices", 1024, "1,024"),
         ("run", "a", "a"),
         ("step (s)", None, "–"),

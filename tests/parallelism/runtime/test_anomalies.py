@@ -28,7 +28,7 @@ def test_a_rank_that_holds_the_others_up_is_named_once() -> None:
     messages = [watch.add(5, 0.9, 0.4, 1.0) for _ in range(30)]
     assert messages[:9] == [None] * 9
     assert messages[9] == (
-        "rank 5 holds the others up: it works for 90% of a step, ranks on average for 40% (the last 10 steps)"
+        "rank 5 slows the others down: it works for 90% of a step, the average rank for 40% (last 10 steps)"
     )
     assert messages[10:] == [None] * 20
 

@@ -22,7 +22,7 @@ def test_a_rank_that_holds_the_others_up_is_named(tmp_path: Path) -> None:
     run_ranks(3, slow_run, spec, tmp_path, 2)
     (warning,) = records(tmp_path, "warning")
     assert (warning["about"], warning["step"]) == ("straggler", 10)
-    assert warning["message"].startswith("rank 2 holds the others up: it works for ")
+    assert warning["message"].startswith("rank 2 slows the others down: it works for ")
     step = records(tmp_path, "step")[-1]
     assert step["slowest_rank"] == 2
     assert step["slowest_busy_s"] > max(0.1, 2 * step["busy_s"]) > 0

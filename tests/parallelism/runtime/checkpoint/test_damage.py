@@ -1,4 +1,4 @@
-"""Damaged checkpoints are passed over by name, and a disk that fails costs no checkpoint that was there."""
+"""Damaged checkpoints are skipped and named, and a failing disk costs no existing checkpoint."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_what_starts_anew_in_another_layout_is_said(tmp_path: Path) -> None:
     run_ranks(4, train_run, saving(old, every_steps=1), tmp_path)
     run_ranks(2, train_run, saving(new, every_steps=1), tmp_path)
     (warning,) = records(tmp_path, "warning")
-    assert "error feedback start anew" in warning["message"]
+    assert "error feedback start over" in warning["message"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -153,9 +153,7 @@ def test_steps_that_are_not_finite_are_skipped_and_end_the_run_in_the_end(tmp_pa
     spec = spec.model_copy(update={"watch": spec.watch.model_copy(update={"stop_after_bad_steps": 3})})
     ends = run_ranks(2, spoilt_run, spec, tmp_path, 5, what)
     last = files.path_of(tmp_path, 8)
-    message = (
-        "3 steps in a row had no finite loss and gradient, and changed nothing; the last good checkpoint is"
-    )
+    message = "3 steps in a row were skipped: loss or gradient was not finite; the last good checkpoint is"
     assert ends == [f"failed: {message} {last}"] * 2
     assert [record["step"] for record in records(tmp_path, "step") if record["skipped"]] == [6, 7, 8]
     # They changed nothing: the weights of step 5.

@@ -132,7 +132,7 @@ def test_the_tokenizer_comes_along(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_bytes(byte_encoder().json)
-    with pytest.raises(SpecError, match="its 257 tokens are more than the model's vocab_size 59"):
+    with pytest.raises(SpecError, match="its 257 tokens exceed the model's vocab_size 59"):
         write(tmp_path / "model", tokenizer=tmp_path / "t.json")
     assert not (tmp_path / "model").exists()
 
@@ -147,7 +147,7 @@ def test_a_folder_that_holds_something_stays(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write(tmp_path / "model")
     before = (tmp_path / "model" / "config.json").read_bytes()
-    with pytest.raises(SpecError, match="holds something already"):
+    with pytest.raises(SpecError, match="is not empty"):
         write(tmp_path / "model", "gpt2")
     assert (tmp_path / "model" / "config.json").read_bytes() == before
     with pytest.raises(SpecError, match="is a file"):
@@ -231,9 +231,9 @@ def test_all_that_is_wrong_with_the_tensors_is_told_at_once(change: Any) -> None
 
     missing, extra, shape, kind = constraints(change(edit))
     assert f"{LAYER}self_attn.q_proj.weight, " in missing
-    assert "(and 1 more): is in none of the files, but config.json needs it" in missing
+    assert "(and 1 more): is missing from the files, but config.json needs it" in missing
     assert "model.extra: has no place" in extra
-    assert f"{LAYER}mlp.up_proj.weight: has shape [96, 31], config.json says [96, 32]" in shape
+    assert f"{LAYER}mlp.up_proj.weight: has shape [96, 31], but config.json says [96, 32]" in shape
     assert f"{LAYER}mlp.down_proj.weight: has type I8, not one of" in kind
 
 
