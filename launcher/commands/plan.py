@@ -162,8 +162,8 @@ def checkpoint_lines(plan: CheckpointPlan | None) -> list[str]:
     if plan is None:
         return []
     return [
-        f"saves   {bytes_text(plan.bytes)} in {seconds_text(plan.write_s)}, every "
-        f"{plan.interval_s / 60:,.0f} minutes at best: a failure every {plan.mtbf_s / 3600:,.0f} hours"
+        f"saves   {bytes_text(plan.bytes)} in {seconds_text(plan.write_s)}; best interval "
+        f"{plan.interval_s / 60:,.0f} minutes, with one failure per {plan.mtbf_s / 3600:,.0f} hours"
     ]
 
 

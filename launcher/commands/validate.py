@@ -48,7 +48,7 @@ def validate(
 
 
 def as_dict(found: Validation) -> dict[str, object]:
-    """The contract of ``--json``; speeds are tokens/s of a device, memory bytes."""
+    """The contract of ``--json``; speeds in tokens/s per device, memory in bytes."""
     return {
         "speed": _figures(found.speed),
         "memory": _figures(found.memory),

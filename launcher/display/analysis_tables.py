@@ -79,7 +79,7 @@ def _speed(runs: list[Figures]) -> Table:
 
 
 def layout_text(layout: Figures) -> str:
-    """``tensor 8, pipeline 8, data 2, zero1``; a dash where nothing is known."""
+    """``tensor 8, pipeline 8, data 2, zero1``; a dash if nothing is known."""
     known = [f"{key} {layout[key]}" for key in ("tensor", "pipeline", "data") if layout.get(key)]
     return ", ".join([*known, *([str(layout["sharding"])] if layout.get("sharding") else [])]) or UNKNOWN
 

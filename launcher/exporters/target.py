@@ -107,5 +107,9 @@ def check_schedule(refusals: Refusals, spec: RunSpec, known: tuple[str, ...]) ->
     """The learning rate's decay."""
     decay = spec.optimizer.decay
     refusals.unless(
-        decay in known, "optimizer.decay", decay, "it has no such decay", f"use one of: {', '.join(known)}"
+        decay in known,
+        "optimizer.decay",
+        decay,
+        "it does not have this decay",
+        f"use one of: {', '.join(known)}",
     )

@@ -159,7 +159,7 @@ def first_choice(space: BaseDistribution) -> object:
 
 
 def identity(sweep: SweepDocument) -> str:
-    """Changes with whatever makes the trials of a sweep incomparable."""
+    """A fingerprint; different fingerprints mean that trials are not comparable."""
     spec = sweep.spec.model_dump(mode="json", include={"space", "objective", "steps"})
     text = json.dumps(spec, sort_keys=True) + dump(sweep.base.spec)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -65,7 +65,7 @@ def test_a_dry_run_needs_no_slurm_and_leaves_nothing(submit: Submit, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=gpt-22b-frontier\n")
     assert "#SBATCH --nodes=4\n" in done.stdout and "#SBATCH --time=01:00:00\n" in done.stdout
-    assert "by the planner" in done.stderr
+    assert "the planner predicts" in done.stderr
     answer = json.loads(submit(*FRONTIER, "--dry-run", "--json").stdout)
     assert answer["job_id"] is None and answer["script"].startswith("#!/bin/bash\n")
     assert not list((tmp_path / "work").iterdir())
@@ -88,7 +88,7 @@ def test_what_cannot_fit_is_refused_unless_forced(submit: Submit) -> None:
     assert done.returncode == 2
     assert "layout: cannot fit: needs" in done.stderr and "--force" in done.stderr
     forced = submit(*small, "--force")
-    assert forced.returncode == 0 and "warning: the planner says" in forced.stderr
+    assert forced.returncode == 0 and "warning: the planner predicts" in forced.stderr
 
 
 def test_everything_wrong_is_said_at_once(submit: Submit) -> None:
@@ -118,7 +118,7 @@ def test_no_slurm_here(submit: Submit, tmp_path: Path) -> None:
         (
             "Batch job submission failed: Invalid account or account/partition combination specified",
             2,
-            'slurm.account = "abc123": Slurm refuses it: Batch job submission failed: Invalid account or',
+            'slurm.account = "abc123": Slurm rejected it: Batch job submission failed: Invalid account or',
         ),
         ("invalid partition specified: batch", 2, "use one of: batch, extended"),
         (
@@ -158,14 +158,14 @@ def test_too_many_jobs_by_slurms_count(submit: Submit, programs: Path) -> None:
     refuse(programs, f"AssocMaxSubmitJobLimit\nsbatch: error: {policy}")
     done = submit(*FRONTIER)
     assert done.returncode == 2
-    assert "Slurm refuses it: AssocMaxSubmitJobLimit; wait until a job has ended" in done.stderr
+    assert "Slurm rejected it: AssocMaxSubmitJobLimit; wait until a job has ended" in done.stderr
 
 
 def test_an_answer_that_is_lost_may_have_been_a_job(submit: Submit, programs: Path, tmp_path: Path) -> None:
     refuse(programs, "Batch job submission failed: Socket timed out on send/recv operation")
     done = submit(*FRONTIER, "--run-dir", "run")
     assert done.returncode == 1
-    assert "it may have the job all the same: see `squeue --me`" in done.stderr
+    assert "the job may exist anyway: check `squeue --me`" in done.stderr
     assert (tmp_path / "work" / "run" / "run.yaml").exists(), "such a job could not run"
 
 
@@ -231,7 +231,7 @@ def test_a_job_whose_number_cannot_be_kept_is_cancelled(
 
 def test_a_folder_that_slurm_would_misread(submit: Submit) -> None:
     done = submit(*FRONTIER, "--dry-run", "--run-dir", "run %j")
-    assert done.returncode == 2 and "does not take a % or" in done.stderr
+    assert done.returncode == 2 and "does not support % or" in done.stderr
 
 
 def test_a_run_folder_in_use_stays_as_it_is(submit: Submit, programs: Path, tmp_path: Path) -> None:

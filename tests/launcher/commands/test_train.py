@@ -88,7 +88,7 @@ def test_a_folder_to_go_on_with(monkeypatch: pytest.MonkeyPatch, run_dir: Path) 
     ("arguments", "said"),
     [
         (["empty"], "is a folder without run.yaml: there is no run to continue"),
-        (["{run_dir}", "--run-dir", "other"], "is the folder of a run already"),
+        (["{run_dir}", "--run-dir", "other"], "which is already a run folder"),
     ],
 )
 def test_a_folder_that_cannot_go_on(

@@ -164,7 +164,7 @@ def test_asked_to_stop_while_modules_load(
 
 @pytest.mark.parametrize(
     ("function", "culprit", "no_stack"),
-    [("sleep_in_training", "rank 1 of 3", ""), ("freeze_in_training", "rank", "none of 1, which is stopped")],
+    [("sleep_in_training", "rank 1 of 3", ""), ("freeze_in_training", "rank", "none from 1: stopped")],
 )
 def test_a_rank_that_hangs(run_dir: Path, function: str, culprit: str, no_stack: str) -> None:
     pytest.importorskip("torch")

@@ -282,7 +282,7 @@ def test_a_sweep_that_finds_nothing_says_so(
     arguments = ["sweep", "run", "small.yaml", "--on", "local", "--json"]
     result = CliRunner().invoke(cli.build(arguments), arguments)
     assert result.exit_code == 1
-    assert "no trial is complete" in result.stderr
+    assert "no trial completed" in result.stderr
     assert json.loads(result.stdout)["best"] is None
 
 

@@ -128,7 +128,7 @@ def test_an_interrupted_submission_leaves_what_its_job_needs(here: Path, attempt
 @pytest.mark.parametrize("how", ["mute", "dies"])
 def test_a_job_whose_number_never_came_is_found(here: Path, attempt: Attempt, how: str) -> None:
     (here / how).touch()
-    with pytest.raises(NoAnswer, match="it may have the job all the same"):
+    with pytest.raises(NoAnswer, match="the job may exist anyway"):
         backend().start(attempt)
     (here / how).unlink()
     assert (attempt.run_dir / "run.yaml").exists() and backend().start(attempt)
