@@ -28,21 +28,25 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 _LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
-    root = Path(__file__).parent
+def _place(item: Any) -> Path:
+    place: Path = item.path.relative_to(Path(__file__).parent)
+    return place
 
+
+def pytest_itemcollected(item: Any) -> None:
+    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
+    place = _place(item)
+    # One Slurm, and one emulated cluster whose rates are measured, at a time.
+    alone = place.parts[0] in ("slurm", "benchmarks")
+    item.add_marker(pytest.mark.xdist_group(place.parts[0] if alone else place.as_posix()))
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
     def rank(item: Any) -> int:
-        place = item.path.relative_to(root).as_posix()
+        place = _place(item).as_posix()
         return next((n for n, start in enumerate(_LONGEST) if place.startswith(start)), len(_LONGEST))
 
     items.sort(key=rank)
-    for item in items:
-        place = item.path.relative_to(root)
-        # One Slurm, and one emulated cluster whose rates are measured, at a time.
-        alone = place.parts[0] in ("slurm", "benchmarks")
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if alone else place.as_posix()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -136,7 +136,7 @@ def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes
     """The step time by part, the speed, and the time of the whole training."""
     if estimated.time is None or duration is None:
         machine = estimated.workload.machine.name
-        return [f"step    unknown: {machine}'s machine file has no `software` section with rates"]
+        return [f"step    unknown: {machine}'s machine file has no rates (its `software` section)"]
     total = float(estimated.time.total[0])
     lines = [f"step    {seconds_text(total)}"]
     for f in fields(estimated.time):

@@ -343,9 +343,8 @@ def test_a_section_that_is_wrong_does_not_hide_the_others(wrong: Wrong) -> None:
 
 
 def test_tensor_is_held_against_what_is_known(wrong: Wrong) -> None:
-    layout = "layout: {tensor: 3}\ndata: synthetic\n"
-    unknown_machine = wrong("model: gpt-tiny\nmachine: x\n" + layout)
+    unknown_machine = wrong("model: gpt-tiny\nmachine: x\nlayout: {tensor: 3}\ndata: synthetic\n")
     assert unknown_machine.keys() == {"machine", "layout.tensor"}
     assert unknown_machine["layout.tensor"].fix == "use 1, 2 or 4"
-    unknown_model = wrong("model: x\nmachine: workstation\n" + layout)
+    unknown_model = wrong("model: x\nmachine: workstation\nlayout: {tensor: 3}\ndata: synthetic\n")
     assert unknown_model["layout.tensor"].constraint == "must divide workstation's 4 devices per node"

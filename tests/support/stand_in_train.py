@@ -34,7 +34,13 @@ def main(run_file: Path, run_dir: Path) -> int:
                 return 1
             time.sleep(float(os.environ.get("PAUSE_S", "0.005")))
             speed = 100.0 * micro + 10 * pipeline + tensor
-            record = {"kind": "step", "step": step, "tokens_per_s_per_device": speed if step > 3 else 1.0}
+            speed = speed if step > 3 else 1.0  # the first steps warm up
+            record = {
+                "kind": "step",
+                "step": step,
+                "step_time_s": 10 / speed,
+                "tokens_per_s_per_device": speed,
+            }
             records.write(json.dumps(record) + "\n")
             records.flush()
     return 0

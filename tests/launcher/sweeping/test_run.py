@@ -198,7 +198,7 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path)
     with (
         opened(tmp_path / "folder", sweep) as store,
-        pytest.raises(SpecError, match="another `frontrunner sweep run` works"),
+        pytest.raises(SpecError, match="another `frontrunner sweep run` is using"),
         opened(tmp_path / "folder", sweep),
     ):
         pass
@@ -208,7 +208,7 @@ def test_one_controller_at_a_time(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     sweep = small_sweep(tmp_path)
     for folder in (tmp_path / "small.yaml", tmp_path / "small.yaml" / "deeper"):
-        with pytest.raises(SpecError, match="a file is in its place"), opened(folder, sweep):
+        with pytest.raises(SpecError, match="a file has this name"), opened(folder, sweep):
             pass
 
 
@@ -326,5 +326,5 @@ def test_a_scheduler_that_does_not_answer_at_the_start_ends_the_sweep(tmp_path: 
 
 def test_later_it_is_asked_again(tmp_path: Path) -> None:
     said = silent_sweep(tmp_path, Silent(1, 2))
-    again = [line for line in said if "asked again" in line]
+    again = [line for line in said if "next attempt" in line]
     assert again == ["slurm does not answer; next attempt in 0 s"] * 2

@@ -252,7 +252,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     assert "model.safetensors: cannot be read" in found
     (tmp_path / "one" / "model.safetensors").unlink()
     (found,) = constraints(tmp_path / "one")
-    assert "there is no such file; save the model as safetensors" in found
+    assert "the file does not exist; save the model as safetensors" in found
     write(tmp_path / "many", shard_bytes=20_000)
     first, second, *_ = sorted((tmp_path / "many").glob("*.safetensors"))
     first.unlink()
