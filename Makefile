@@ -24,7 +24,7 @@ types: .venv/.test
 # Two workers: a worker waits for much, Slurm above all. tests/conftest.py says which tests stay together.
 WORKERS ?= 2
 tests: .venv/.test tools
-	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadgroup
+	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadscope
 
 # Every Python on the path, and the oldest and newest megatron-core. It takes long, and is no part of `make test`.
 test-versions: .venv/.test

@@ -28,25 +28,27 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 _LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
 
 
-def _place(item: Any) -> Path:
-    place: Path = item.path.relative_to(Path(__file__).parent)
-    return place
-
-
-def pytest_itemcollected(item: Any) -> None:
-    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
-    place = _place(item)
-    # One Slurm, and one emulated cluster whose rates are measured, at a time.
-    alone = place.parts[0] in ("slurm", "benchmarks")
-    item.add_marker(pytest.mark.xdist_group(place.parts[0] if alone else place.as_posix()))
-
-
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     def rank(item: Any) -> int:
-        place = _place(item).as_posix()
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
         return next((n for n, start in enumerate(_LONGEST) if place.startswith(start)), len(_LONGEST))
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            folder = nodeid.removeprefix("tests/").partition("/")[0]
+            # One Slurm, and one emulated cluster whose rates are measured, at a time.
+            return folder if folder in ("slurm", "benchmarks") else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False  # the order is that of _LONGEST
+    return ByPlace(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
