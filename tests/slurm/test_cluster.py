@@ -85,7 +85,7 @@ def test_a_chain_that_fails_fast_stops(user: User) -> None:
     row = user.wait("FAILED")
     assert (row["segment"], row["segments"]) == (2, 10)
     assert row["reason"] == "segments 1 and 2 ended without a new step (exit code 1)"
-    assert "nothing follows" in user.call("logs", "the run")
+    assert "no further segment" in user.call("logs", "the run")
     assert not user.cluster.run("squeue", "-h").strip()
 
 
