@@ -33,7 +33,7 @@ from frontrunner.slurm.script import render
 def run_folder_of(run: str) -> Path | None:
     """The run folder that ``run`` names; None if it is a run file or preset."""
     path = Path(run)
-    return path.absolute() if (path / files.SPEC).is_file() else None
+    return path.absolute() if files.holds_run(path) else None
 
 
 def go_where_it_ran(continued: Path) -> None:

@@ -70,7 +70,7 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
     Raises SpecError if the run is complete.
     """
     ended = summary(run_dir)
-    if ended is not None and (done := ended["steps"]) >= spec.training.steps:
+    if ended is not None and (done := ended.get("steps", 0)) >= spec.training.steps:
         constraint = f"the run in {run_dir} is complete after {done} steps"
         fix = f"raise it to continue, e.g. -o training.steps={2 * done}"
         raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])

@@ -76,6 +76,12 @@ def last_records(run_dir: Path) -> list[Record]:
     return [record for record in map(parse, whole) if record is not None]
 
 
+def last_start(records: list[Record]) -> list[Record]:
+    """The records since the run was last started or continued: earlier steps may have had another layout."""
+    headers = [place for place, record in enumerate(records) if record["kind"] == "header"]
+    return records[headers[-1] :] if headers else records
+
+
 def steps_of(records: list[Record]) -> list[Step]:
     return [record for record in records if record["kind"] == "step"]
 

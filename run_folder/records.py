@@ -182,6 +182,8 @@ def parse(line: bytes | str) -> Record | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return None
+    if not isinstance(record.get("spec", {}), dict):
+        return None
     needed = _NEEDED.get(record["kind"])
     if needed is None or any(type(record.get(key)) is not kind for key, kind in needed.items()):
         return None

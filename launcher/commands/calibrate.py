@@ -115,7 +115,7 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     from frontrunner.parallelism.planner.calibrate import Measured
     from frontrunner.parallelism.planner.candidates import Candidates, Workload
     from frontrunner.run_folder import files
-    from frontrunner.run_folder.record_reader import read_records, steps_of
+    from frontrunner.run_folder.record_reader import last_start, read_records, steps_of
     from frontrunner.run_folder.steady import steady_median
 
     spec = read_resolved(folder / files.SPEC)
@@ -129,7 +129,7 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     except OSError as error:
         constraint = f"{files.RECORDS} cannot be read: {error.strerror}"
         raise SpecError([Violation("RUNS", str(folder), constraint, "name run folders")]) from None
-    step_time_s = steady_median(steps_of(records), "step_time_s")
+    step_time_s = steady_median(steps_of(last_start(records)), "step_time_s")
     if not step_time_s:
         raise SpecError(
             [Violation("RUNS", str(folder), "contains no measured steps", "name a run with completed steps")]

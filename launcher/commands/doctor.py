@@ -48,7 +48,7 @@ def doctor(
     from frontrunner.run_folder import files
 
     folder = Path(run)
-    if (folder / files.SPEC).is_file():
+    if files.holds_run(folder):
         place = from_environment(os.environ)
         if place is not None:
             from frontrunner.launcher.ranks.rank import run_rank

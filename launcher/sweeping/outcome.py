@@ -9,7 +9,7 @@ from pathlib import Path
 from frontrunner.configs.yaml_tree import show_path
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY
 from frontrunner.run_folder.endings import TO_BE_CONTINUED, WRONG_REQUEST
-from frontrunner.run_folder.record_reader import last_records, last_step, steps_of
+from frontrunner.run_folder.record_reader import last_records, last_start, last_step, steps_of
 from frontrunner.run_folder.steady import steady_median
 
 #: Steps before a running trial is judged.
@@ -44,7 +44,7 @@ class Ended:
 
 def objective(run_dir: Path, key: str) -> float | None:
     """The median of a figure over the steady steps; None if there are none."""
-    return steady_median(steps_of(last_records(run_dir)), key)
+    return steady_median(steps_of(last_start(last_records(run_dir))), key)
 
 
 def so_far(run_dir: Path, key: str) -> float | None:

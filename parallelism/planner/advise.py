@@ -74,7 +74,7 @@ def _changes(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
         shown = str(value).lower() if isinstance(value, bool) else value
         yield f"layout.{key}: {shown}", _with_layout(spec, key, value)
     for preset in SHARDING_PRESETS:
-        yield f"layout.sharding.preset: {preset}", _with_layout(spec, "sharding", ShardingSpec.of(preset))
+        yield f"layout.sharding: {preset}", _with_layout(spec, "sharding", ShardingSpec.of(preset))
 
 
 def _half(key: str, value: int) -> list[tuple[str, int]]:

@@ -224,8 +224,6 @@ def advised(overrides: list[str]) -> list[str]:
         if key.startswith("training.global_batch_size x "):
             factor = int(each.change.split()[2])
             key, value = "training.global_batch_size", str(factor * spec.training.global_batch_size)
-        if key == "layout.sharding.preset":  # with the preset's own wires, not those of the file
-            key, value = "layout.sharding", value
         changed, cut = verified("gpt-22b-frontier", [*overrides, f"{key}={value}"])
         then = estimate(Workload.of(changed.spec), Candidates.of(changed.spec, cut))
         assert then.fits[0] == each.fits, each
@@ -237,7 +235,7 @@ def test_presets_whose_levels_fall_unevenly_are_not_advised() -> None:
     """Twelve data-parallel ranks over nodes of eight: no level of a node."""
     run = ["nodes=3", "layout.pipeline=2", "layout.micro_batch_size=2", "layout.sharding=ddp"]
     found = advised([*run, "training.global_batch_size=96"])
-    assert found == [f"layout.sharding.preset: {preset}" for preset in ("zero2", "zero3")]
+    assert found == [f"layout.sharding: {preset}" for preset in ("zero2", "zero3")]
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 6])

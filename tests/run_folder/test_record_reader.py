@@ -28,6 +28,7 @@ NO_RECORDS = [
     b'{"kind": "step"}',
     b'{"kind": "step", "step": "3"}',
     b'{"kind": "step", "step": true}',
+    b'{"kind": "header", "spec": [1]}',
     b'{"kind": "of a later version"}',
 ]
 

@@ -134,3 +134,15 @@ def test_a_run_of_a_machine_of_another_shape(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", "nodes=2", "machine.packages_per_node=2")
     with pytest.raises(SpecError, match="nodes of 2 x 2 devices, and frontier's have 4 x 2"):
         calibrate([run], "frontier", output=tmp_path / "mine.yaml")
+
+
+def test_steps_before_a_run_was_continued_do_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may have been taken in another layout."""
+    run = trained(tmp_path / "a", "nodes=2")
+    records = run / "records.jsonl"
+    slow = [json.dumps({"kind": "step", "step": n, "step_time_s": 1e4}) for n in range(50)]
+    records.write_text("\n".join([*slow, '{"kind": "header"}', records.read_text()]))
+    calibrate([run], "frontier", output=tmp_path / "mine.yaml", as_json=True)
+    assert json.loads(capsys.readouterr().out)["constants"]["gemm_factor"] == pytest.approx(0.65, rel=0.01)
