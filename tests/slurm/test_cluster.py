@@ -29,11 +29,11 @@ def test_a_run_is_submitted_watched_and_ends(user: User) -> None:
 
 
 def test_a_run_longer_than_a_job_goes_on_in_the_next(user: User) -> None:
-    user.write_run(steps=40, pause_s=0.2)
+    user.write_run(steps=40, hold_at=[10, 20])
     first, run_dir = user.submit("--time", "3m", "-o", "slurm.segment_time=1m")
-    wait_for_step(run_dir, 5)
+    wait_for_step(run_dir, 10)
     user.cluster.run("scancel", "--signal=USR1", first)  # as Slurm does before the end of a job
-    wait_for_step(run_dir, len(steps(run_dir)) + 5)
+    wait_for_step(run_dir, 20)
     second = user.status()["job_id"]
     user.cluster.run("scancel", "--signal=USR1", second)
     row = user.wait("COMPLETED")
@@ -44,7 +44,7 @@ def test_a_run_longer_than_a_job_goes_on_in_the_next(user: User) -> None:
 
 
 def test_slurm_itself_tells_the_ranks_before_the_end(user: User) -> None:
-    user.write_run(steps=100_000, pause_s=0.2)
+    user.write_run(steps=100_000, hold_at=[20])
     job, run_dir = user.submit("--time", "1m")
     user.wait("FAILED")
     assert user.status()["reason"] == "the time of all 1 segments is used up"
@@ -53,7 +53,7 @@ def test_slurm_itself_tells_the_ranks_before_the_end(user: User) -> None:
 
 
 def test_where_the_site_wants_it_the_same_job_runs_again(user: User) -> None:
-    user.write_run(steps=15, pause_s=0.2, chain="requeue")
+    user.write_run(steps=15, hold_at=[5], chain="requeue")
     job, run_dir = user.submit("--time", "3m", "-o", "slurm.segment_time=1m")
     wait_for_step(run_dir, 5)
     user.cluster.run("scancel", "--signal=USR1", job)
@@ -64,7 +64,7 @@ def test_where_the_site_wants_it_the_same_job_runs_again(user: User) -> None:
 
 
 def test_a_node_that_fails_is_replaced(user: User) -> None:
-    user.write_run(steps=60, pause_s=0.2)
+    user.write_run(steps=60, hold_at=[6])
     job, run_dir = user.submit()
     wait_for_step(run_dir, 6)
     used = steps(run_dir)[-1]["node"]
@@ -90,7 +90,7 @@ def test_a_chain_that_fails_fast_stops(user: User) -> None:
 
 
 def test_a_cancelled_run_ends_and_can_be_continued(user: User) -> None:
-    user.write_run(steps=20, pause_s=0.3)
+    user.write_run(steps=20, hold_at=[5])
     job, run_dir = user.submit("--time", "10m", "-o", "slurm.segment_time=1m")
     wait_for_step(run_dir, 5)
     assert "this run is running" in user.call("submit", "the run", code=2)

@@ -1,6 +1,7 @@
 """Plays ``frontrunner train RUN_DIR`` in jobs: rank 0 takes steps, writes records and heeds signals.
 
-STAND_IN holds JSON: ``steps`` in all, ``pause_s`` between them, ``fail_at`` a step to fail before. The
+STAND_IN holds JSON: ``steps`` in all, ``pause_s`` between them, ``fail_at`` a step to fail before,
+``hold_at`` steps after which it waits, once each, until it is told to stop: so no test is a race. The
 checkpoint is a file with the last step; one is written every 5 steps and on SIGUSR1, which ends with 75.
 """
 
@@ -34,6 +35,10 @@ def main(run_dir: Path) -> int:
             record |= {"step_time_s": 0.05, "tokens_per_s_per_device": 1000.0}
             records.write(json.dumps(record) + "\n")
             records.flush()
+            if step in asked.get("hold_at", ()) and not (held := run_dir / f"held-{step}").exists():
+                held.touch()
+                while not stops:
+                    time.sleep(0.05)
             if stops or step % 5 == 0:
                 checkpoint.write_text(str(step))
             if stops:
