@@ -24,30 +24,34 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_signal, _handler)
 
 
-#: What takes longest begins first, so that no worker is left with one of these at the end.
-_LONGEST = ("slurm", "parallelism/runtime/test_equality.py", "benchmarks", "parallelism/runtime/checkpoint")
+#: Each of these stays with one worker and begins first. Sixteen ranks on two cores take four times as long
+#: beside sixteen others; there is one Slurm, and one emulated cluster whose rates are measured, at a time.
+_TOGETHER = {"parallelism/runtime": "ranks", "benchmarks": "ranks", "slurm": "slurm"}
+
+
+def _scope(place: str) -> str:
+    """What a test's worker is chosen by; ``place`` is its path or name below ``tests``."""
+    return next((scope for start, scope in _TOGETHER.items() if place.startswith(start)), place)
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     def rank(item: Any) -> int:
-        place = item.path.relative_to(Path(__file__).parent).as_posix()
-        return next((n for n, start in enumerate(_LONGEST) if place.startswith(start)), len(_LONGEST))
+        scope = _scope(item.path.relative_to(Path(__file__).parent).as_posix())
+        return ["ranks", "slurm", scope].index(scope)
 
     items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
-    """Tests of a file stay with one worker, for what they share; so do those of one cluster."""
+    """Tests of a file stay with one worker, for what they share; so do those of :data:`_TOGETHER`."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPlace(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            folder = nodeid.removeprefix("tests/").partition("/")[0]
-            # One Slurm, and one emulated cluster whose rates are measured, at a time.
-            return folder if folder in ("slurm", "benchmarks") else nodeid.partition("::")[0]
+            return _scope(nodeid.removeprefix("tests/").partition("::")[0])
 
-    config.option.loadscopereorder = False  # the order is that of _LONGEST
+    config.option.loadscopereorder = False  # the order is that of the collection
     return ByPlace(config, log)
 
 

@@ -26,6 +26,7 @@ from frontrunner.run_folder.endings import STOP_SIGNALS, TO_BE_CONTINUED
 
 PRELOAD = (
     "frontrunner.parallelism.runtime.quick_import",
+    "torch._dynamo",  # torch's optimizers load it at the first step: once here, not in each rank
     "frontrunner.configs.load",
     "frontrunner.parallelism.runtime.train",
 )

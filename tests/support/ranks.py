@@ -20,7 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 _context = multiprocessing.get_context("forkserver")
 # pytest too: each rank imports the script that runs the tests again as its main module.
-_context.set_forkserver_preload(["frontrunner.parallelism.runtime.trainer", "support.rounding", "pytest"])
+# torch's compiler, because its optimizers load it at the first step.
+_context.set_forkserver_preload(
+    ["frontrunner.parallelism.runtime.trainer", "torch._dynamo", "support.rounding", "pytest"]
+)
 
 
 def run_ranks(size: int, function: Callable[..., Any], *args: Any, timeout: float = 120) -> list[Any]:
