@@ -12,11 +12,14 @@ from frontrunner.configs.types import Frozen, PositiveFloat, PositiveInt, say
 class CheckpointSpec(Frozen):
     """When checkpoints are written, and which are kept.
 
-    Without an interval, a run writes a checkpoint only when it is asked to stop.
+    A run also writes one when it is asked to stop. Without any of these keys, the interval is auto on machines
+    whose failure rate is known.
     """
 
+    at_end: bool = True
+    """Write a checkpoint after the last step; without one, the trained weights are lost."""
     every_steps: PositiveInt | None = None
-    """Steps between checkpoints; with an interval, the last step is also saved."""
+    """Steps between checkpoints."""
     every_minutes: Annotated[
         Literal["auto"] | PositiveFloat | None,
         say("must be a number of minutes or auto", "write minutes, for example 30, or auto"),

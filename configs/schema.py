@@ -299,7 +299,7 @@ class RunSpec(Frozen):
         Discriminator(_data_form),
     ]
     """A prepared corpus, or "synthetic" to measure speed only."""
-    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec, validate_default=True)
     """When checkpoints are written, which are kept, and the initial weights."""
     watch: WatchSpec = Field(default_factory=WatchSpec)
     """When to end a run that hangs or diverges."""
@@ -321,6 +321,18 @@ class RunSpec(Frozen):
             "global_batch_size": min(LARGEST, layout.micro_batch_size * layout.pipeline * data_parallel),
         }
         return defaults | training
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _fill_checkpoint(cls, checkpoint: Any, info: ValidationInfo) -> Any:
+        """Intervals by default where the failure rate is known: a long run must not lose its work."""
+        machine = info.data.get("machine")
+        if machine is None or machine.reliability is None or info.data.get("engine") != "native":
+            return checkpoint
+        given = {} if isinstance(checkpoint, CheckpointSpec) else checkpoint
+        if not isinstance(given, dict) or given.keys() & {"every_steps", "every_minutes"}:
+            return checkpoint
+        return {"every_minutes": "auto"} | given
 
     @property
     def world_size(self) -> int:

@@ -20,7 +20,10 @@ from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.record_reader import Follower
 
 # Only our engine writes checkpoints, and the comparison is about training.
-_NO_CHECKPOINTS = [f"checkpoint.{key}=null" for key in ("every_steps", "every_minutes", "keep_every")]
+_NO_CHECKPOINTS = [
+    "checkpoint.at_end=false",
+    *(f"checkpoint.{key}=null" for key in ("every_steps", "every_minutes", "keep_every")),
+]
 
 
 @dataclass(frozen=True)

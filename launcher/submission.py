@@ -13,7 +13,9 @@ from pathlib import Path
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, dump
 from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.continuing import prospects
 from frontrunner.launcher.display.units import bytes_text, duration_text
+from frontrunner.launcher.runs import Runs
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.corpus import check_data
 from frontrunner.parallelism.layout import Layout
@@ -48,11 +50,7 @@ def default_folder(spec: RunSpec) -> Path:
 
 
 def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Mapping[str, str]) -> Document:
-    """The requested run; a continued run may change only ``slurm.*``."""
-    other = [o for o in overrides if not o.startswith("slurm.")] if continued else []
-    if other:
-        constraint = "a continued run can change only slurm.*"
-        raise SpecError([Violation("", other[0], constraint, "submit it as a new run", "command line")])
+    """The requested run, with the account that sites tell users to set in their environment."""
     path = str(continued / files.SPEC) if continued else run
     document, _ = verified(path, overrides)
     usual = env.get("SBATCH_ACCOUNT")  # sites tell users to set their account there
@@ -61,7 +59,9 @@ def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Map
     return document
 
 
-def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, Schedule, list[str]]:
+def prepare(
+    document: Document, folder: Path, *, force: bool, continues: bool = False
+) -> tuple[JobSpec, Schedule, list[str]]:
     """The job, its schedule and notes for the user; SpecError lists everything that prevents it."""
     spec = document.spec
     violations: list[Violation] = []
@@ -74,6 +74,8 @@ def prepare(document: Document, folder: Path, *, force: bool) -> tuple[JobSpec, 
         violations += document.annotate(error).violations
     try:
         check_data(spec)
+        if continues:
+            notes += [f"the run {line}" for line in prospects(folder, spec)]
     except SpecError as error:
         violations += document.annotate(error).violations
     if violations or schedule is None:
@@ -132,7 +134,7 @@ def send(
     (NoAnswer, or an interruption), the files stay, because the job would need them.
     """
     slurm = Slurm(os.environ)
-    _check_idle(slurm, folder)
+    _check_idle(folder)
     queued = slurm.count_jobs(schedule.partition, schedule.qos) if schedule.queue else 0
     refusal = policy.too_many_jobs(document.spec, schedule.queue, queued)
     if refusal:
@@ -145,7 +147,14 @@ def send(
             _replace(folder / files.SPEC, dump(document.spec))
         (folder / files.LOGS).mkdir(exist_ok=True)
         _replace(folder / files.SCRIPT, script)
-        jobs.append(folder, "begun", segments=schedule.segments, working_folder=job.working_folder)
+        jobs.append(
+            folder,
+            "begun",
+            segments=schedule.segments,
+            working_folder=job.working_folder,
+            name=document.spec.name,
+            steps=document.spec.training.steps,
+        )
         try:
             job_id = slurm.submit(files.SCRIPT, folder, holding=holding)
         except SpecError as error:
@@ -158,12 +167,16 @@ def send(
     return job_id, script
 
 
-def _check_idle(slurm: Slurm, folder: Path) -> None:
-    last = jobs.read(folder).last
-    state = slurm.states([last.job_id]).get(last.job_id) if last else None
-    if state and state.active:
-        constraint = f"job {state.job_id} of this run is {state.state.lower()}"
-        raise SpecError([Violation("", str(folder), constraint, "wait for it, or `frontrunner cancel` it")])
+def _check_idle(folder: Path) -> None:
+    """SpecError if the run waits or runs, as a job or on this machine; SlurmFailed if Slurm does not say."""
+    runs = Runs([folder], os.environ)
+    if runs.problem is not None:
+        raise runs.problem
+    last, now = runs.chains[folder].last, runs.state(folder)
+    if now.active:
+        what = f"job {last.job_id} of this run" if last and runs.job(folder) else "this run"
+        fix = "wait for it, or `frontrunner cancel` it"
+        raise SpecError([Violation("", str(folder), f"{what} is {now.state}", fix)])
 
 
 @contextmanager

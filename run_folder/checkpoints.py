@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.schema import ModelSpec
 from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 
 FORMAT = 1
+#: What may differ between the models of a run and a checkpoint: the name, and keys that only training uses.
+_FREE = {"name", "sources", "attention_dropout", "hidden_dropout", "init_std"}
 _NAME = re.compile(r"step-(\d+)")
 _BLOCK = 1 << 22
 
@@ -150,6 +153,20 @@ def read_manifest(path: Path) -> Manifest:
     body["files"] = tuple(File(**entry) for entry in body["files"])
     body["tensors"] = {name: _tensor(entry) for name, entry in body["tensors"].items()}
     return Manifest(**body)
+
+
+def check_model(manifest: Manifest, model: ModelSpec) -> None:
+    """Raise SpecError with every key in which the checkpoint's model differs from the run's."""
+    ours, theirs = model.model_dump(mode="json"), manifest.spec["model"]
+    violations = [
+        Violation(
+            f"model.{key}", ours[key], f"the checkpoint's model has {theirs.get(key)}", "use the same model"
+        )
+        for key in ours.keys() - _FREE
+        if ours[key] != theirs.get(key)
+    ]
+    if violations:
+        raise SpecError(sorted(violations, key=lambda violation: violation.path))
 
 
 def check_file(path: Path, file: File) -> None:

@@ -7,6 +7,7 @@ When one rank dies, its peers fail a moment later, because their connection to i
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -31,7 +32,16 @@ _BROKEN_CONNECTION = re.compile(
     re.IGNORECASE,
 )
 
+_NO_MEMORY = re.compile(
+    r"out of memory|OutOfMemory|MemoryError|DefaultCPUAllocator|cannot allocate|can't allocate memory"
+    r"|std::bad_alloc|Killed process|oom[-_ ]?kill|when memory runs out",
+    re.IGNORECASE,
+)
+_LONGEST_LOG = 200_000
 _LOG_LINES, _CRASH_LINES = 20, 60
+_LONGEST_SUMMARY = 300
+#: Files of failures that are read to find the cause: a job of thousands of ranks leaves as many.
+_MOST_READ = 256
 HUNG = "hung"
 
 
@@ -48,6 +58,12 @@ class Failure:
     message: str
     text: str
     violations: tuple[Violation, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line: the rank and the first line of the message."""
+        lines = [line.strip() for line in self.message.splitlines() if line.strip()]
+        return f"rank {self.rank}: {lines[0][:_LONGEST_SUMMARY] if lines else 'failed'}"
 
     @property
     def secondary(self) -> bool:
@@ -74,24 +90,40 @@ def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
         text=str(error) if said else "".join(traceback.format_exception(error)),
         violations=error.violations if isinstance(error, SpecError) else (),
     )
+    write(run_dir, failure)
+    return failure
+
+
+def write(run_dir: Path, failure: Failure) -> None:
+    """Write a failure where :func:`read` finds it."""
     head = {name: value for name, value in asdict(failure).items() if name != "text"}
-    path = errors_file(run_dir, rank)
+    path = errors_file(run_dir, failure.rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(head, default=str) + "\n\n" + failure.text, encoding="utf-8")
     unfinished.replace(path)
-    return failure
 
 
 def read(run_dir: Path, rank: int) -> Failure | None:
-    """The failure that :func:`record` wrote for a rank, or None."""
-    path = errors_file(run_dir, rank)
-    if not path.exists():
+    """The failure that was written for a rank; None without one, or if its file is damaged."""
+    try:
+        head, _, text = errors_file(run_dir, rank).read_text(encoding="utf-8").partition("\n\n")
+        fields = json.loads(head)
+        fields["violations"] = tuple(Violation(**violation) for violation in fields["violations"])
+        return Failure(**fields, text=text)
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    head, _, text = path.read_text(encoding="utf-8").partition("\n\n")
-    fields = json.loads(head)
-    fields["violations"] = tuple(Violation(**violation) for violation in fields["violations"])
-    return Failure(**fields, text=text)
+
+
+def first_cause(run_dir: Path) -> Failure | None:
+    """The cause among the failures that the ranks of the last start wrote; None if there are none."""
+    try:
+        names = [entry.name for entry in os.scandir(run_dir / files.ERRORS)]
+    except OSError:
+        return None
+    ranks = sorted(int(found[1]) for name in names if (found := files.ERRORS_NAME.fullmatch(name)))
+    found = [failure for rank in ranks[:_MOST_READ] if (failure := read(run_dir, rank))]
+    return cause(found) if found else None
 
 
 def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | None:
@@ -121,6 +153,35 @@ def ending(code: int) -> str:
 def cause(failures: Sequence[Failure]) -> Failure:
     """The failure to show: the earliest one that is not secondary; ``failures`` is not empty."""
     return min(failures, key=lambda failure: (failure.secondary, failure.time_s))
+
+
+def out_of_memory(text: str) -> bool:
+    """Whether a message or log says that memory ran out: torch's, the kernel's, Slurm's."""
+    return _NO_MEMORY.search(text) is not None
+
+
+def end_of_file(path: Path) -> str:
+    """The last 200 kB of a log; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LOG))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def of_job(run_dir: Path, log: Path, code: int) -> str:
+    """Why the ranks of a job failed, in one line; empty if nothing says so."""
+    written = first_cause(run_dir)
+    if written is not None and not written.secondary:
+        return written.summary
+    said = [line.strip() for line in end_of_file(log).splitlines() if out_of_memory(line)]
+    if said:
+        return f"out of memory: {said[-1][:_LONGEST_SUMMARY]}"
+    if written is not None:
+        return written.summary
+    # The shell's code of a process that a signal ended (bash(1), EXIT STATUS).
+    return ending(128 - code) if 128 < code < 128 + signal.NSIG else ""
 
 
 def _stacks(run_dir: Path, world_size: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 #: The resolved run, its records, its jobs, and their script.
@@ -12,6 +13,8 @@ CHECKPOINTS, MANIFEST = "checkpoints", "manifest.json"
 ERRORS, LOGS, STACKS = "errors", "logs", "stacks"
 #: Results of `frontrunner doctor` in the folder of its probe.
 PROBE, HANGS = "probe.json", "hangs"
+#: The name of a file in ``errors``; the group is the rank.
+ERRORS_NAME = re.compile(r"rank-([0-9]+)\.txt")
 
 
 def errors_file(run_dir: Path, rank: int) -> Path:

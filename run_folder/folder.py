@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump
 from frontrunner.configs.schema import RunSpec
-from frontrunner.run_folder import files
+from frontrunner.run_folder import failures, files, locks
 from frontrunner.run_folder.endings import TrainingFailed
-from frontrunner.run_folder.record_reader import summary
+from frontrunner.run_folder.record_reader import last_records, summary
+from frontrunner.run_folder.record_writer import RecordWriter
 
 # Without Slurm's step id: mpirun in a job starts some ranks inside a step and some outside.
 _JOB_IDS = ("PMIX_NAMESPACE", "PALS_APID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID", "MASTER_PORT")
@@ -64,16 +63,21 @@ def create(run_dir: Path, spec: RunSpec) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def reopen(run_dir: Path, spec: RunSpec) -> None:
-    """Prepare the folder of an earlier run to continue as ``spec``; clears earlier failures.
-
-    Raises SpecError if the run is complete.
-    """
+def check_unfinished(run_dir: Path, spec: RunSpec) -> None:
+    """Raise SpecError if the run has taken all steps that ``spec`` asks for."""
     ended = summary(run_dir)
     if ended is not None and (done := ended.get("steps", 0)) >= spec.training.steps:
         constraint = f"the run in {run_dir} is complete after {done} steps"
         fix = f"raise it to continue, e.g. -o training.steps={2 * done}"
         raise SpecError([Violation("training.steps", spec.training.steps, constraint, fix)])
+
+
+def reopen(run_dir: Path, spec: RunSpec) -> None:
+    """Prepare the folder of an earlier run to continue as ``spec``; clears earlier failures.
+
+    Raises SpecError if the run is complete.
+    """
+    check_unfinished(run_dir, spec)
     if (run_dir / files.SPEC).read_text(encoding="utf-8") != dump(spec):
         unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
         unfinished.write_text(dump(spec), encoding="utf-8")
@@ -92,25 +96,39 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
         create(run_dir, spec)
     with (run_dir / files.LOCK).open("a") as lock:
         deadline = time.monotonic() + patience_s
-        while not locked(lock):
+        while not locks.take(lock):
             if time.monotonic() >= deadline:
                 constraint, fix = "another process is running in this folder", "wait until it ends"
                 raise SpecError([Violation("", str(run_dir), constraint, fix)])
             time.sleep(0.5)
         if continues:
             reopen(run_dir, spec)
-        yield
+        locks.note_start(lock, os.environ.get("SLURM_JOB_ID"))
+        written = _size(run_dir / files.RECORDS)
+        try:
+            yield
+        except BaseException as error:
+            if not (_size(run_dir / files.RECORDS) > written and _stopped(run_dir)):
+                _note_end(run_dir, error)
+            raise
 
 
-def locked(file: TextIO) -> bool:
-    """Whether this process got the file's lock; True on file systems without locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some sites mount Lustre without locks
-        pass
-    return True
+def _note_end(run_dir: Path, error: BaseException) -> None:
+    """Record that the run failed or was interrupted; all ranks have ended."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    written = None if interrupted else failures.first_cause(run_dir)
+    first = "" if interrupted else next(iter(str(error).splitlines()), type(error).__name__)
+    with suppress(OSError), RecordWriter(run_dir) as writer:  # a full disk may be why it failed
+        message = written.summary if written else first
+        writer.write("ended", how="interrupted" if interrupted else "failed", message=message)
+
+
+def _stopped(run_dir: Path) -> bool:
+    return last_records(run_dir)[-1]["kind"] == "stopped"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def how_to_go_on(run_dir: Path) -> str:

@@ -27,6 +27,8 @@ class Segment:
     step_after: int | None = None
     held_s: float = 0.0
     """How long it held its nodes; 0 until it has ended."""
+    error: str = ""
+    """Why its ranks failed, in one line; empty if they did not, or wrote nothing."""
 
     @property
     def progressed(self) -> bool:
@@ -43,6 +45,13 @@ class Chain:
     """Why no further segment follows; None while one may."""
     working_folder: str | None = None
     """Base of the run's relative paths; None if nothing was submitted."""
+    name: str | None = None
+    """The run's name when it was submitted, and the steps it asked for; None in old folders."""
+    steps: int | None = None
+    allowed: int | None = None
+    """Segments that its time limit allows."""
+    begun_s: float = 0.0
+    """When a user submitted it, in seconds since the epoch."""
 
     @property
     def last(self) -> Segment | None:
@@ -52,7 +61,7 @@ class Chain:
 def read(run_dir: Path) -> Chain:
     """The chain since a user last submitted it; empty if never submitted.
 
-    A truncated last line is skipped.
+    Invalid lines are skipped.
     """
     try:
         lines = (run_dir / files.JOBS).read_text(encoding="utf-8").splitlines()
@@ -62,7 +71,7 @@ def read(run_dir: Path) -> Chain:
     for line in lines:
         try:
             chain = _with(chain, json.loads(line))
-        except ValueError:
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return chain
 
@@ -71,7 +80,13 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
     """The chain after one more line."""
     match entry["kind"]:
         case "begun":
-            return Chain(working_folder=entry["working_folder"])
+            return Chain(
+                working_folder=entry["working_folder"],
+                name=entry.get("name"),
+                steps=entry.get("steps"),
+                allowed=entry.get("segments"),
+                begun_s=entry.get("time", 0.0),
+            )
         case "submitted":
             number = len(chain.segments) + 1
             segment = Segment(number, entry["job_id"], entry["step"])
@@ -83,8 +98,13 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
                 before = last.step_after or last.step_before if last else 0
                 last = Segment(len(chain.segments) + 1, entry["job_id"], before)
                 chain = replace(chain, segments=(*chain.segments, last))
-            told = {"code": entry["code"], "step_after": entry["step"], "held_s": entry.get("held_s", 0.0)}
-            ended = replace(last, **told)
+            ended = replace(
+                last,
+                code=entry["code"],
+                step_after=entry["step"],
+                held_s=entry.get("held_s", 0.0),
+                error=entry.get("error", ""),
+            )
             return replace(chain, segments=(*chain.segments[:-1], ended))
         case "cancelled":
             return replace(chain, cancelled=True)

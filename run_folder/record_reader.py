@@ -62,17 +62,17 @@ def read_records(run_dir: Path) -> list[Record]:
     return [record for record in map(parse, lines) if record is not None]
 
 
-def last_records(run_dir: Path) -> list[Record]:
-    """The complete records at the end of the file, oldest first; empty without a file."""
+def last_records(run_dir: Path, tail_bytes: int = _TAIL_BYTES) -> list[Record]:
+    """The complete records in the last bytes of the file, oldest first; empty without a file."""
     try:
         with (run_dir / files.RECORDS).open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
+            file.seek(max(0, size - tail_bytes))
             data = file.read()
     except FileNotFoundError:
         return []
     lines = data.split(b"\n")
-    whole = lines[1 if size > _TAIL_BYTES else 0 : -1]
+    whole = lines[1 if size > tail_bytes else 0 : -1]
     return [record for record in map(parse, whole) if record is not None]
 
 
@@ -97,13 +97,16 @@ def summary(run_dir: Path) -> Summary | None:
     return last[0] if last and last[0]["kind"] == "summary" else None
 
 
-def progress(run_dir: Path, steps: int) -> dict[str, Any]:
-    """``step``, ``loss``, ``tokens_per_s_per_device``, ``step_time_s``, ``eta_s``; None: unknown."""
-    taken = steps_of(last_records(run_dir))
+def progress(records: list[Record], steps: int | None) -> dict[str, Any]:
+    """``step``, ``loss``, ``tokens_per_s_per_device``, ``step_time_s``, ``eta_s``; None: unknown.
+
+    ``records`` are the last ones of a run that has ``steps`` steps.
+    """
+    taken = steps_of(records)
     last: Any = taken[-1] if taken else {}
     times = [record["step_time_s"] for record in taken[-_RECENT:] if record.get("step_time_s") is not None]
     each = statistics.median(times) if times else None
-    left = steps - last["step"] if last else None
+    left = max(0, steps - last["step"]) if last and steps is not None else None
     return {
         "step": last.get("step", 0),
         "steps": steps,

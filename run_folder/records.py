@@ -115,6 +115,16 @@ class Checkpoint(TypedDict):
     """Seconds for which training waited."""
 
 
+class Saving(TypedDict):
+    """A checkpoint is being written; training may go on meanwhile."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
+
+    kind: Literal["saving"]
+    step: int
+    """Step of the checkpoint."""
+
+
 class Warning(TypedDict):
     """A problem that does not end the run."""
 
@@ -159,7 +169,19 @@ class Summary(TypedDict):
     """Total seconds of this start."""
 
 
-Record: TypeAlias = Header | Step | Validation | Checkpoint | Warning | Stopped | Summary
+class Ended(TypedDict):
+    """The run ended before its last step, and not by a request to stop."""
+
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[misc]
+
+    kind: Literal["ended"]
+    how: Literal["failed", "interrupted"]
+    """failed, or interrupted: ended at once by a user."""
+    message: str
+    """The error in one line; empty if interrupted."""
+
+
+Record: TypeAlias = Header | Step | Validation | Checkpoint | Saving | Warning | Stopped | Ended | Summary
 OnRecord = Callable[[Record], None]
 
 #: Required keys and their types, by kind.
@@ -168,8 +190,10 @@ _NEEDED: dict[str, dict[str, type]] = {
     "step": {"step": int},
     "validation": {"step": int},
     "checkpoint": {"step": int},
+    "saving": {"step": int},
     "warning": {},
     "stopped": {"step": int},
+    "ended": {"message": str},
     "summary": {},
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from frontrunner.run_folder.endings import INTERRUPTED, WRONG_REQUEST
+from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
+from frontrunner.run_folder.failures import out_of_memory
 from frontrunner.run_folder.jobs import Chain
 
 #: A retry would end the same way, or was not wanted.
@@ -35,6 +36,8 @@ def decide(chain: Chain, allowed: int) -> Decision:
         return Decision("stop", "it was cancelled")
     if last.code in _FINAL:
         return Decision("stop", f"exit code {last.code}: a retry would fail the same way")
+    if not last.progressed and out_of_memory(last.error):
+        return Decision("stop", "memory ran out before a new step: a retry would end the same way")
     idle = 0
     for segment in reversed(chain.segments):
         if segment.progressed:
@@ -44,5 +47,11 @@ def decide(chain: Chain, allowed: int) -> Decision:
         numbers = " and ".join(str(segment.number) for segment in chain.segments[-2:])
         return Decision("stop", f"segments {numbers} ended without a new step (exit code {last.code})")
     if last.number >= allowed:
-        return Decision("stop", f"the time of all {allowed} segments is used up")
+        if last.code == TO_BE_CONTINUED:
+            return Decision("stop", f"the time of {_all_segments(allowed)} is used up")
+        return Decision("stop", f"segment {last.number} failed (exit code {last.code}), and it was the last")
     return Decision("next")
+
+
+def _all_segments(number: int) -> str:
+    return f"all {number} segments" if number != 1 else "its only segment"

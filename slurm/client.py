@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.run_folder.state import JobView
+from frontrunner.slurm import states
 from frontrunner.slurm.errors import NoAnswer, SlurmFailed
 
 _LIMIT_S = 60.0
@@ -66,14 +69,25 @@ class JobState:
     @property
     def active(self) -> bool:
         """Whether it is waiting, running or ending."""
-        return self.state in ACTIVE
+        return self.state not in states.ENDED
+
+    def view(self) -> JobView:
+        """What it means for the run."""
+        if self.state in states.WAITING:
+            return JobView("waiting", states.waiting_text(self.reason))
+        if self.active:
+            started_s = time.time() - self.held_s if self.held_s else None
+            reason = "" if self.state in ("RUNNING", "COMPLETING", "CONFIGURING") else f"Slurm: {self.state}"
+            return JobView("running", reason, started_s)
+        return JobView("ended", states.ending_text(self.state), cancelled=self.state == "CANCELLED")
 
 
-#: Slurm's states of jobs that have not ended (squeue's manual, JOB STATE CODES).
-ACTIVE = frozenset(
-    ["PENDING", "CONFIGURING", "RUNNING", "RESIZING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"]
-    + ["COMPLETING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"]
-)
+#: A line of ``sbatch --parsable``, and what sbatch says without that option.
+_JOB = re.compile(r"(\d+)(?:;[\w.-]+)?")
+_SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster [\w.-]+)?")
+#: An array's jobs have an index.
+_JOB_ID = re.compile(r"\d+(?:[_+]\S+)?")
+_STATE = re.compile(r"[A-Z_]+")
 
 
 class Slurm:
@@ -103,7 +117,7 @@ class Slurm:
             raise NoAnswer(f"sbatch was killed by signal {-answer.returncode}; {_PERHAPS}")
         if answer.returncode:
             raise self._refused(answer.stderr)
-        return answer.stdout.strip().splitlines()[-1].partition(";")[0]
+        return _job_number(answer.stdout)
 
     def states(self, job_ids: Iterable[str]) -> dict[str, JobState]:
         """The states of these jobs; jobs that Slurm no longer lists are omitted."""
@@ -120,7 +134,7 @@ class Slurm:
         answer = self._run(["squeue", "--me", "--noheader", "--format=%i", "--array", *where])
         if answer.returncode:
             raise _failed("squeue", answer.stderr)
-        return len(answer.stdout.split())
+        return sum(1 for line in answer.stdout.splitlines() if _JOB_ID.fullmatch(line.strip()))
 
     def jobs_in(self, folder: Path, *, ended: bool = True) -> set[str]:
         """Jobs of this user that were submitted in a folder, including ended ones that Slurm still lists."""
@@ -131,7 +145,9 @@ class Slurm:
         rows = (line.partition("|") for line in answer.stdout.splitlines())
         # Slurm reports folders without symbolic links; names are compared first, because resolving is slow.
         named = ((job, Path(where)) for job, _, where in rows if Path(where).name == folder.name)
-        return {job for job, where in named if where.resolve() == folder.resolve()}
+        return {
+            job for job, where in named if _JOB_ID.fullmatch(job) and where.resolve() == folder.resolve()
+        }
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; no error if it has already ended."""
@@ -144,7 +160,8 @@ class Slurm:
     def partitions(self) -> list[str]:
         """Sorted names; empty if Slurm does not list them."""
         answer = self._run(["sinfo", "--noheader", "--format=%R"])
-        return sorted(set(answer.stdout.split())) if answer.returncode == 0 else []
+        lines = {line.strip() for line in answer.stdout.splitlines()} if answer.returncode == 0 else set()
+        return sorted(line for line in lines if line and " " not in line)  # not a site's banner
 
     def _queued(self, job_ids: list[str]) -> dict[str, JobState]:
         command = [
@@ -157,8 +174,10 @@ class Slurm:
         answer = self._run(command)
         if answer.returncode and "Invalid job id" not in answer.stderr:
             raise _failed("squeue", answer.stderr)
-        rows = (line.split("|") for line in answer.stdout.splitlines())
-        whole = (row for row in rows if len(row) == 6)
+        rows = [line.split("|") for line in answer.stdout.splitlines() if line.strip()]
+        whole = [row for row in rows if len(row) == 6 and row[0] in job_ids and _STATE.fullmatch(row[1])]
+        if rows and not whole and any(len(row) > 1 for row in rows):
+            raise SlurmFailed(f"squeue answered {_shown(answer.stdout)}, which is not the list that was asked for")
         return {row[0]: JobState(*row[:5], held_s=_elapsed(row[5])) for row in whole}
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobState]:
@@ -174,7 +193,7 @@ class Slurm:
         return {
             row[0]: JobState(row[0], row[1].split()[0], "", row[2], held_s=int(row[3] or 0))
             for row in rows
-            if len(row) == 4 and row[1]
+            if len(row) == 4 and row[0] in job_ids and row[1].strip() and (row[3] or "0").isdigit()
         }
 
     def _refused(self, stderr: str) -> SpecError | SlurmFailed:
@@ -230,6 +249,25 @@ class Slurm:
             ) from None
         except subprocess.TimeoutExpired:
             raise NoAnswer(f"{command[0]} did not answer within {_LIMIT_S:.0f} s; try again later") from None
+
+
+def _job_number(answer: str) -> str:
+    """The job's number in sbatch's answer: sites wrap sbatch, and their programs print more lines.
+
+    NoAnswer if there is none, or more than one.
+    """
+    lines = [line.strip() for line in answer.splitlines()]
+    found = [match[1] for line in lines if (match := _JOB.fullmatch(line) or _SUBMITTED.fullmatch(line))]
+    if len(set(found)) != 1:
+        number = "no job number" if not found else "several job numbers"
+        raise NoAnswer(f"sbatch answered {_shown(answer)}, with {number}; {_PERHAPS}")
+    return found[0]
+
+
+def _shown(answer: str) -> str:
+    """An answer in one line, for messages."""
+    text = " ".join(answer.split())
+    return f'"{text[:120]}..."' if len(text) > 120 else f'"{text}"' if text else "nothing"
 
 
 def _elapsed(text: str) -> int:

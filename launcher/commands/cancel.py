@@ -16,6 +16,7 @@ def cancel(
 ) -> None:
     """Cancel submitted runs. `frontrunner submit RUN_DIR` continues one later."""
     from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.launcher.runs import Runs
     from frontrunner.run_folder import jobs
     from frontrunner.slurm.client import Slurm
 
@@ -25,15 +26,28 @@ def cancel(
         constraint, fix = "is not the folder of a submitted run", "list runs with `frontrunner status`"
         raise SpecError([Violation("", str(folder), constraint, fix) for folder in wrong])
     slurm = Slurm(os.environ)
+    runs = Runs(run_dirs, os.environ)
     answer = []
-    for folder, last in lasts.items():
-        assert last is not None
-        jobs.append(folder, "cancelled")  # first, or the job's last line could submit a segment
+    for folder in run_dirs:
         current = jobs.read(folder).last
         assert current is not None
-        slurm.cancel(current.job_id)
-        answer.append({"run_dir": str(folder), "job_id": current.job_id})
+        state = runs.state(folder)
+        over = not state.active and runs.view(folder).phase == "ended"
+        if not over:
+            jobs.append(folder, "cancelled")  # first, or the job's last line could submit a segment
+            current = jobs.read(folder).last or current
+            slurm.cancel(current.job_id)
+        answer.append(
+            {
+                "run_dir": str(folder),
+                "job_id": current.job_id,
+                "cancelled": not over,
+                "state": state.state if over else "cancelled",
+            }
+        )
     if as_json:
         typer.echo(json.dumps({"runs": answer}))
-    else:
-        typer.echo("\n".join(f"job {run['job_id']} of {run['run_dir']} is cancelled" for run in answer))
+        return
+    for run in answer:
+        done = "is cancelled" if run["cancelled"] else f"has ended: the run is {run['state']}"
+        typer.echo(f"job {run['job_id']} of {run['run_dir']} {done}")

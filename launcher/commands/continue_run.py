@@ -29,7 +29,9 @@ def continue_run(
     Job scripts call this; to continue a run yourself, use `frontrunner submit RUN_DIR`.
     """
     from frontrunner.configs.load import read_resolved
-    from frontrunner.run_folder import files, jobs
+    from frontrunner.launcher.advice import memory_advice
+    from frontrunner.run_folder import failures, files, jobs
+    from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED
     from frontrunner.run_folder.record_reader import last_step
     from frontrunner.slurm import chain, policy
 
@@ -41,7 +43,9 @@ def continue_run(
         raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
     spec = read_resolved(run_dir / files.SPEC)
     schedule = policy.schedule(spec)
-    ended = {"code": exit_code, "step": last_step(run_dir), "held_s": _age_s()}
+    said = exit_code not in (0, TO_BE_CONTINUED, INTERRUPTED)
+    error = failures.of_job(run_dir, files.job_log(run_dir, job_id), exit_code) if said else ""
+    ended = {"code": exit_code, "step": last_step(run_dir), "held_s": _age_s(), "error": error}
     jobs.append(run_dir, "ended", job_id=job_id, **ended)
     so_far = jobs.read(run_dir)
     decision = chain.decide(so_far, schedule.segments)
@@ -50,6 +54,10 @@ def continue_run(
         return
     jobs.append(run_dir, "verdict", reason=decision.reason)
     print(f"frontrunner: no further segment: {decision.reason}", file=sys.stderr)
+    if error:
+        print(f"frontrunner: {error}", file=sys.stderr)
+    for line in memory_advice(spec) if failures.out_of_memory(error) else ():
+        print(f"frontrunner: {line}", file=sys.stderr)
     raise typer.Exit(exit_code)
 
 

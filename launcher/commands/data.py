@@ -71,6 +71,7 @@ def prepare(
         str | None,
         typer.Option(metavar="TOKEN", help="End-of-document token, if its name in FILE is unusual."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a corpus with this prefix.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tokenise text into a corpus in Megatron's format.
@@ -92,6 +93,7 @@ def prepare(
             json_key=json_key,
             suffixes=suffixes or SUFFIXES,
             end_token=end_token,
+            replace=force,
             on_progress=on_progress,
         )
     elapsed_s = time.perf_counter() - start

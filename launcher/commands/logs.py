@@ -1,4 +1,4 @@
-"""``frontrunner logs``: the output of a submitted run."""
+"""``frontrunner logs``: the output of a run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-_EVERY_S = 1.0
+_EVERY_S, _ASK_EVERY_S = 1.0, 10.0
 
 
 def logs(
@@ -23,13 +23,20 @@ def logs(
     ] = False,
     lines: Annotated[int | None, typer.Option(help="Print only the last N lines.")] = None,
 ) -> None:
-    """Print the output of all jobs of a run, oldest first, or of one rank."""
+    """Print the output of all jobs of a run, oldest first, or of one rank.
+
+    A run on this machine has no jobs: the log of its rank 0 is printed.
+    """
     from frontrunner.run_folder import files
     from frontrunner.run_folder.jobs import read
 
-    wanted = files.job_logs(run_dir) if rank is None else [files.log_file(run_dir, rank)]
-    if rank is not None and not wanted[0].exists() or not read(run_dir).segments:
-        _refuse(run_dir, rank)
+    if not files.holds_run(run_dir):
+        _refuse(run_dir, "is not the folder of a run", "list runs with `frontrunner status`")
+    if rank is None and not read(run_dir).segments:
+        rank = 0  # it was not submitted: its ranks' logs are all there is
+    if rank is not None and not files.log_file(run_dir, rank).exists():
+        _refuse(run_dir, f"has no log of rank {rank}", "omit --rank, or wait until the run has started")
+    wanted = _files(run_dir, rank)
     text = b"".join(path.read_bytes() for path in wanted)
     shown = text if lines is None else b"".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     _write(shown)
@@ -37,26 +44,36 @@ def logs(
         _follow(run_dir, {path: path.stat().st_size for path in wanted}, rank)
 
 
-def _follow(run_dir: Path, read_so_far: dict[Path, int], rank: int | None) -> None:
-    """Print new output, also of later segments, until the run has no job left."""
+def _files(run_dir: Path, rank: int | None) -> list[Path]:
     from frontrunner.run_folder import files
-    from frontrunner.run_folder.jobs import read
-    from frontrunner.slurm.client import Slurm
 
-    slurm = Slurm(os.environ)
-    asked_s = 0.0
-    alive = True
-    while alive:
-        if time.monotonic() - asked_s > 10 * _EVERY_S:
-            last = read(run_dir).last
-            state = slurm.states([last.job_id]).get(last.job_id) if last else None
-            alive, asked_s = bool(state and state.active), time.monotonic()
-        for path in files.job_logs(run_dir) if rank is None else list(read_so_far):
+    return files.job_logs(run_dir) if rank is None else [files.log_file(run_dir, rank)]
+
+
+def _follow(run_dir: Path, read_so_far: dict[Path, int], rank: int | None) -> None:
+    """Print new output, also of later segments, until the run is over; then say how it ended."""
+    from frontrunner.launcher.runs import Runs
+
+    runs = Runs([run_dir], os.environ)
+    asked_s = time.monotonic()
+    while True:
+        if time.monotonic() - asked_s > _ASK_EVERY_S:
+            runs.refresh()
+            asked_s = time.monotonic()
+        # Before the files are read: what is written last must still be shown.
+        state, job = runs.state(run_dir), runs.view(run_dir)
+        for path in _files(run_dir, rank):
             with path.open("rb") as file:
                 file.seek(read_so_far.get(path, 0))
                 _write(file.read())
                 read_so_far[path] = file.tell()
-        time.sleep(_EVERY_S if alive else 0)
+        if not state.active and job.phase not in ("waiting", "running", "not asked"):
+            break
+        if job.phase == "not asked" and runs.problem is not None:
+            raise runs.problem
+        time.sleep(_EVERY_S)
+    said = [text for text in (state.last_error, state.reason) if text]
+    print(": ".join([f"the run is {state.state}", *said]), file=sys.stderr)
 
 
 def _write(data: bytes) -> None:
@@ -64,11 +81,7 @@ def _write(data: bytes) -> None:
     sys.stdout.flush()
 
 
-def _refuse(run_dir: Path, rank: int | None) -> None:
+def _refuse(run_dir: Path, constraint: str, fix: str) -> NoReturn:
     from frontrunner.configs.errors import SpecError, Violation
 
-    if rank is None:
-        constraint, fix = "is not the folder of a submitted run", "list runs with `frontrunner status`"
-    else:
-        constraint, fix = f"has no log of rank {rank}", "omit --rank for the jobs' output"
     raise SpecError([Violation("", str(run_dir), constraint, fix)])

@@ -1,11 +1,12 @@
-"""``frontrunner status``: submitted runs, from Slurm and their records."""
+"""``frontrunner status``: the state of runs, from Slurm and their files."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,11 @@ import typer
 from frontrunner.launcher.display.units import duration_text, number_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from frontrunner.run_folder.jobs import Chain
-    from frontrunner.slurm.client import JobState, Slurm
+    from rich.console import RenderableType
 
 _EVERY_S = 10.0
+#: Runs that are over and still shown, if no folder is named.
+_RECENT = 20
 
 
 def status(
@@ -30,107 +30,103 @@ def status(
         ),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 10 seconds.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    every_run: Annotated[
+        bool, typer.Option("--all", help=f"Show all runs, not only the {_RECENT} newest that are over.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with all runs.")] = False,
 ) -> None:
-    """Show state, step, loss, speed and time left of submitted runs."""
-    from frontrunner.slurm.client import Slurm
+    """Show the state of runs, submitted or on this machine: step, loss, speed, time left, why they failed."""
+    from frontrunner.launcher.errors import report
+    from frontrunner.launcher.runs import Runs, find
+    from frontrunner.slurm.errors import SlurmFailed
 
-    slurm = Slurm(os.environ)
+    places = folders or [Path("runs")]
+    _check(folders or [])
+    runs = Runs(find(places), os.environ)
     if as_json:
-        typer.echo(json.dumps({"runs": rows(slurm, find(folders or [Path("runs")]))}))
-        return
+        typer.echo(json.dumps({"runs": [runs.row(run_dir) for run_dir in runs.run_dirs]}))
+    elif not watch:
+        _print(runs.run_dirs, [runs.row(run_dir) for run_dir in runs.run_dirs], every_run)
+    else:
+        _watch(places, every_run)
+    if runs.problem is not None:
+        code = report(runs.problem, as_json=False)
+        if isinstance(runs.problem, SlurmFailed):
+            raise typer.Exit(code)
+
+
+def _check(folders: Sequence[Path]) -> None:
+    """SpecError for folders that are not there: "no runs" would be a lie about a misspelt name."""
+    from frontrunner.configs.errors import SpecError, Violation
+
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        fix = "name a run folder, or a folder of runs"
+        raise SpecError([Violation("", str(folder), "is not a folder", fix) for folder in missing])
+
+
+def _print(run_dirs: Sequence[Path], rows: list[dict[str, Any]], every_run: bool) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if not watch:
-        console.print(table(rows(slurm, find(folders or [Path("runs")]))))
+    if not rows:
+        print("no runs here; `frontrunner train` and `submit` make them in the folder runs", file=sys.stderr)
         return
+    console = Console(highlight=False)
+    console.print(*shown(rows, every_run), sep="\n", soft_wrap=not console.is_terminal)
+
+
+def _watch(places: Sequence[Path], every_run: bool) -> None:
+    from rich.console import Console, Group
     from rich.live import Live
 
-    with Live(console=console, auto_refresh=False, screen=False) as live:
+    from frontrunner.launcher.runs import Runs, find
+
+    with Live(console=Console(highlight=False), auto_refresh=False, screen=False) as live:
         while True:
-            live.update(table(rows(slurm, find(folders or [Path("runs")]))), refresh=True)
+            runs = Runs(find(places), os.environ)
+            rows = [runs.row(run_dir) for run_dir in runs.run_dirs]
+            live.update(Group(*shown(rows, every_run)), refresh=True)
             time.sleep(_EVERY_S)
 
 
-def find(folders: Iterable[Path]) -> list[Path]:
-    """The submitted runs in these folders, newest last."""
-    from frontrunner.run_folder.files import JOBS
-
-    found = set()
-    for folder in folders:
-        found.update([folder] if (folder / JOBS).exists() else [p.parent for p in folder.glob(f"*/{JOBS}")])
-    return sorted(found, key=lambda path: ((path / JOBS).stat().st_mtime, path))
-
-
-def rows(slurm: Slurm, folders: list[Path]) -> list[dict[str, Any]]:
-    """The ``--json`` object of each run; ``state`` is from Slurm, or from the run's files."""
-    from frontrunner.run_folder import jobs
-
-    chains = [(folder, jobs.read(folder)) for folder in folders]
-    states = slurm.states(so_far.last.job_id for _, so_far in chains if so_far.last)
-    return [_row(folder, so_far, states) for folder, so_far in chains]
-
-
-def _row(folder: Path, so_far: Chain, states: dict[str, JobState]) -> dict[str, Any]:
-    from frontrunner.configs.load import read_resolved
-    from frontrunner.run_folder import files
-    from frontrunner.run_folder.record_reader import progress
-    from frontrunner.slurm import policy
-
-    spec = read_resolved(folder / files.SPEC)
-    last = so_far.last
-    job = states.get(last.job_id) if last else None
-    state, reason = _state(so_far, job)
-    return {
-        "run_dir": str(folder),
-        "name": spec.name,
-        "job_id": last.job_id if last else None,
-        "state": state,
-        "reason": reason,
-        "nodes": job.nodes if job else "",
-        "time_left": job.time_left if job else "",
-        "segment": last.number if last else 0,
-        "segments": policy.schedule(spec).segments,
-        **progress(folder, spec.training.steps),
-    }
-
-
-def _state(so_far: Chain, job: JobState | None) -> tuple[str, str]:
-    """State and reason: of the active job, or of the run once no job follows."""
-    if job and job.active:
-        return job.state, "" if job.reason == "None" else job.reason
-    last = so_far.last
-    if so_far.cancelled:
-        return "CANCELLED", "by `frontrunner cancel`"
-    if last is not None and last.code == 0:
-        return "COMPLETED", ""
-    if so_far.verdict:
-        return "FAILED", so_far.verdict
-    if job:  # it ended before the last line of its script
-        hint = "" if job.state == "COMPLETED" else "`frontrunner submit RUN_DIR` continues it"
-        return job.state, hint
-    return "UNKNOWN", "Slurm no longer lists its job; `frontrunner submit RUN_DIR` continues it"
-
-
-def table(found: list[dict[str, Any]]) -> Table:
-    """A table for people; times as h:mm:ss."""
-    from rich.table import Table
+def shown(rows: list[dict[str, Any]], every_run: bool = True) -> list[RenderableType]:
+    """Two or three lines a run: what it is and how far, then why, then what to type. They fit 80 columns."""
     from rich.text import Text
 
-    columns = ("run", "job", "state", "reason", "segment", "step", "loss", "tokens/s per device", "left")
-    shown = Table(*columns, box=None, pad_edge=False)
-    for row in found:
-        cells = [
-            row["run_dir"],
-            row["job_id"] or "-",
-            row["state"].lower(),
-            row["reason"],
-            f"{row['segment']} of {row['segments']}",
-            f"{row['step']} of {row['steps']}",
-            number_text(row["loss"], ".4f"),
-            number_text(row["tokens_per_s_per_device"], ",.0f"),
-            duration_text(row["eta_s"]),
-        ]
-        shown.add_row(*(Text(cell) for cell in cells))
-    return shown
+    from frontrunner.run_folder.state import ACTIVE
+
+    over = [row for row in rows if row["state"] not in ACTIVE]
+    old = [] if every_run else over[:-_RECENT]
+    lines: list[RenderableType] = []
+    for row in rows:
+        if not any(row is each for each in old):
+            lines += _lines(row)
+    if old:
+        lines.append(Text(f"and {len(old):,} older runs that are over: --all shows them", style="dim"))
+    return lines
+
+
+_STYLES = {"failed": "bold red", "finished": "green", "cancelled": "yellow", "stopped": "yellow"}
+
+
+def _lines(row: dict[str, Any]) -> list[RenderableType]:
+    from rich.text import Text
+
+    state = row["state"]
+    first = Text.assemble((state, _STYLES.get(state, "bold")), "  ", row["run_dir"])
+    parts = [f"step {row['step']} of {row['steps'] if row['steps'] is not None else '?'}"]
+    if row["loss"] is not None:
+        parts.append(f"loss {number_text(row['loss'], '.4f')}")
+    if row["tokens_per_s_per_device"] is not None:
+        parts.append(f"{number_text(row['tokens_per_s_per_device'], ',.4g')} tokens/s per device")
+    if row["eta_s"] and state in ("running", "saving"):
+        parts.append(f"{duration_text(row['eta_s'])} left")
+    if row["job_id"]:
+        many = f", segment {row['segment']} of {row['segments']}" if row["segments"] > 1 else ""
+        parts.append(f"job {row['job_id']}{many}")
+    told = [Text(f"    {', '.join(parts)}")]
+    told += [Text(f"    {text}", style="red") for text in (row["last_error"],) if text]
+    told += [Text(f"    {text}") for text in (row["reason"],) if text]
+    if row["next"] and state in ("failed", "stopped", "cancelled"):
+        told.append(Text(f"    to go on: {row['next']}", style="dim"))
+    return [first, *told]

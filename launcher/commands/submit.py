@@ -53,7 +53,7 @@ def submit(
     overrides = _overrides(override or (), nodes, time, account)
     document = submission.resolve(run, continued, overrides, os.environ)
     folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
-    job, schedule, notes = submission.prepare(document, folder, force=force)
+    job, schedule, notes = submission.prepare(document, folder, force=force, continues=continued is not None)
     for note in notes:
         print(note, file=sys.stderr)
     if dry_run:

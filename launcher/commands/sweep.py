@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,6 +40,9 @@ def run(
         Literal["slurm", "local"], typer.Option(help="Submit trials to Slurm, or train on this machine.")
     ] = "slurm",
     folder: Folder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the space and the largest cost, and run nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Try layouts until the budget is used up. Run it again to resume.
@@ -51,7 +55,7 @@ def run(
     from frontrunner.launcher.sweeping.controller import Controller, opened
     from frontrunner.launcher.sweeping.report import build
     from frontrunner.launcher.sweeping.samplers import strategy
-    from frontrunner.launcher.sweeping.space import points, size
+    from frontrunner.launcher.sweeping.space import common_batch, points, size
     from frontrunner.launcher.sweeping.view import ranking
 
     document = load_sweep(sweep)
@@ -60,7 +64,13 @@ def run(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    known = points(document)
+    reasons: Counter[tuple[str, str]] = Counter()
+    known = points(document, reasons)
+    if (batch := common_batch(document)) is not None:
+        say(f"training.global_batch_size is not set: all trials use {batch}, which every layout allows")
+    if dry_run:
+        _preview(document, known, reasons, as_json)
+        return
     backend = _backend(on, document, known)
     chosen = strategy(document, known)
     with opened(where, document) as store:
@@ -76,6 +86,40 @@ def run(
     if report.best is None:
         say("no trial completed, so there is no best layout")
         raise typer.Exit(1)
+
+
+def _preview(
+    document: SweepDocument, known: Sequence[Point], reasons: Counter[tuple[str, str]], as_json: bool
+) -> None:
+    """What `--dry-run` prints: the space, what is left out of it and why, and the largest cost."""
+    from frontrunner.configs.slurm import seconds
+    from frontrunner.launcher.sweeping.samplers import strategy
+    from frontrunner.launcher.sweeping.space import size
+
+    spec, chosen = document.spec, strategy(document, known)
+    allowed = len(known) - chosen.removed or len(known)
+    trials = min(spec.budget.trials, allowed)
+    each = seconds(spec.trial_time) / 3600
+    cost = sum(sorted((point.spec.nodes * each for point in known), reverse=True)[:trials])
+    cost = min(cost, spec.budget.node_hours or cost)
+    answer = {
+        "combinations": size(document),
+        "legal": len(known),
+        "cannot_fit": chosen.removed,
+        "refused": [{"path": path, "constraint": text, "count": n} for (path, text), n in reasons.most_common()],
+        "trials": trials,
+        "most_node_hours": cost,
+    }
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    lines = [
+        f"{spec.name}: {len(known)} of {size(document)} combinations are legal; "
+        f"{chosen.removed} of them cannot fit according to the planner",
+        *(f"  refused {n}: {path}: {text}" for (path, text), n in reasons.most_common(5)),
+        f"at most {trials} trials of {spec.trial_time}, {cost:,.1f} node-hours",
+    ]
+    typer.echo("\n".join(lines))
 
 
 @app.command()

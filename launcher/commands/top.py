@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -14,59 +15,69 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.run_folder import files
 from frontrunner.run_folder.record_reader import Follower
 from frontrunner.run_folder.records import Step
+from frontrunner.run_folder.state import RunState
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
+
+    from frontrunner.launcher.runs import Runs
 
 #: Steps that a sparkline shows.
-WIDTH = 24
-#: A run is silent if its records are older than this many steps and this many seconds.
-SILENT_STEPS, SILENT_S = 20, 120.0
+WIDTH = 20
 BLOCKS = "▁▂▃▄▅▆▇█"
+_ASK_EVERY_S = 10.0
+_NARROWEST = 40
 
 
 def top(
     run_dirs: Annotated[
-        list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders, or folders that contain them.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN_DIR]...", help="Run folders, or folders that contain them [default: runs]."
+        ),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between refreshes.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and exit.")] = False,
 ) -> None:
-    """Watch runs: progress, loss, speed and the slowest rank."""
-    runs = [Followed(folder) for folder in folders(run_dirs)]
+    """Watch runs: state, progress, loss, speed and the slowest rank."""
+    from frontrunner.launcher.runs import Runs
+
+    runs = [Followed(folder) for folder in folders(run_dirs or [Path("runs")])]
+    asked = Runs([run.folder for run in runs], os.environ)
     for run in runs:
-        run.look()
+        run.look(asked)
     if as_json:
         typer.echo(json.dumps({"runs": [run.as_dict() for run in runs]}))
         return
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
 
     console = Console(highlight=False)
     if once or not sys.stdout.isatty():
-        if not console.is_terminal:
-            console.width = 160
-        console.print(table(runs))
+        console.print(*shown(runs, console.width), sep="\n", soft_wrap=not console.is_terminal)
         return
-    with Live(table(runs), console=console, auto_refresh=False) as live:
+    asked_s = time.monotonic()
+    with Live(Group(*shown(runs, console.width)), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
+            if time.monotonic() - asked_s > _ASK_EVERY_S:
+                asked.refresh()
+                asked_s = time.monotonic()
             for run in runs:
-                run.look()
-            live.update(table(runs), refresh=True)
+                run.look(asked)
+            live.update(Group(*shown(runs, console.width)), refresh=True)
 
 
 def folders(paths: Sequence[Path]) -> list[Path]:
     """Run folders, given or one level below; SpecError if there are none."""
+    from frontrunner.launcher.runs import find
+
     found: list[Path] = []
     for path in paths:
-        below = sorted(each.parent for each in path.glob(f"*/{files.RECORDS}"))
-        if (path / files.RECORDS).exists() or (not below and files.holds_run(path)):
-            below = [path]
+        below = find([path])
         if not below:
             constraint = "contains no run" if path.is_dir() else "does not exist"
             raise SpecError([Violation("RUN_DIR", str(path), constraint, "name a run folder")])
@@ -80,46 +91,31 @@ class Followed:
 
     folder: Path
     planned: int | None = None
-    ended: bool = False
+    state: RunState | None = None
     warning: str | None = None
     steps: deque[Step] = field(default_factory=lambda: deque(maxlen=200))
 
     def __post_init__(self) -> None:
         self.follower = Follower(self.folder)
 
-    def look(self) -> None:
-        """Read new records."""
+    def look(self, runs: Runs) -> None:
+        """Read new records, and judge the run's state."""
         for record in self.follower.new_records():
             if record["kind"] == "header":
-                self.ended = False
                 self.planned = _number(record.get("spec", {}).get("training", {}).get("steps"), int)
             elif record["kind"] == "step" and _number(record.get("step_time_s"), float):
                 self.steps.append(record)
             elif record["kind"] == "warning":
                 self.warning = str(record.get("message"))
-            elif record["kind"] == "summary":
-                self.ended = True
+        self.state = runs.state(self.folder)
 
     def values(self, name: str) -> list[float]:
         """Values of the last steps that have this figure."""
         return [value for each in self.steps if (value := _number(each.get(name), float)) is not None]
 
-    @property
-    def state(self) -> str:
-        """waiting (no step yet), running, silent (stopped or killed), done."""
-        if self.ended:
-            return "done"
-        if not self.steps:
-            return "waiting"
-        usual = sorted(self.values("step_time_s"))[len(self.steps) // 2]
-        return (
-            "silent"
-            if time.time() - self.follower.changed_s > max(SILENT_S, SILENT_STEPS * usual)
-            else "running"
-        )
-
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         last: Any = self.steps[-1] if self.steps else {}
+        state = self.state or RunState("starting")
         keys = (
             "step",
             "loss",
@@ -129,7 +125,8 @@ class Followed:
             "slowest_busy_s",
             "busy_s",
         )
-        return {"run_dir": str(self.folder), "state": self.state, "steps": self.planned} | {
+        told = {"state": state.state, "reason": state.reason, "last_error": state.last_error}
+        return {"run_dir": str(self.folder), **told, "next": state.next, "steps": self.planned} | {
             key: last.get(key) for key in keys
         }
 
@@ -144,41 +141,51 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     return "".join(BLOCKS[round((value - low) * scale)] for value in shown)
 
 
-def table(runs: Sequence[Followed]) -> Table:
-    """One row per run."""
-    from rich import box
-    from rich.table import Table
+def shown(runs: Sequence[Followed], width: int = 80) -> list[RenderableType]:
+    """Two lines a run, which fit the width: what it is and how far, then its figures or what went wrong."""
     from rich.text import Text
 
     from frontrunner.launcher.display.units import number_text, seconds_text
 
-    made = Table(box=box.SIMPLE_HEAD)
-    for column in ("run", "state", "step", "loss", "", "tokens/s", "", "step time", "slowest rank"):
-        made.add_column(column)
+    lines: list[RenderableType] = []
     for run in runs:
-        last: dict[str, Any] = run.as_dict()
-        made.add_row(
-            Text(run.folder.name),
-            run.state,
-            f"{last['step'] or 0}/{run.planned or '?'}",
-            number_text(_number(last["loss"], float), ".4f"),
-            sparkline(run.values("loss")),
-            number_text(_number(last["tokens_per_s_per_device"], float), ",.1f"),
-            sparkline(run.values("tokens_per_s_per_device")),
-            seconds_text(_number(last["step_time_s"], float)),
-            slowest_text(last),
-        )
-    return made
+        last = run.as_dict()
+        figures = [
+            f"loss {number_text(_number(last['loss'], float), '.4f')} {sparkline(run.values('loss'))}",
+            f"{number_text(_number(last['tokens_per_s_per_device'], float), ',.4g')} tokens/s "
+            f"{sparkline(run.values('tokens_per_s_per_device'))}",
+            f"{seconds_text(_number(last['step_time_s'], float))} a step",
+            *slowest_text(last),
+        ]
+        head = f"{last['state']}  {run.folder.name}  step {last['step'] or 0} of {run.planned or '?'}"
+        lines.append(Text(head, style="bold"))
+        said = last["last_error"] or last["reason"]
+        if said:
+            lines.append(Text(f"  {said}", style="red" if last["last_error"] else ""))
+        if run.steps:
+            lines += [Text(f"  {line}") for line in _filled(figures, max(width, _NARROWEST) - 2)]
+    return lines
 
 
-def slowest_text(last: dict[str, Any]) -> str:
-    """``3: 1.20 s of work, mean 1.00 s``; a dash if unknown."""
-    from frontrunner.launcher.display.units import UNKNOWN, seconds_text
+def _filled(parts: Sequence[str], width: int) -> list[str]:
+    """The parts in as few lines as hold them whole."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def slowest_text(last: dict[str, Any]) -> list[str]:
+    """``slowest rank 3: 1.20 s of work, mean 1.00 s``; nothing if unknown."""
+    from frontrunner.launcher.display.units import seconds_text
 
     rank, longest, mean = (last[key] for key in ("slowest_rank", "slowest_busy_s", "busy_s"))
     if _number(longest, float) is None or _number(mean, float) is None:
-        return UNKNOWN
-    return f"{rank}: {seconds_text(longest)} of work, mean {seconds_text(mean)}"
+        return []
+    return [f"slowest rank {rank}: {seconds_text(longest)} of work, mean {seconds_text(mean)}"]
 
 
 def _number(value: object, kind: type[int] | type[float]) -> Any:

@@ -61,6 +61,7 @@ def train(
 
 def _train_here(request: Request) -> dict[str, Any]:
     """Start all ranks on this machine and show their records; returns the ``--json`` object."""
+    from frontrunner.launcher.continuing import prospects
     from frontrunner.launcher.display.watch import Watch
     from frontrunner.launcher.ranks.local import launch, require_torch
     from frontrunner.run_folder import folder as run_folder
@@ -69,6 +70,8 @@ def _train_here(request: Request) -> dict[str, Any]:
     spec = request.resolve()
     require_torch()
     folder = request.folder or run_folder.dated(spec.name)
+    for line in prospects(folder, spec) if request.continues else ():
+        print(f"the run {line}", file=sys.stderr)
     output = sys.stderr if request.as_json else sys.stdout
     with (
         run_folder.opened(folder, spec, continues=request.continues),

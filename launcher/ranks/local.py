@@ -177,7 +177,11 @@ class _Ranks:
             return None
         if ended is None:  # it may have failed and then hung on exit
             return failures.read(self._run_dir, rank)
-        return failures.from_exit(self._run_dir, rank, ended["code"], ended["time_s"])
+        failure = failures.from_exit(self._run_dir, rank, ended["code"], ended["time_s"])
+        if failure is not None and failures.read(self._run_dir, rank) is None:
+            with suppress(OSError):  # a full disk may be why it died
+                failures.write(self._run_dir, failure)
+        return failure
 
     def _kill(self, number: int) -> None:
         with suppress(ProcessLookupError):

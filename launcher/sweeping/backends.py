@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -22,8 +21,7 @@ from frontrunner.launcher import submission
 from frontrunner.launcher.submission import executable
 from frontrunner.launcher.sweeping.outcome import Ended
 from frontrunner.launcher.sweeping.space import Point
-from frontrunner.run_folder import files, jobs
-from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder import files, jobs, locks
 from frontrunner.run_folder.endings import WRONG_REQUEST
 from frontrunner.slurm.client import JobState, Slurm
 
@@ -95,9 +93,7 @@ class Local:
             return True
         file = _written(attempt)
         with _beside(attempt, "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # an earlier controller has just started it
+            if not locks.take(lock):  # an earlier controller has just started it
                 return True
             if _beside(attempt, "started").exists():
                 return True
@@ -113,7 +109,7 @@ class Local:
 
     def ended(self, attempt: Attempt) -> Ended | None:
         self._children = [child for child in self._children if child.poll() is None]
-        if _held(_beside(attempt, "lock")):
+        if locks.held(_beside(attempt, "lock")):
             limit = seconds(attempt.spec.slurm.time_limit or "365d")
             if self.used_s(attempt) <= limit:
                 return None
@@ -128,7 +124,7 @@ class Local:
         """SIGKILL its whole session; the ranks end with their launcher."""
         lock, pid = _beside(attempt, "lock"), _beside(attempt, "pid")
         deadline = time.monotonic() + 20
-        while _held(lock) and time.monotonic() < deadline:
+        while locks.held(lock) and time.monotonic() < deadline:
             text = pid.read_text().strip() if pid.exists() else ""
             if text:
                 with suppress(ProcessLookupError):
@@ -145,18 +141,6 @@ class Local:
 
 def _beside(attempt: Attempt, kind: str) -> Path:
     return attempt.run_dir.with_name(f"{attempt.run_dir.name}.{kind}")
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process holds the lock file."""
-    try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 class OnSlurm:
@@ -192,7 +176,7 @@ class OnSlurm:
             return True
         attempt.run_dir.parent.mkdir(parents=True, exist_ok=True)
         with _beside(attempt, "lock").open("w") as lock:
-            if not run_folder.locked(lock):  # an earlier controller's sbatch is still waiting for an answer
+            if not locks.take(lock):  # an earlier controller's sbatch is still waiting for an answer
                 return False
             if so_far.working_folder is not None and self._adopt(attempt):
                 return True

@@ -24,7 +24,7 @@ from frontrunner.launcher.sweeping.outcome import CRASH, NODE_FAILURE, REJECTION
 from frontrunner.launcher.sweeping.samplers import Strategy
 from frontrunner.launcher.sweeping.space import Point
 from frontrunner.launcher.sweeping.store import EARLY_STOP, Store, Trial, best, repair
-from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder import locks
 from frontrunner.slurm.errors import SlurmFailed
 
 TRIALS = "trials"
@@ -173,7 +173,7 @@ def opened(folder: Path, sweep: SweepDocument) -> Iterator[Store]:
         what, fix = "cannot be created: a file has this name", "choose another --folder"
         raise SpecError([Violation("--folder", show_path(folder), what, fix)]) from None
     with (folder / ".lock").open("a") as lock:
-        if not run_folder.locked(lock):
+        if not locks.take(lock):
             fix = "wait for it, or see `frontrunner sweep status`"
             what = "another `frontrunner sweep run` is using this folder"
             raise SpecError([Violation("", None, what, fix, show_path(folder))])

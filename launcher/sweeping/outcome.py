@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from frontrunner.configs.yaml_tree import show_path
 from frontrunner.launcher.sweeping.store import OUT_OF_MEMORY
+from frontrunner.run_folder import failures
 from frontrunner.run_folder.endings import TO_BE_CONTINUED, WRONG_REQUEST
 from frontrunner.run_folder.record_reader import last_records, last_start, last_step, steps_of
 from frontrunner.run_folder.steady import steady_median
@@ -15,11 +15,6 @@ from frontrunner.run_folder.steady import steady_median
 #: Steps before a running trial is judged.
 FEWEST_STEPS = 4
 CRASH, TIME_OUT, NODE_FAILURE, REJECTION = "crash", "time_out", "node_failure", "rejection"
-_NO_MEMORY = re.compile(
-    r"out of memory|OutOfMemory|MemoryError|DefaultCPUAllocator|[Cc]annot allocate|can't allocate memory"
-    r"|std::bad_alloc|Killed process|oom[-_ ]?kill|when memory runs out",
-    re.IGNORECASE,
-)
 #: Slurm's states of jobs that ended (squeue's manual, JOB STATE CODES).
 _BY_STATE = {
     "OUT_OF_MEMORY": OUT_OF_MEMORY,
@@ -29,7 +24,6 @@ _BY_STATE = {
     "BOOT_FAIL": NODE_FAILURE,
     "PREEMPTED": NODE_FAILURE,
 }
-_LONGEST_LOG = 200_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ def failure(run_dir: Path, ended: Ended) -> str | None:
         return _BY_STATE[ended.state]
     if ended.code == TO_BE_CONTINUED:
         return TIME_OUT
-    if _NO_MEMORY.search(_said(run_dir)):
+    if failures.out_of_memory(_said(run_dir)):
         return OUT_OF_MEMORY
     if ended.code == WRONG_REQUEST:
         return REJECTION
@@ -71,16 +65,11 @@ def failure(run_dir: Path, ended: Ended) -> str | None:
 def last_words(run_dir: Path) -> str:
     """The last error line of its launcher, or else the folder to inspect."""
     log = run_dir.with_name(f"{run_dir.name}.log")
-    text = log.read_bytes()[-_LONGEST_LOG:].decode(errors="replace") if log.is_file() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("run folder")]
+    lines = [line.strip() for line in failures.end_of_file(log).splitlines() if line.strip() and not line.startswith("run folder")]
     return lines[-1] if lines else f"see {show_path(run_dir)}"
 
 
 def _said(run_dir: Path) -> str:
     """The ends of all logs of the ranks and the launcher."""
     files = [*run_dir.glob("errors/*.txt"), *run_dir.glob("logs/*"), run_dir.with_name(f"{run_dir.name}.log")]
-    texts = []
-    for file in files:
-        if file.is_file():
-            texts.append(file.read_bytes()[-_LONGEST_LOG:].decode(errors="replace"))
-    return "\n".join(texts)
+    return "\n".join(failures.end_of_file(file) for file in files)

@@ -22,6 +22,8 @@ from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import Estimate, estimate
 
 Values = dict[str, Scalar]
+#: A common batch may be this much larger than the largest that a layout needs.
+_LARGEST_GROWTH = 64
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,19 @@ class Predicted:
     load: np.ndarray
 
 
-def points(sweep: SweepDocument) -> tuple[Point, ...]:
-    """All legal points in file order; SpecError with the most common reason if there are none."""
-    reasons: Counter[tuple[str, str]] = Counter()
+def points(
+    sweep: SweepDocument, reasons: Counter[tuple[str, str]] | None = None
+) -> tuple[Point, ...]:
+    """All legal points in file order; SpecError with the most common reason if there are none.
+
+    ``reasons`` gets the number of combinations that each key and constraint made illegal.
+    """
+    reasons = Counter() if reasons is None else reasons
     found: list[Point] = []
     workloads: list[Workload] = []
+    settings = trial_settings(sweep)
     for values in _combinations(sweep):
-        spec = _run(sweep, values, reasons)
+        spec = _run(sweep, settings, values, reasons)
         if spec is None:
             continue
         try:
@@ -94,9 +102,11 @@ def _combinations(sweep: SweepDocument) -> Iterator[Values]:
             yield kept
 
 
-def _run(sweep: SweepDocument, values: Values, reasons: Counter[tuple[str, str]]) -> RunSpec | None:
+def _run(
+    sweep: SweepDocument, settings: Values, values: Values, reasons: Counter[tuple[str, str]]
+) -> RunSpec | None:
     """The run of a point; None if it is illegal, with its violations counted."""
-    given = trial_settings(sweep) | {key: value for key, value in values.items() if key != ACCUMULATION}
+    given = settings | {key: value for key, value in values.items() if key != ACCUMULATION}
     if ACCUMULATION in values:
         batch = _batch(sweep, values)
         if batch is None:
@@ -113,14 +123,32 @@ def _run(sweep: SweepDocument, values: Values, reasons: Counter[tuple[str, str]]
 def trial_settings(sweep: SweepDocument) -> Values:
     """Overrides of every trial: it is short, and writes no checkpoints."""
     base, steps = sweep.base.spec, sweep.spec.steps
+    batch = common_batch(sweep)
     return {
+        **({} if batch is None else {"training.global_batch_size": batch}),
         "training.steps": steps,
         "training.validate_every_steps": 0,
         "optimizer.warmup_steps": min(steps, base.optimizer.warmup_steps),
+        "checkpoint.at_end": False,
         "checkpoint.every_steps": None,
         "checkpoint.every_minutes": None,
         "slurm.time_limit": clock(seconds(sweep.spec.trial_time)),
     }
+
+
+def common_batch(sweep: SweepDocument) -> int | None:
+    """The global batch of all trials where neither the run file nor the space sets one; None where one does.
+
+    A run's default depends on its layout, so trials would differ in their batch. This one is a multiple that
+    all layouts allow.
+    """
+    key = "training.global_batch_size"
+    space, given = sweep.spec.space, sweep.base.tree.plain().get("training")
+    if key in space or ACCUMULATION in space or isinstance(given, dict) and "global_batch_size" in given:
+        return None
+    sizes = {size for values in _combinations(sweep) if (size := _batch(sweep, values))}
+    batch = math.lcm(sweep.base.spec.training.global_batch_size, *sizes)
+    return batch if batch <= _LARGEST_GROWTH * max(sizes, default=1) else None
 
 
 def _batch(sweep: SweepDocument, values: Mapping[str, Scalar]) -> int | None:
@@ -189,6 +217,8 @@ def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:
     given = {key: value for key, value in values.items() if key != ACCUMULATION}
     if ACCUMULATION in values:
         given["training.global_batch_size"] = _batch(sweep, values)
+    elif (batch := common_batch(sweep)) is not None:
+        given["training.global_batch_size"] = batch
     document = load.vary(sweep.base, given).document
     assert document is not None
     return document.spec

@@ -47,17 +47,19 @@ class Saving:
         if checkpointer is None:
             return
         self._say(checkpointer.poll())
-        at_end = last and self.spec.checkpoint.periodic
+        at_end = last and self.spec.checkpoint.at_end
         if notes.stop or notes.save or at_end or checkpointer.due_by_steps(progress.step):
+            self.write("saving", step=progress.step)
             self._say(checkpointer.save(progress))
-        if notes.stop:
+        if notes.stop or at_end:
             ended = checkpointer.finish()
             self._say(ended)
             if checkpointer.last_step != progress.step:
                 why = ended[-1].error if ended else "unknown"
+                when = "at the end" if at_end else "when the run stopped"
                 raise TrainingFailed(
-                    f"the checkpoint could not be written when the run stopped after step "
-                    f"{progress.step}: {why}; {self.last_good()}"
+                    f"the checkpoint could not be written {when}, after step {progress.step}: {why}; "
+                    f"{self.last_good()}"
                 )
 
     def end(self) -> None:

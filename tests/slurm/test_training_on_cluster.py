@@ -67,7 +67,7 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
         job = user.status()["job_id"]
     user.cluster.wait(job, "COMPLETED", limit_s=400)
     row = user.status()
-    assert (row["state"], row["segment"], row["segments"], row["step"]) == ("COMPLETED", 3, 3, 100)
+    assert (row["state"], row["segment"], row["segments"], row["step"]) == ("finished", 3, 3, 100)
     records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
     assert curve(run_dir) == curve(user.folder / "whole")

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from frontrunner.configs.load import dump
+from frontrunner.run_folder.state import ACTIVE
 from support.slurm_cluster import SlurmCluster
 from support.specs import run_spec
 
 FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 # The nodes' names lead nowhere.
 HERE = {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 
 class User:
@@ -75,7 +75,7 @@ class User:
         """Until the run is in one of the states."""
         deadline = time.monotonic() + limit_s
         while (row := self.status())["state"] not in states:
-            hopeless = row["state"] in ENDED or time.monotonic() > deadline
+            hopeless = row["state"] not in ACTIVE or time.monotonic() > deadline
             assert not hopeless, f"{row}\n{self.call('logs', 'the run')}\n{self.cluster.log()}"
             time.sleep(0.3)
         return row

@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from frontrunner.run_folder import files, locks
+
 
 def main(run_dir: Path) -> int:
     if os.environ["SLURM_PROCID"] != "0":
@@ -25,8 +27,10 @@ def main(run_dir: Path) -> int:
     start = int(checkpoint.read_text()) if checkpoint.exists() else 0
     node, job = os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"]
     print(f"job {job} on {node} starts after step {start} in {Path.cwd()}", flush=True)
-    with (run_dir / "records.jsonl").open("a") as records:
-        records.write(json.dumps({"kind": "header", "job": job}) + "\n")
+    with (run_dir / files.LOCK).open("a") as lock, (run_dir / files.RECORDS).open("a") as records:
+        locks.take(lock)
+        locks.note_start(lock, job)
+        records.write(json.dumps({"kind": "header", "job": job, "time": time.time()}) + "\n")
         for step in range(start + 1, asked["steps"] + 1):
             if step == asked.get("fail_at"):
                 return 1
@@ -42,6 +46,7 @@ def main(run_dir: Path) -> int:
             if stops or step % 5 == 0:
                 checkpoint.write_text(str(step))
             if stops:
+                records.write(json.dumps({"kind": "stopped", "step": step}) + "\n")
                 return 75
         records.write(json.dumps({"kind": "summary"}) + "\n")
     return 0

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.corpus import fingerprint
 from frontrunner.parallelism.planner.checkpoints import interval_s, write_s
 from frontrunner.parallelism.runtime.checkpoint.pieces import Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceSavePlanner
@@ -55,6 +56,7 @@ class Checkpointer:
         self.group = dist.new_group(backend="gloo")
         self.planner = PieceSavePlanner()
         self.last_step: int | None = None  # with a complete checkpoint
+        self.corpus = fingerprint(spec) if self.rank == 0 else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: _Writing | None = None
         self._saved_at_s = time.monotonic()
@@ -138,6 +140,7 @@ class Checkpointer:
             "first_validation_loss": progress.first_validation_loss,
             "bad_steps": progress.bad_steps,
             "ranks": same_ranks(self.trainer),
+            "corpus": self.corpus,
         }
 
         def manifest(written: list[File]) -> Manifest:

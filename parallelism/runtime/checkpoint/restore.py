@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import ModelSpec
+from frontrunner.parallelism.corpus import check_same_corpus
 from frontrunner.parallelism.runtime.checkpoint import rank_state
 from frontrunner.parallelism.runtime.checkpoint.pieces import FIRST_MOMENT, Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceLoadPlanner
@@ -18,11 +18,9 @@ from frontrunner.parallelism.runtime.checkpoint.progress import Progress
 from frontrunner.parallelism.runtime.checkpoint.storage import RankFileReader
 from frontrunner.parallelism.runtime.trainer import Trainer
 from frontrunner.run_folder import checkpoints as files
-from frontrunner.run_folder.checkpoints import DamagedCheckpoint, Manifest
+from frontrunner.run_folder.checkpoints import DamagedCheckpoint, Manifest, check_model
 
 Warn = Callable[[str], None]
-#: What may differ between the models of a run and a checkpoint: the name, and keys that only training uses.
-_FREE = {"name", "sources", "attention_dropout", "hidden_dropout", "init_std"}
 
 
 def resume(trainer: Trainer, run_dir: Path, warn: Warn) -> Progress | None:
@@ -60,23 +58,11 @@ def start_from(trainer: Trainer, place: Path) -> None:
     trainer.optimizer.restored(updates=0)
 
 
-def check_model(manifest: Manifest, model: ModelSpec) -> None:
-    """Raise SpecError with every key in which the checkpoint's model differs from the run's."""
-    ours, theirs = model.model_dump(mode="json"), manifest.spec["model"]
-    violations = [
-        Violation(
-            f"model.{key}", ours[key], f"the checkpoint's model has {theirs.get(key)}", "use the same model"
-        )
-        for key in ours.keys() - _FREE
-        if ours[key] != theirs.get(key)
-    ]
-    if violations:
-        raise SpecError(sorted(violations, key=lambda violation: violation.path))
-
-
 def _load(trainer: Trainer, path: Path, warn: Warn) -> Progress:
     manifest = files.read_manifest(path)
     check_model(manifest, trainer.spec.model)
+    if trainer.groups.rank == 0:
+        check_same_corpus(trainer.spec, manifest.state.get("corpus"))
     state, optimizer = manifest.state, trainer.optimizer
     moments = any(name.startswith(f"{FIRST_MOMENT}/") for name in manifest.tensors)
     pieces = model_pieces(optimizer, saving=False, moments=moments)

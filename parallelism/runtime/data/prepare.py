@@ -48,14 +48,17 @@ def prepare(
     json_key: str = "text",
     suffixes: Sequence[str] = SUFFIXES,
     end_token: str | None = None,
+    replace: bool = False,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Prepared:
-    """Prepare a corpus, replacing one with the same prefix. A failure leaves nothing behind.
+    """Prepare a corpus. A failure leaves nothing behind.
 
     ``tokenizer`` is a path to a tokenizer.json, ``byte``, or ``train:N``. Raises SpecError for input that
-    cannot be used.
+    cannot be used, and if there is a corpus with this prefix, unless ``replace`` is set.
     """
     _check_prefix(prefix)
+    if not replace:
+        _refuse_to_replace(prefix)
     documents = Documents(find_files(inputs, suffixes), json_key)
     encoder = _encoder(tokenizer, end_token, documents, on_progress)
     with _scratch(Path(prefix).parent) as folder:
@@ -79,6 +82,14 @@ def _check_prefix(prefix: str) -> None:
         problem = "would overwrite tokenizer.json with its description"
     if problem:
         raise SpecError([Violation("--output", prefix, problem, "give a prefix, for example corpus/train")])
+
+
+def _refuse_to_replace(prefix: str) -> None:
+    there = [path for ending in ("idx", "bin") if (path := Path(f"{prefix}.{ending}")).exists()]
+    if there:
+        problem = f"{there[0]} exists: runs that were trained on it could not go on"
+        fix = "choose another prefix, or replace it with --force"
+        raise SpecError([Violation("--output", prefix, problem, fix)])
 
 
 def _encoder(source: str, end_token: str | None, documents: Documents, on_progress: Progress) -> Encoder:

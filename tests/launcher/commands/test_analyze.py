@@ -154,33 +154,37 @@ def test_top_shows_runs_as_they_are(tmp_path: Path) -> None:
     states = [
         (Path(each["run_dir"]).name, each["state"], each["step"], each["steps"]) for each in answer["runs"]
     ]
-    assert states == [("one", "running", 2, 10), ("two", "done", 5, 7)]
+    assert states == [("one", "failed", 2, 10), ("two", "finished", 5, 7)]
     shown = run("top", str(tmp_path), "--once").stdout
-    assert "3: 1.50 s of work, mean 1.00 s" in shown
+    assert "slowest rank 3: 1.50 s of work, mean 1.00 s" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_top_goes_on_where_it_stopped_and_sees_silence(tmp_path: Path) -> None:
+def test_top_reads_on_where_it_stopped_and_sees_silence(tmp_path: Path) -> None:
     import os
 
     from frontrunner.launcher.commands.top import Followed
+    from frontrunner.launcher.runs import Runs
+    from frontrunner.run_folder import files, locks
 
     path = logs.write_run(tmp_path / "run", [2.0]) / "records.jsonl"
     followed = Followed(tmp_path / "run")
-    followed.look()
-    assert (followed.state, len(followed.steps)) == ("running", 1)
+    runs = Runs([tmp_path / "run"], os.environ)
+    lock = (tmp_path / "run" / files.LOCK).open("a")
+    assert locks.take(lock)
+    followed.look(runs)
+    assert (followed.as_dict()["state"], len(followed.steps)) == ("running", 1)
     with path.open("a") as file:
         file.write(logs.line(logs.step_record(2, 2.0))[:20])
-    followed.look()
+    followed.look(runs)
     assert len(followed.steps) == 1, "half a line is none yet"
     with path.open("a") as file:
         file.write(logs.line(logs.step_record(2, 2.0))[20:])
     os.utime(path, (1e9, 1e9))
-    followed.look()
-    assert (followed.state, followed.values("step_time_s"), followed.follower.lost) == (
-        "silent",
-        [2.0, 2.0],
-        0,
-    )
+    followed.look(runs)
+    assert str(followed.as_dict()["reason"]).startswith("silent: no record for")
+    assert (followed.values("step_time_s"), followed.follower.lost) == ([2.0, 2.0], 0)
+    lock.close()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +199,8 @@ def test_a_sparkline_is_between_least_and_most(values: list[float], line: str) -
 def test_top_waits_for_a_run_that_has_no_records_yet(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("")
     (answer,) = json.loads(run("top", str(tmp_path), "--json").stdout)["runs"]
-    assert (answer["state"], answer["step"]) == ("waiting", None)
+    assert (answer["state"], answer["step"]) == ("failed", None)
+    assert answer["last_error"] == "it ended before it wrote a record"
     logs.write_run(tmp_path / "below", [2.0])
     (answer,) = json.loads(run("top", str(tmp_path), "--json").stdout)["runs"]
     assert Path(answer["run_dir"]).name == "below", "a run file beside runs is no run"

@@ -12,13 +12,12 @@ import typer
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import dump, load_run
-from frontrunner.launcher.commands import status
 from frontrunner.launcher.commands.cancel import cancel
 from frontrunner.launcher.commands.continue_run import continue_run
 from frontrunner.launcher.commands.logs import logs
+from frontrunner.launcher.runs import Runs, find
 from frontrunner.run_folder import jobs
 from frontrunner.run_folder.record_reader import last_records, last_step, progress
-from frontrunner.slurm.client import Slurm
 
 SPEC = dump(load_run("gpt-22b-frontier", ["slurm={account: abc123, time_limit: 6h}"]).spec)
 
@@ -50,20 +49,21 @@ def record(folder: Path, **fields: Any) -> None:
 
 
 def row(folder: Path) -> dict[str, Any]:
-    (found,) = status.rows(Slurm(os.environ), [folder])
-    return found
+    return Runs([folder], os.environ).row(folder)
 
 
 @pytest.mark.parametrize(
     ("squeue", "state", "reason"),
     [
-        ("42|PENDING|Priority||2:00:00|0:00", "PENDING", "Priority"),
-        ("42|RUNNING|None|node[1-2]|1:59:00|1:00", "RUNNING", ""),
-        ("42|TIMEOUT|None|node[1-2]|0:00|2:00:00", "TIMEOUT", "`frontrunner submit RUN_DIR` continues it"),
-        ("", "UNKNOWN", "Slurm no longer lists its job; `frontrunner submit RUN_DIR` continues it"),
+        ("42|PENDING|Priority||2:00:00|0:00", "queued", "Priority: other jobs are ahead"),
+        ("42|RUNNING|None|node[1-2]|1:59:00|1:00", "starting", ""),
+        ("42|POWER_UP_NODE|None|node[1-2]|1:59:00|1:00", "starting", "Slurm: POWER_UP_NODE"),
+        ("42|TIMEOUT|None|node[1-2]|0:00|2:00:00", "failed", "TIMEOUT: it reached its time limit before it had stopped"),
+        ("", "failed", ""),
+        ("NOTE: maintenance on Tuesday", "failed", ""),
     ],
 )
-def test_a_state_is_slurms(run_dir: Path, squeue: str, state: str, reason: str) -> None:
+def test_state_follows_slurms_word(run_dir: Path, squeue: str, state: str, reason: str) -> None:
     add("squeue", f"echo '{squeue}'")
     found = row(run_dir)
     assert (found["state"], found["reason"]) == (state, reason)
@@ -73,21 +73,21 @@ def test_a_state_is_slurms(run_dir: Path, squeue: str, state: str, reason: str) 
 def test_a_job_that_squeue_has_forgotten_is_looked_up_where_there_is_accounting(run_dir: Path) -> None:
     add("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     add("sacct", "echo '42|CANCELLED by 1000|node1|60'")
-    assert row(run_dir)["state"] == "CANCELLED"
+    assert row(run_dir)["state"] == "cancelled"
     add("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-    assert row(run_dir)["state"] == "UNKNOWN"
+    assert row(run_dir)["last_error"] == "job 42 is not listed any more and left no word of its end"
 
 
 def test_the_runs_own_word_counts_when_nothing_follows(run_dir: Path) -> None:
     add("squeue", "echo '42|COMPLETED|None|n1|0:00|9:00'")
     jobs.append(run_dir, "ended", job_id="42", code=0, step=100)
-    assert row(run_dir)["state"] == "COMPLETED"
+    assert row(run_dir)["state"] == "finished"
     jobs.append(run_dir, "submitted", job_id="43", step=100)
     jobs.append(run_dir, "ended", job_id="43", code=2, step=100)
     jobs.append(run_dir, "verdict", reason="why")
-    assert (row(run_dir)["state"], row(run_dir)["reason"]) == ("FAILED", "why")
+    assert (row(run_dir)["state"], row(run_dir)["reason"]) == ("failed", "why")
     jobs.append(run_dir, "cancelled")
-    assert row(run_dir)["state"] == "CANCELLED"
+    assert row(run_dir)["state"] == "cancelled"
 
 
 def test_progress_is_the_last_of_several_segments(run_dir: Path) -> None:
@@ -96,10 +96,10 @@ def test_progress_is_the_last_of_several_segments(run_dir: Path) -> None:
     record(run_dir, kind="header")
     with (run_dir / "records.jsonl").open("a") as file:
         file.write('{"kind": "step", "step": 31, "lo')
-    found = progress(run_dir, 100)
+    found = progress(last_records(run_dir), 100)
     assert (found["step"], found["loss"], found["eta_s"]) == (30, 0.1, 140.0)
     assert last_step(run_dir) == 30
-    assert progress(run_dir / "nowhere", 100)["step"] == 0 and last_records(run_dir / "nowhere") == []
+    assert progress([], 100)["step"] == 0 and last_records(run_dir / "nowhere") == []
 
 
 def test_only_the_end_of_a_long_file_is_read(run_dir: Path) -> None:
@@ -110,13 +110,13 @@ def test_only_the_end_of_a_long_file_is_read(run_dir: Path) -> None:
 
 
 def test_runs_are_found_below_a_folder_and_by_name(run_dir: Path) -> None:
-    assert status.find([Path("runs")]) == [Path("runs/one")]
-    assert status.find([run_dir]) == [run_dir]
-    assert status.find([Path("nowhere")]) == []
+    assert find([Path("runs")]) == [Path("runs/one")]
+    assert find([run_dir]) == [run_dir]
+    assert find([Path("nowhere")]) == []
 
 
 def test_folders_of_no_run_are_refused(run_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="not the folder of a submitted run"):
+    with pytest.raises(SpecError, match="not the folder of a run"):
         logs(tmp_path)
     with pytest.raises(SpecError, match="no log of rank 3"):
         logs(run_dir, rank=3)

@@ -1,0 +1,143 @@
+"""Finds run folders, and says of each what `status`, `top`, `logs` and `cancel` show of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.run_folder import files, jobs, state
+from frontrunner.run_folder.jobs import Chain
+from frontrunner.run_folder.record_reader import last_records, last_start, progress
+from frontrunner.run_folder.records import Record
+from frontrunner.run_folder.state import JobView, RunState
+from frontrunner.slurm.client import JobState, Slurm
+from frontrunner.slurm.errors import SlurmFailed
+
+#: Enough for the last steps of a run: ten thousand runs are read in a second or two.
+_TAIL_BYTES = 8 * 1024
+
+
+def find(folders: Iterable[Path]) -> list[Path]:
+    """The runs among these folders and one level below, newest last."""
+    found: dict[Path, float] = {}
+    for folder in folders:
+        begun = any((folder / name).exists() for name in (files.RECORDS, files.JOBS))
+        below = {} if begun else _dated(_below(folder))
+        found |= below or _dated([folder])  # a run file beside runs is no run
+    return sorted(found, key=lambda path: (found[path], path))
+
+
+def _dated(folders: Iterable[Path]) -> dict[Path, float]:
+    return {folder: when for folder in folders if (when := _changed_s(folder)) is not None}
+
+
+def _below(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _changed_s(run_dir: Path) -> float | None:
+    """When a folder's run last changed, in seconds since the epoch; None if it holds no run.
+
+    Records alone are a run too: people copy them.
+    """
+    times = []
+    for name in (files.SPEC, files.RECORDS, files.JOBS):
+        with suppress(OSError):
+            times.append((run_dir / name).stat().st_mtime)
+    return max(times, default=None)
+
+
+class Runs:
+    """Runs and Slurm's word on their jobs, which is asked for at once for all of them.
+
+    ``problem`` is why Slurm could not be asked; None if it could, or there was nothing to ask.
+    """
+
+    def __init__(self, run_dirs: Sequence[Path], env: Mapping[str, str]) -> None:
+        self.run_dirs = run_dirs
+        self.problem: SpecError | SlurmFailed | None = None
+        self._slurm = Slurm(env)
+        self._jobs: dict[str, JobState] = {}
+        self.chains: dict[Path, Chain] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the chains again, and ask Slurm again."""
+        self.chains = {run_dir: jobs.read(run_dir) for run_dir in self.run_dirs}
+        asked = {chain.last.job_id for chain in self.chains.values() if chain.last and not _over(chain)}
+        self.problem = None
+        try:
+            self._jobs = self._slurm.states(asked)
+        except (SpecError, SlurmFailed) as error:
+            self._jobs, self.problem = {}, error
+
+    def job(self, run_dir: Path) -> JobState | None:
+        """Slurm's word on the run's last job; None if it said nothing."""
+        last = self.chains[run_dir].last
+        return self._jobs.get(last.job_id) if last else None
+
+    def view(self, run_dir: Path) -> JobView:
+        """What is known of the run's last job."""
+        job = self.job(run_dir)
+        if job is not None:
+            return job.view()
+        if _over(self.chains[run_dir]):
+            return JobView("ended")
+        return JobView("not asked" if self.problem else "unknown")
+
+    def state(self, run_dir: Path, records: Sequence[Record] | None = None) -> RunState:
+        """The state of a run; ``records`` are its last ones, if they were read already."""
+        found = last_start(list(last_records(run_dir) if records is None else records))
+        chain = self.chains[run_dir]
+        return state.judge(
+            state.gather(run_dir, chain, found, self.view(run_dir), _steps(run_dir, chain, found)), run_dir
+        )
+
+    def row(self, run_dir: Path) -> dict[str, Any]:
+        """The ``--json`` object of a run in `status`."""
+        chain, job = self.chains[run_dir], self.job(run_dir)
+        records = last_records(run_dir, _TAIL_BYTES)
+        now = self.state(run_dir, records)
+        last = chain.last
+        return {
+            "run_dir": str(run_dir),
+            "name": chain.name or run_dir.name,
+            "job_id": last.job_id if last else None,
+            "state": now.state,
+            "reason": now.reason,
+            "last_error": now.last_error,
+            "next": now.next,
+            "nodes": job.nodes if job else "",
+            "time_left": job.time_left if job else "",
+            "segment": last.number if last else 0,
+            "segments": chain.allowed or 0,
+            **progress(records, _steps(run_dir, chain, last_start(records))),
+        }
+
+
+def _over(chain: Chain) -> bool:
+    """Whether the run has no job any more, by its own files."""
+    return chain.last is not None and chain.last.code is not None and chain.verdict is not None
+
+
+def _steps(run_dir: Path, chain: Chain, records: Sequence[Record]) -> int | None:
+    """The steps that the run's last start asked for; None if its run file is damaged."""
+    header: Any = next((record for record in records if record["kind"] == "header"), {})
+    asked = header.get("spec", {}).get("training", {}).get("steps") if header else None
+    if isinstance(asked, int) and header.get("time", 0.0) >= chain.begun_s:
+        return asked
+    if chain.steps is not None:
+        return chain.steps
+    from frontrunner.configs.load import read_resolved
+
+    try:
+        return read_resolved(run_dir / files.SPEC).training.steps
+    except (SpecError, OSError):
+        return asked if isinstance(asked, int) else None
