@@ -12,8 +12,8 @@ from frontrunner.configs.types import Frozen, PositiveFloat, PositiveInt, say
 class CheckpointSpec(Frozen):
     """When checkpoints are written, and which are kept.
 
-    A run also writes one when it is asked to stop. Without any of these keys, the interval is auto on machines
-    whose failure rate is known.
+    A run also writes one when it is asked to stop. Without either interval, it is auto on machines whose
+    failure rate is known.
     """
 
     at_end: bool = True

@@ -121,7 +121,7 @@ def first_cause(run_dir: Path) -> Failure | None:
         names = [entry.name for entry in os.scandir(run_dir / files.ERRORS)]
     except OSError:
         return None
-    ranks = sorted(int(found[1]) for name in names if (found := files.ERRORS_NAME.fullmatch(name)))
+    ranks = sorted(int(named[1]) for name in names if (named := files.ERRORS_NAME.fullmatch(name)))
     found = [failure for rank in ranks[:_MOST_READ] if (failure := read(run_dir, rank))]
     return cause(found) if found else None
 

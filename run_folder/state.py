@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from frontrunner.run_folder import failures, files, jobs, locks
+from frontrunner.run_folder import failures, files, locks
 from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED
 from frontrunner.run_folder.jobs import Chain
-from frontrunner.run_folder.record_reader import last_records, last_start, steps_of
+from frontrunner.run_folder.record_reader import steps_of
 from frontrunner.run_folder.records import Record
 
 State = Literal["queued", "starting", "running", "saving", "stopped", "finished", "failed", "cancelled"]
@@ -50,8 +50,7 @@ class JobView:
 
 @dataclass(frozen=True)
 class RunState:
-    """``reason`` and ``last_error`` are one line each, empty if there is nothing to say. ``next`` is a command
-    to type, empty if there is none."""
+    """``reason`` and ``last_error`` are one line each, ``next`` is a command to type; empty: nothing."""
 
     state: State
     reason: str = ""
@@ -68,8 +67,8 @@ class Evidence:
     """All that the state follows from.
 
     ``records`` are those since the last start that wrote any; ``started_s`` is when that was. ``start`` is
-    when a process last took the lock, ``written_s`` when the last record was written (seconds since the epoch;
-    0: never). ``steps`` is what the run file asks for.
+    when a process last took the lock, ``written_s`` when the last record was written (seconds since the
+    epoch; 0: never). ``steps`` is what the run file asks for.
     """
 
     chain: Chain

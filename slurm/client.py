@@ -145,9 +145,7 @@ class Slurm:
         rows = (line.partition("|") for line in answer.stdout.splitlines())
         # Slurm reports folders without symbolic links; names are compared first, because resolving is slow.
         named = ((job, Path(where)) for job, _, where in rows if Path(where).name == folder.name)
-        return {
-            job for job, where in named if _JOB_ID.fullmatch(job) and where.resolve() == folder.resolve()
-        }
+        return {job for job, where in named if _JOB_ID.fullmatch(job) and where.resolve() == folder.resolve()}
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job; no error if it has already ended."""
@@ -177,7 +175,9 @@ class Slurm:
         rows = [line.split("|") for line in answer.stdout.splitlines() if line.strip()]
         whole = [row for row in rows if len(row) == 6 and row[0] in job_ids and _STATE.fullmatch(row[1])]
         if rows and not whole and any(len(row) > 1 for row in rows):
-            raise SlurmFailed(f"squeue answered {_shown(answer.stdout)}, which is not the list that was asked for")
+            raise SlurmFailed(
+                f"squeue answered {_shown(answer.stdout)}, which is not the list that was asked for"
+            )
         return {row[0]: JobState(*row[:5], held_s=_elapsed(row[5])) for row in whole}
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobState]:

@@ -106,7 +106,9 @@ def _preview(
         "combinations": size(document),
         "legal": len(known),
         "cannot_fit": chosen.removed,
-        "refused": [{"path": path, "constraint": text, "count": n} for (path, text), n in reasons.most_common()],
+        "refused": [
+            {"path": path, "constraint": text, "count": n} for (path, text), n in reasons.most_common()
+        ],
         "trials": trials,
         "most_node_hours": cost,
     }

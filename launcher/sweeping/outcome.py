@@ -65,7 +65,11 @@ def failure(run_dir: Path, ended: Ended) -> str | None:
 def last_words(run_dir: Path) -> str:
     """The last error line of its launcher, or else the folder to inspect."""
     log = run_dir.with_name(f"{run_dir.name}.log")
-    lines = [line.strip() for line in failures.end_of_file(log).splitlines() if line.strip() and not line.startswith("run folder")]
+    lines = [
+        line.strip()
+        for line in failures.end_of_file(log).splitlines()
+        if line.strip() and not line.startswith("run folder")
+    ]
     return lines[-1] if lines else f"see {show_path(run_dir)}"
 
 

@@ -49,9 +49,7 @@ class Predicted:
     load: np.ndarray
 
 
-def points(
-    sweep: SweepDocument, reasons: Counter[tuple[str, str]] | None = None
-) -> tuple[Point, ...]:
+def points(sweep: SweepDocument, reasons: Counter[tuple[str, str]] | None = None) -> tuple[Point, ...]:
     """All legal points in file order; SpecError with the most common reason if there are none.
 
     ``reasons`` gets the number of combinations that each key and constraint made illegal.

@@ -18,6 +18,7 @@ RUN = Path("runs/a run")
 QUEUED = JobView("waiting", "Priority: other jobs are ahead")
 LIVE, OVER = JobView("running", started_s=START - 60), JobView("ended")
 NONE = JobView("unknown")
+NOT_SUBMITTED = Chain()
 HEADER = {"kind": "header", "time": START}
 STEP = {"kind": "step", "step": 5, "step_time_s": 2.0}
 SAVING = {"kind": "saving", "step": 5}
@@ -33,15 +34,15 @@ def chain(code: int | None = None, verdict: str | None = None, **fields: Any) ->
     return Chain((last,), verdict=verdict, begun_s=START - 100, **fields)
 
 
-def judged(*records: Any, jobs: Chain = Chain(), job: JobView = NONE, **fields: Any) -> state.RunState:
+def judged(*records: Any, jobs: Chain = NOT_SUBMITTED, job: JobView = NONE, **fields: Any) -> state.RunState:
     started_s = START if records else 0.0
     found = Evidence(jobs, records, fields.pop("locked", False), job, steps=10, started_s=started_s)
     found = Evidence(**{**vars(found), "written_s": NOW - 3, **fields})
     return state.judge(found, RUN, NOW)
 
 
-HERE = {"locked": True, "start": locks.Start(START - 1)}
-IN_JOB = {"jobs": chain(), "job": LIVE, "locked": True, "start": locks.Start(START - 1, "42")}
+HERE: dict[str, Any] = {"locked": True, "start": locks.Start(START - 1)}
+IN_JOB: dict[str, Any] = {"jobs": chain(), "job": LIVE, "locked": True, "start": locks.Start(START - 1, "42")}
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     # on this machine
     ("started", (), {"locked": True, "start": locks.Start(NOW - 1)}, "starting"),
@@ -64,7 +65,12 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("submitted", (), {"jobs": chain(), "job": QUEUED}, "queued"),
     ("next segment waits", (HEADER, STEP, STOPPED), {"jobs": chain(), "job": QUEUED}, "queued"),
     ("job began", (), {"jobs": chain(), "job": LIVE}, "starting"),
-    ("next job began", (HEADER, STOPPED), {"jobs": chain(), "job": JobView("running", started_s=NOW)}, "starting"),
+    (
+        "next job began",
+        (HEADER, STOPPED),
+        {"jobs": chain(), "job": JobView("running", started_s=NOW)},
+        "starting",
+    ),
     ("job runs", (HEADER, STEP), IN_JOB, "running"),
     ("job saves", (HEADER, STEP, SAVING), IN_JOB, "saving"),
     ("job without locks", (HEADER, STEP), IN_JOB | {"locked": None}, "running"),
@@ -73,7 +79,12 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("time is used up", (HEADER, STOPPED), {"jobs": chain(75, "used up"), "job": OVER}, "stopped"),
     ("ranks failed", (HEADER,), {"jobs": chain(1, "last", error="rank 1: x"), "job": OVER}, "failed"),
     ("request was wrong", (), {"jobs": chain(2, "exit code 2"), "job": OVER}, "failed"),
-    ("scancel in the job", (HEADER,), {"jobs": chain(), "job": JobView("ended", cancelled=True)}, "cancelled"),
+    (
+        "scancel in the job",
+        (HEADER,),
+        {"jobs": chain(), "job": JobView("ended", cancelled=True)},
+        "cancelled",
+    ),
     ("time limit", (HEADER,), {"jobs": chain(), "job": JobView("ended", "TIMEOUT: late")}, "failed"),
     ("forgotten", (HEADER,), {"jobs": chain(), "job": NONE}, "failed"),
     ("nobody to ask", (HEADER,), {"jobs": chain(), "job": JobView("not asked")}, "failed"),
@@ -96,7 +107,9 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("records", "fields", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("records", "fields", "expected"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
 def test_state_follows_from_evidence(records: Any, fields: dict[str, Any], expected: str) -> None:
     assert judged(*records, **fields).state == expected
 

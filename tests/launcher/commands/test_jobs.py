@@ -58,7 +58,11 @@ def row(folder: Path) -> dict[str, Any]:
         ("42|PENDING|Priority||2:00:00|0:00", "queued", "Priority: other jobs are ahead"),
         ("42|RUNNING|None|node[1-2]|1:59:00|1:00", "starting", ""),
         ("42|POWER_UP_NODE|None|node[1-2]|1:59:00|1:00", "starting", "Slurm: POWER_UP_NODE"),
-        ("42|TIMEOUT|None|node[1-2]|0:00|2:00:00", "failed", "TIMEOUT: it reached its time limit before it had stopped"),
+        (
+            "42|TIMEOUT|None|node[1-2]|0:00|2:00:00",
+            "failed",
+            "TIMEOUT: it reached its time limit before it had stopped",
+        ),
         ("", "failed", ""),
         ("NOTE: maintenance on Tuesday", "failed", ""),
     ],
