@@ -173,12 +173,11 @@ class Slurm:
         if answer.returncode and "Invalid job id" not in answer.stderr:
             raise _failed("squeue", answer.stderr)
         rows = [line.split("|") for line in answer.stdout.splitlines() if line.strip()]
-        whole = [row for row in rows if len(row) == 6 and row[0] in job_ids and _STATE.fullmatch(row[1])]
-        if rows and not whole and any(len(row) > 1 for row in rows):
-            raise SlurmFailed(
-                f"squeue answered {_shown(answer.stdout)}, which is not the list that was asked for"
-            )
-        return {row[0]: JobState(*row[:5], held_s=_elapsed(row[5])) for row in whole}
+        whole = [row for row in rows if len(row) == 6 and _STATE.fullmatch(row[1])]
+        if not whole and any(len(row) > 1 for row in rows):  # not only a site's banner
+            shown = _shown(answer.stdout)
+            raise SlurmFailed(f"squeue answered {shown}, which is not the list that was asked for")
+        return {row[0]: JobState(*row[:5], held_s=_elapsed(row[5])) for row in whole if row[0] in job_ids}
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobState]:
         columns = "--format=JobID,State,NodeList,ElapsedRaw"

@@ -40,11 +40,22 @@ def after(folder: Path, *ends: tuple[int, int], begin: bool = True) -> Chain:
         ([(2, 0)], "stop", "exit code 2"),
         ([(130, 5)], "stop", "exit code 130"),
         ([(137, 5)], "next", ""),
+        ([(75, 10), (75, 20), (1, 25)], "stop", "segment 3 failed (exit code 1), and it was the last"),
     ],
 )
 def test_decisions(tmp_path: Path, ends: list[tuple[int, int]], action: str, reason: str) -> None:
     decision = chain.decide(after(tmp_path, *ends), 3)
     assert decision.action == action and reason in decision.reason
+
+
+def test_memory_that_ran_out_before_a_step_runs_out_again(tmp_path: Path) -> None:
+    jobs.append(tmp_path, "submitted", job_id="1", step=0)
+    error = "rank 3: OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB"
+    jobs.append(tmp_path, "ended", job_id="1", code=1, step=0, error=error)
+    assert "memory ran out" in chain.decide(jobs.read(tmp_path), 9).reason
+    jobs.append(tmp_path, "submitted", job_id="2", step=0)
+    jobs.append(tmp_path, "ended", job_id="2", code=1, step=30, error=error)
+    assert chain.decide(jobs.read(tmp_path), 9).action == "next", "it came further: a retry may help"
 
 
 def test_failures_apart_do_not_add_up(tmp_path: Path) -> None:

@@ -57,3 +57,16 @@ def test_a_wrong_request_reaches_the_caller(tmp_path: Path) -> None:
     command = ["prepare", "--input", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
     with pytest.raises(SpecError, match="does not exist"):
         CliRunner().invoke(app, command, catch_exceptions=False)
+
+
+def test_corpus_is_replaced_only_with_force(inputs: list[str], tmp_path: Path) -> None:
+    prefix = str(tmp_path / "train")
+    command = ["prepare", "--input", inputs[0], "--output", prefix, "--tokenizer", "byte"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    before = Path(f"{prefix}.bin").read_bytes()
+    other = ["prepare", "--input", inputs[1], *command[3:]]
+    with pytest.raises(SpecError, match=r"train\.idx exists.*--force"):
+        CliRunner().invoke(app, other, catch_exceptions=False)
+    assert Path(f"{prefix}.bin").read_bytes() == before
+    assert CliRunner().invoke(app, [*other, "--force"], catch_exceptions=False).exit_code == 0
+    assert Path(f"{prefix}.bin").read_bytes() != before

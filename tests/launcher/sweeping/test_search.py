@@ -45,6 +45,25 @@ def test_points_are_the_legal_runs(tmp_path: Path) -> None:
     assert len(set(predicted.objective)) == 24
 
 
+BASE = "{model: gpt-tiny, machine: workstation, data: synthetic, training: {steps: 10}}"
+BATCHES = """\
+base: base.yaml
+space: {layout.micro_batch_size: [1, 2, 4], layout.sharding.preset: [ddp, zero3]}
+"""
+
+
+def test_trials_have_one_batch_where_none_is_set(tmp_path: Path) -> None:
+    """A default that follows from the layout would compare runs of different batches."""
+    (tmp_path / "base.yaml").write_text(BASE)
+    known = points(small_sweep(tmp_path, BATCHES))
+    assert len(known) == 6
+    (batch,) = {point.spec.training.global_batch_size for point in known}
+    assert batch % (4 * known[0].spec.world_size) == 0
+    (tmp_path / "base.yaml").write_text(BASE.replace("10}", f"10, global_batch_size: {2 * batch}}}"))
+    known = points(small_sweep(tmp_path, BATCHES))
+    assert {point.spec.training.global_batch_size for point in known} == {2 * batch}
+
+
 def test_a_condition_leaves_keys_out(tmp_path: Path) -> None:
     found = [point.values for point in points(small_sweep(tmp_path, CONDITION))]
     assert {"layout.pipeline": 8} in found

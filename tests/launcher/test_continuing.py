@@ -1,0 +1,104 @@
+"""What a continued run says before it begins, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.configs.load import dump
+from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.continuing import prospects
+from frontrunner.parallelism.corpus import fingerprint, write_index
+from frontrunner.run_folder import checkpoints, files
+from frontrunner.run_folder.checkpoints import Manifest
+from frontrunner.run_folder.record_writer import RecordWriter
+from support.specs import run_spec
+
+
+def corpus(folder: Path, first: int = 0) -> dict[str, Any]:
+    """A corpus of 640 tokens that count up from ``first``, modulo 50, and its tokenizer."""
+    ((np.arange(640) + first) % 50).astype(np.uint16).tofile(folder / "train.bin")
+    write_index(folder / "train.idx", np.dtype(np.uint16), np.full(10, 64, np.int32))
+    (folder / "tokenizer.json").write_text(f"{{{first}}}")
+    return {"train": str(folder / "train"), "tokenizer": str(folder / "tokenizer.json")}
+
+
+def begun(
+    folder: Path, spec: RunSpec, *, saved: int | None = 5, done: int = 7, finished: bool = False
+) -> Path:
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    (run_dir / files.SPEC).write_text(dump(spec))
+    with RecordWriter(run_dir) as records:
+        records.write("header", time=0.0, spec=spec.model_dump(mode="json"))
+        records.write("step", step=done)
+    if saved is not None:
+        path = checkpoints.path_of(run_dir, saved)
+        path.mkdir(parents=True)
+        state = {"corpus": fingerprint(spec)}
+        checkpoints.write_manifest(path, Manifest(saved, spec.model_dump(mode="json"), state, ()))
+    return run_dir
+
+
+def with_(spec: RunSpec, section: str, **values: Any) -> RunSpec:
+    data = spec.model_dump()
+    return RunSpec.model_validate(data | {section: data[section] | values})
+
+
+def test_changes_are_said_before_it_begins(tmp_path: Path) -> None:
+    spec = run_spec()
+    run_dir = begun(tmp_path, spec)
+    assert prospects(run_dir, spec) == ["goes on after step 5 of 10"]
+    changed = with_(with_(spec, "training", steps=30, global_batch_size=32), "layout", micro_batch_size=2)
+    assert sorted(prospects(run_dir, changed)[1:]) == [
+        "changes layout.micro_batch_size: 1 -> 2",
+        "changes training.global_batch_size: 16 -> 32",
+        "changes training.steps: 10 -> 30",
+    ]
+
+
+def test_no_checkpoint_is_said_or_refused(tmp_path: Path) -> None:
+    spec = run_spec(training={"steps": 7})
+    run_dir = begun(tmp_path, spec, saved=None)
+    assert prospects(run_dir, spec) == ["has no checkpoint: its 7 steps so far are taken again"]
+    with RecordWriter(run_dir) as records:
+        records.write("summary", steps=7)
+    with pytest.raises(SpecError, match="is complete after 7 steps"):
+        prospects(run_dir, spec)
+    with pytest.raises(SpecError, match="wrote no checkpoint: its 7 steps cannot be continued"):
+        prospects(run_dir, with_(spec, "training", steps=9))
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    spec = run_spec()
+    run_dir = begun(tmp_path, spec)
+    with pytest.raises(SpecError, match="the checkpoint's model has 4"):
+        prospects(run_dir, with_(spec, "model", num_layers=2))
+
+
+def test_replaced_corpus_is_refused(tmp_path: Path) -> None:
+    spec = run_spec(data=corpus(tmp_path))
+    run_dir = begun(tmp_path, spec)
+    corpus(tmp_path)  # written again, the same
+    assert prospects(run_dir, spec) == ["goes on after step 5 of 10"]
+    corpus(tmp_path, first=1)
+    with pytest.raises(SpecError) as refused:
+        prospects(run_dir, spec)
+    assert [violation.path for violation in refused.value.violations] == ["data.train", "data.tokenizer"]
+    (tmp_path / "other").mkdir()
+    elsewhere = run_spec(data=corpus(tmp_path / "other", first=1))
+    assert f"changes data.train: {tmp_path}/train -> {tmp_path}/other/train" in prospects(run_dir, elsewhere)
+
+
+def test_fingerprint_sees_one_token_of_a_small_corpus(tmp_path: Path) -> None:
+    spec = run_spec(data=corpus(tmp_path))
+    before = fingerprint(spec)
+    tokens = np.fromfile(tmp_path / "train.bin", np.uint16)
+    tokens[300] += 1
+    tokens.tofile(tmp_path / "train.bin")
+    assert fingerprint(spec) != before
+    assert fingerprint(run_spec()) is None
