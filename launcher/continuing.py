@@ -9,7 +9,7 @@ from typing import Any
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import read_resolved
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism.corpus import check_same_corpus
+from frontrunner.parallelism.fingerprint import check_same_corpus
 from frontrunner.run_folder import checkpoints, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.checkpoints import DamagedCheckpoint, Manifest

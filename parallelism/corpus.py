@@ -9,10 +9,8 @@ prepare`` also writes ``PREFIX.json`` (:class:`CorpusInfo`); corpora made by Meg
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +29,6 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}  # 6 and 7 are floats
 _CHUNK_TOKENS = 2**22
-_BLOCK, _BLOCKS = 4096, 64
 _SCAN_TOKENS = 2**28  # limit for a corpus without PREFIX.json; samples are checked again when read
 
 
@@ -127,7 +124,7 @@ def read_index(prefix: str) -> CorpusIndex:
             offsets = np.fromfile(file, "<i8", sequences)
             documents = np.fromfile(file, "<i8", marks)
     except OSError as error:
-        raise _unreadable(prefix, idx, error) from error
+        raise unreadable(prefix, idx, error) from error
     index = CorpusIndex(prefix, dtype, lengths, documents)
     _check_arrays(index, idx, offsets)
     described = index.tokens_in(range(sequences)) * dtype.itemsize
@@ -144,7 +141,7 @@ def read_info(prefix: str) -> CorpusInfo | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(prefix, path, error) from error
+        raise unreadable(prefix, path, error) from error
     except ValidationError as error:
         raise _bad(prefix, f"{path} is not a corpus description ({error.error_count()} errors)") from error
 
@@ -180,7 +177,7 @@ def _sizes(prefix: str, *paths: Path) -> list[int]:
                 raise FileNotFoundError(2, "no such file")
             sizes.append(path.stat().st_size)
         except OSError as error:
-            violations += _unreadable(prefix, path, error).violations
+            violations += unreadable(prefix, path, error).violations
     if violations:
         raise SpecError(violations)
     return sizes
@@ -286,66 +283,13 @@ def _vocabulary_faults(
         )
 
 
-def fingerprint(spec: RunSpec) -> dict[str, str] | None:
-    """What identifies the corpus of a run: its path, and a digest of its files; None for synthetic data.
-
-    Files of a terabyte cannot be read whole at each start: sizes and 64 blocks of each file are. The
-    tokenizer is read whole. SpecError if a file cannot be read.
-    """
-    data = spec.data
-    if not isinstance(data, DataSpec):
-        return None
-    found = {"data.train": data.train}
-    digest = sha256()
-    for path in (Path(f"{data.train}.bin"), Path(f"{data.train}.idx")):
-        try:
-            _add_sample(digest, path)
-        except OSError as error:
-            raise _unreadable(data.train, path, error) from error
-    found["tokens"] = digest.hexdigest()
-    if data.tokenizer is not None:
-        with suppress(OSError):  # it is checked where it is used
-            found["tokenizer"] = sha256(Path(data.tokenizer).read_bytes()).hexdigest()
-    return found
-
-
-def check_same_corpus(spec: RunSpec, before: Mapping[str, str] | None) -> None:
-    """SpecError if the run's corpus was replaced by another one since ``before``, its fingerprint then.
-
-    A corpus at another path is a change that the user asked for, and that is shown.
-    """
-    now = fingerprint(spec) if before else None
-    if before is None or now is None or now["data.train"] != before.get("data.train"):
-        return
-    fix = "restore it, or prepare it under another name and start a new run with checkpoint.start_from"
-    violations = [
-        Violation(key, before["data.train"], f"{what} changed since the run began", fix)
-        for key, part, what in (
-            ("data.train", "tokens", f"the corpus {before['data.train']} was replaced: its tokens"),
-            ("data.tokenizer", "tokenizer", "the tokenizer"),
-        )
-        if part in before and now.get(part) != before[part]
-    ]
-    if violations:
-        raise SpecError(violations)
-
-
-def _add_sample(digest: Any, path: Path) -> None:
-    """Add a file's size and evenly spaced blocks to a digest."""
-    with path.open("rb", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        digest.update(size.to_bytes(8, "little"))
-        for place in sorted({round(i * max(0, size - _BLOCK) / (_BLOCKS - 1)) for i in range(_BLOCKS)}):
-            file.seek(place)
-            digest.update(file.read(_BLOCK))
-
-
 def _bad(prefix: str, constraint: str) -> SpecError:
     again = f"prepare the corpus again: frontrunner data prepare --input PATHS --output {prefix}"
     return SpecError([Violation("data.train", prefix, constraint, again)])
 
 
-def _unreadable(prefix: str, path: Path, error: OSError) -> SpecError:
+def unreadable(prefix: str, path: Path, error: OSError) -> SpecError:
+    """The error of a corpus file that cannot be read, with what to do."""
     fix = f"prepare a corpus with frontrunner data prepare --output {prefix}, or correct the prefix"
     for ending in (".bin", ".idx"):
         if prefix.endswith(ending):

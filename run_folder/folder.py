@@ -103,7 +103,7 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
             time.sleep(0.5)
         if continues:
             reopen(run_dir, spec)
-        locks.note_start(lock, os.environ.get("SLURM_JOB_ID"))
+        locks.note_start(lock, os.environ.get("SLURM_JOB_ID"), spec.training.steps)
         written = _size(run_dir / files.RECORDS)
         try:
             yield

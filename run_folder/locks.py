@@ -30,17 +30,19 @@ def take(file: TextIO) -> bool:
 
 @dataclass(frozen=True)
 class Start:
-    """When a lock was last taken (seconds since the epoch; 0: unknown), and in which job."""
+    """When a lock was last taken (seconds since the epoch; 0: unknown), in which job, and for how many steps
+    of training in all (None: unknown)."""
 
     time_s: float = 0.0
     job_id: str | None = None
+    steps: int | None = None
 
 
-def note_start(file: TextIO, job_id: str | None) -> None:
-    """Write into a taken lock's file when it was taken, and in which job."""
+def note_start(file: TextIO, job_id: str | None, steps: int | None = None) -> None:
+    """Write into a taken lock's file when it was taken, in which job, and for how many steps."""
     with suppress(OSError):
         file.truncate(0)
-        file.write(json.dumps({"time": time.time(), "job_id": job_id}))
+        file.write(json.dumps({"time": time.time(), "job_id": job_id, "steps": steps}))
         file.flush()
 
 
@@ -48,7 +50,7 @@ def last_start(path: Path) -> Start:
     """What :func:`note_start` wrote last."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Start(float(found["time"]), found["job_id"])
+        return Start(float(found["time"]), found["job_id"], found.get("steps"))
     except (OSError, ValueError, TypeError, KeyError):
         return Start()
 

@@ -84,14 +84,18 @@ class Evidence:
 
 
 def gather(
-    run_dir: Path, chain: Chain, records: Sequence[Record], job: JobView, steps: int | None
+    run_dir: Path,
+    chain: Chain,
+    records: Sequence[Record],
+    job: JobView,
+    steps: int | None,
+    start: locks.Start,
 ) -> Evidence:
     """The evidence in a folder; the records and chain were already read."""
     try:
         written_s = (run_dir / files.RECORDS).stat().st_mtime
     except OSError:
         written_s = 0.0
-    start = locks.last_start(run_dir / files.LOCK)
     started = next((record for record in records if record["kind"] == "header"), None)
     cause = failures.first_cause(run_dir)
     return Evidence(

@@ -17,6 +17,8 @@ from frontrunner.launcher.display.units import duration_text, number_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from frontrunner.launcher.runs import Runs
+
 _EVERY_S = 10.0
 #: Runs that are over and still shown, if no folder is named.
 _RECENT = 20
@@ -46,7 +48,7 @@ def status(
     if as_json:
         typer.echo(json.dumps({"runs": [runs.row(run_dir) for run_dir in runs.run_dirs]}))
     elif not watch:
-        _print(runs.run_dirs, [runs.row(run_dir) for run_dir in runs.run_dirs], every_run)
+        _print(runs, every_run)
     else:
         _watch(places, every_run)
     if runs.problem is not None:
@@ -65,14 +67,14 @@ def _check(folders: Sequence[Path]) -> None:
         raise SpecError([Violation("", str(folder), "is not a folder", fix) for folder in missing])
 
 
-def _print(run_dirs: Sequence[Path], rows: list[dict[str, Any]], every_run: bool) -> None:
+def _print(runs: Runs, every_run: bool) -> None:
     from rich.console import Console
 
-    if not rows:
+    if not runs.run_dirs:
         print("no runs here; `frontrunner train` and `submit` make them in the folder runs", file=sys.stderr)
         return
     console = Console(highlight=False)
-    console.print(*shown(rows, every_run), sep="\n", soft_wrap=not console.is_terminal)
+    console.print(*shown(runs, every_run), sep="\n", soft_wrap=not console.is_terminal)
 
 
 def _watch(places: Sequence[Path], every_run: bool) -> None:
@@ -83,24 +85,21 @@ def _watch(places: Sequence[Path], every_run: bool) -> None:
 
     with Live(console=Console(highlight=False), auto_refresh=False, screen=False) as live:
         while True:
-            runs = Runs(find(places), os.environ)
-            rows = [runs.row(run_dir) for run_dir in runs.run_dirs]
-            live.update(Group(*shown(rows, every_run)), refresh=True)
+            live.update(Group(*shown(Runs(find(places), os.environ), every_run)), refresh=True)
             time.sleep(_EVERY_S)
 
 
-def shown(rows: list[dict[str, Any]], every_run: bool = True) -> list[RenderableType]:
-    """Two or three lines a run: what it is and how far, then why, then what to type. They fit 80 columns."""
+def shown(runs: Runs, every_run: bool = False) -> list[RenderableType]:
+    """Some lines a run: what it is and how far, then why, then what to type. They fit 80 columns.
+
+    Of runs that are over, only the newest, unless all are asked for.
+    """
     from rich.text import Text
 
-    from frontrunner.run_folder.state import ACTIVE
-
-    over = [row for row in rows if row["state"] not in ACTIVE]
-    old = [] if every_run else over[:-_RECENT]
+    old = set() if every_run else {run_dir for run_dir in runs.run_dirs[:-_RECENT] if runs.over(run_dir)}
     lines: list[RenderableType] = []
-    for row in rows:
-        if not any(row is each for each in old):
-            lines += _lines(row)
+    for run_dir in runs.run_dirs:
+        lines += [] if run_dir in old else _lines(runs.row(run_dir))
     if old:
         lines.append(Text(f"and {len(old):,} older runs that are over: --all shows them", style="dim"))
     return lines

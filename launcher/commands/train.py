@@ -61,9 +61,12 @@ def train(
 
 def _train_here(request: Request) -> dict[str, Any]:
     """Start all ranks on this machine and show their records; returns the ``--json`` object."""
+    from frontrunner.launcher.advice import memory_advice
     from frontrunner.launcher.continuing import prospects
     from frontrunner.launcher.display.watch import Watch
+    from frontrunner.launcher.errors import RunFailed
     from frontrunner.launcher.ranks.local import launch, require_torch
+    from frontrunner.run_folder import failures
     from frontrunner.run_folder import folder as run_folder
     from frontrunner.run_folder.record_reader import Follower
 
@@ -84,5 +87,10 @@ def _train_here(request: Request) -> dict[str, Any]:
             for record in follower.new_records():
                 watch.record(record)
 
-        launch(folder, spec.world_size, on_tick=on_tick)
+        try:
+            launch(folder, spec.world_size, on_tick=on_tick)
+        except RunFailed as error:
+            if not failures.out_of_memory(str(error)):
+                raise
+            raise RunFailed("\n".join([str(error), "", *memory_advice(spec)])) from None
     return watch.finish()

@@ -12,7 +12,8 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import dump
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.continuing import prospects
-from frontrunner.parallelism.corpus import fingerprint, write_index
+from frontrunner.parallelism.corpus import write_index
+from frontrunner.parallelism.fingerprint import fingerprint
 from frontrunner.run_folder import checkpoints, files
 from frontrunner.run_folder.checkpoints import Manifest
 from frontrunner.run_folder.record_writer import RecordWriter

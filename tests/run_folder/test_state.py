@@ -140,7 +140,8 @@ def test_evidence_is_gathered_from_a_folder(tmp_path: Path) -> None:
 
     def of(job: JobView = NONE) -> state.RunState:
         records = last_start(last_records(tmp_path))
-        return state.judge(state.gather(tmp_path, jobs.read(tmp_path), records, job, 10), tmp_path)
+        start = locks.last_start(tmp_path / files.LOCK)
+        return state.judge(state.gather(tmp_path, jobs.read(tmp_path), records, job, 10, start), tmp_path)
 
     assert (of().state, of().last_error) == ("failed", "rank 2: ValueError: the cause")
     with (tmp_path / files.LOCK).open("a") as lock:

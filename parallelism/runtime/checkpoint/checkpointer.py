@@ -15,7 +15,7 @@ from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.parallelism.corpus import fingerprint
+from frontrunner.parallelism.fingerprint import fingerprint
 from frontrunner.parallelism.planner.checkpoints import interval_s, write_s
 from frontrunner.parallelism.runtime.checkpoint.pieces import Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceSavePlanner

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.parallelism.corpus import check_same_corpus
+from frontrunner.parallelism.fingerprint import check_same_corpus
 from frontrunner.parallelism.runtime.checkpoint import rank_state
 from frontrunner.parallelism.runtime.checkpoint.pieces import FIRST_MOMENT, Piece, model_pieces
 from frontrunner.parallelism.runtime.checkpoint.plans import PIECES, PieceLoadPlanner
