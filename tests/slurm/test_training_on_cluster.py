@@ -27,13 +27,13 @@ def test_a_run_trains_on_text(user: User) -> None:
     data["data"] = {"train": "corpus/train"}
     data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
     data["layout"]["sharding"] = "three_level"
-    data["training"] |= {"steps": 30, "validation_samples": 8}
+    data["training"] |= {"steps": 20, "validation_samples": 8}
     data["slurm"] |= {"executable": None, "environment": HERE}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
     job, run_dir = user.submit()
     user.cluster.wait(job, "COMPLETED", limit_s=400)
     row, taken = user.status(), steps(run_dir)
-    assert row["step"] == 30 == len(taken) and row["tokens_per_s_per_device"] > 0
+    assert row["step"] == 20 == len(taken) and row["tokens_per_s_per_device"] > 0
     assert taken[-1]["loss"] < taken[0]["loss"] - 0.5
 
 
@@ -45,7 +45,7 @@ def write_training(user: User, steps: int, nodes: int) -> None:
     data["model"] |= {"attention_dropout": 0.1, "hidden_dropout": 0.1}
     data["layout"]["sharding"] = {"preset": "three_level", "wire": {"block": 32, "error_feedback": True}}
     data["training"] |= {"steps": steps, "precision": "bfloat16"}
-    data["checkpoint"] |= {"every_steps": 30}
+    data["checkpoint"] |= {"every_steps": 10}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
 
 
@@ -57,7 +57,7 @@ def curve(run_dir: Path) -> dict[int, float]:
 def test_three_segments_of_training_are_one_run(user: User) -> None:
     """Its curve equals that of the run that nobody interrupts, bit for bit."""
     pytest.importorskip("torch")
-    write_training(user, steps=100, nodes=1)
+    write_training(user, steps=80, nodes=1)
     user.call("train", "run.yaml", "--run-dir", "whole")
     job, run_dir = user.submit("--time", "9m", "-o", "slurm.segment_time=3m")
     for _ in range(2):
@@ -67,7 +67,7 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
         job = user.status()["job_id"]
     user.cluster.wait(job, "COMPLETED", limit_s=400)
     row = user.status()
-    assert (row["state"], row["segment"], row["segments"], row["step"]) == ("finished", 3, 3, 100)
+    assert (row["state"], row["segment"], row["segments"], row["step"]) == ("finished", 3, 3, 80)
     records = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     assert len({r["continued_from"] for r in records if r["kind"] == "header"}) == 3
     assert curve(run_dir) == curve(user.folder / "whole")
@@ -75,14 +75,14 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
 
 def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
     pytest.importorskip("torch")
-    write_training(user, steps=120, nodes=2)
+    write_training(user, steps=80, nodes=2)
     job, run_dir = user.submit()
     wait_for_step(run_dir, 20)
     used = user.cluster.job(job)["BatchHost"]
     user.cluster.run("scontrol", "update", f"nodename={used}", "state=down", "reason=test")
     user.cluster.start_again(job)
     user.cluster.wait(job, "COMPLETED", limit_s=400)
-    assert (user.status()["step"], user.cluster.job(job)["Restarts"]) == (120, "1")
+    assert (user.status()["step"], user.cluster.job(job)["Restarts"]) == (80, "1")
     assert user.cluster.job(job)["BatchHost"] != used
     headers = [json.loads(line) for line in (run_dir / "records.jsonl").read_text().splitlines()]
     first, second = [record["continued_from"] for record in headers if record["kind"] == "header"]

@@ -78,7 +78,7 @@ def test_a_folder_in_use(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None
 def test_a_folder_to_go_on_with(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
     (run_dir / "errors").mkdir()
     result = train(monkeypatch, "finish", str(run_dir), "-o", "training.steps=12")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, "the run changes training.steps: 10 -> 12\n")
     assert read_resolved(run_dir / "run.yaml").training.steps == 12
     assert not (run_dir / "errors").exists()
     assert not Path("runs").exists()
@@ -171,7 +171,7 @@ def check_trained(stdout: str) -> None:
     assert answer["last_validation_loss"] > 0
     records = [json.loads(line) for line in Path("new/records.jsonl").read_text().splitlines()]
     kinds = [record["kind"] for record in records]
-    assert kinds == ["header", "validation", *["step"] * 3, "validation", "checkpoint", "summary"]
+    assert kinds == ["header", "validation", *["step"] * 3, "validation", "saving", "checkpoint", "summary"]
     assert not Path("new/errors").exists()
 
 

@@ -246,7 +246,7 @@ def test_a_move_that_breaks_off_leaves_no_readable_mixture(
 
     monkeypatch.setattr(Path, "replace", break_off)
     with pytest.raises(KeyboardInterrupt):
-        prepare([lines, lines], prefix, tokenizer="byte")
+        prepare([lines, lines], prefix, tokenizer="byte", replace=True)
     with pytest.raises(SpecError, match="out.idx"):
         read_index(prefix)
 
@@ -256,7 +256,7 @@ def test_a_corpus_replaces_one_of_its_prefix_and_takes_no_others_tokenizer(
 ) -> None:
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
     prepare([lines], first, tokenizer="byte")
-    prepare([lines], first, tokenizer="train:300")
+    prepare([lines], first, tokenizer="train:300", replace=True)
     with pytest.raises(SpecError, match="which made the corpus .*first"):
         prepare([lines], second, tokenizer="byte")
     prepare([lines], second, tokenizer=str(tmp_path / "tokenizer.json"))
