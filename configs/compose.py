@@ -114,8 +114,17 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
         pass
     what = "no such file" if is_path else f"is neither a {kind} preset nor a file"
     fix = presets.suggest(path.stem, presets.names(kind))
+    if not is_path and (other := presets.kind_of(name.value)):
+        what, fix = f"is a {other} preset, not a {kind}", _instead(kind, other, name.value)
     problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))
     return None
+
+
+def _instead(kind: Kind, other: Kind, name: str) -> str:
+    """What to do with the preset of another kind."""
+    if kind == "run" and other in ("model", "machine"):
+        return f"write `{other}: {name}` in a run file"
+    return f"use one of: {', '.join(presets.names(kind))}"
 
 
 def _override(text: str, problems: list[Violation]) -> Node | None:

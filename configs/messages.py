@@ -30,8 +30,34 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-#: Other trainers' names for our keys.
+#: Other trainers' names for our keys: Megatron-LM's, GPT-NeoX's, DeepSpeed's, torchtitan's, Hugging Face's.
 _ELSEWHERE = {
+    "tensor_model_parallel_size": "layout.tensor",
+    "tensor_parallel_degree": "layout.tensor",
+    "model_parallel_size": "layout.tensor",
+    "pipeline_model_parallel_size": "layout.pipeline",
+    "pipe_parallel_size": "layout.pipeline",
+    "pipeline_parallel_degree": "layout.pipeline",
+    "train_micro_batch_size_per_gpu": "layout.micro_batch_size",
+    "per_device_train_batch_size": "layout.micro_batch_size",
+    "train_batch_size": "training.global_batch_size",
+    "batch_size": "training.global_batch_size",
+    "gradient_accumulation_steps": "training.global_batch_size",
+    "grad_accum_steps": "training.global_batch_size",
+    "seq_length": "training.seq_len",
+    "max_seq_len": "training.seq_len",
+    "train_iters": "training.steps",
+    "max_steps": "training.steps",
+    "zero_optimization": "layout.sharding",
+    "fsdp": "layout.sharding",
+    "activation_checkpointing": "layout.recompute",
+    "gradient_checkpointing": "layout.recompute",
+    "gradient_clipping": "optimizer.clip",
+    "clip_grad": "optimizer.clip",
+    "max_grad_norm": "optimizer.clip",
+    "min_lr": "optimizer.min_learning_rate",
+    "save_interval": "checkpoint.every_steps",
+    "data_path": "data.train",
     "tp": "layout.tensor",
     "sp": "layout.sequence_parallel",
     "pp": "layout.pipeline",
@@ -42,6 +68,26 @@ _ELSEWHERE = {
     "dtype": "training.precision",
     "lr": "optimizer.learning_rate",
     "num_nodes": "nodes",
+}
+#: Other trainers' words for our values.
+_MEANS = {
+    "fsdp": "zero3",
+    "fsdp2": "zero3",
+    "full_shard": "zero3",
+    "shard_grad_op": "zero2",
+    "no_shard": "ddp",
+    "hybrid_shard": "hsdp",
+    "mics": "hsdp",
+    "zero++": "zeropp",
+    "hpz": "zeropp",
+    "0": "ddp",
+    "1": "zero1",
+    "2": "zero2",
+    "3": "zero3",
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
 }
 _MISSING = {
     "model": "add a preset, a Hugging Face config.json or the fields themselves",
@@ -120,7 +166,8 @@ def _not_a_choice(path: str, value: object, expected: str) -> Violation:
     if path == "data":
         return Violation(path, value, "must be synthetic or a mapping", f"write data: {{train: {value}}}")
     constraint = f"must be {'one of ' if len(choices) > 1 else ''}{', '.join(choices)}"
-    near = difflib.get_close_matches(str(value), choices, n=1)
+    meant = _MEANS.get(str(value).lower())
+    near = [meant] if meant in choices else difflib.get_close_matches(str(value), choices, n=1)
     return Violation(path, value, constraint, f"did you mean {near[0]}?" if near else "choose one of them")
 
 

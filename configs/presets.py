@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 Kind = Literal["machine", "model", "run", "sweep"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def names(kind: Kind) -> list[str]:
@@ -20,6 +21,11 @@ def names(kind: Kind) -> list[str]:
 def path(kind: Kind, name: str) -> Path | None:
     """The file of a preset; None if the name is unknown."""
     return Path(str(files(f"frontrunner.configs.{kind}s") / f"{name}.yaml")) if name in names(kind) else None
+
+
+def kind_of(name: str) -> Kind | None:
+    """The kind of the preset with this name; None if there is none."""
+    return next((kind for kind in KINDS if name in names(kind)), None)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from frontrunner.parallelism import versions
 # ``app``, a typer.Typer with a group of commands.
 COMMANDS = {
     "check": ("check", "Check a run file and show what it resolves to."),
+    "presets": ("presets", "List the machines, models, runs and sweeps that come along."),
     "schema": ("schema", "Print the JSON schema of run or sweep files."),
     "plan": ("plan", "Predict the memory and speed of a run."),
     "search": ("search", "Find the best layouts for a model on a machine."),
@@ -34,12 +35,12 @@ COMMANDS = {
     "train": ("train", "Train a model."),
     "convert": ("convert", "Convert weights to or from Hugging Face format."),
     "analyze": ("analyze", "Compare runs from their records or logs."),
-    "top": ("top", "Watch running jobs from their records."),
+    "top": ("top", "Watch runs from their records."),
     "compare": ("compare", "Train with several engines and compare them."),
     "submit": ("submit", "Submit a run to Slurm."),
     "sweep": ("sweep", "Search a space of layouts with short trials."),
-    "status": ("status", "Show the state of submitted runs."),
-    "logs": ("logs", "Print the output of a submitted run."),
+    "status": ("status", "Show the state of runs."),
+    "logs": ("logs", "Print the output of a run."),
     "cancel": ("cancel", "Cancel a submitted run."),
     "doctor": ("doctor", "Check a cluster for problems before a run."),
     "continue": ("continue_run", "Finish a job and submit the next (for job scripts)."),
@@ -68,6 +69,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         cls=type("_Group", (_Group,), {"as_json": "--json" in arguments}),
         no_args_is_help=True,
+        context_settings={"help_option_names": ["--help", "-h"]},
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -62,6 +62,12 @@ def test_messages_read_as_one_line(write: Write) -> None:
         ("layout: {recomputation: full}", "unknown key; did you mean layout.recompute?"),
         ("layout: {tensor_parallel_size: 2}", "unknown key; did you mean layout.tensor?"),
         ("micro_batchsize: 2", "unknown key; did you mean layout.micro_batch_size?"),
+        ("train_batch_size: 2", "unknown key; did you mean training.global_batch_size?"),
+        ("training: {train_iters: 2}", "unknown key; did you mean training.steps?"),
+        (
+            "layout: {sharding: fsdp}",
+            "must be one of ddp, zero1, zero2, zero3, zeropp, hsdp, three_level; did you mean zero3?",
+        ),
         (
             "layout: {sharding: {zzz: 1}}",
             "unknown key; use one of: preset, weights, gradients, optimizer, secondary, wire",

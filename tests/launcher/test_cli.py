@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher import cli
 from frontrunner.launcher.errors import RunFailed, try_import
+from support.tree import ROOT
 
 WRONG = SpecError(
     [
@@ -161,3 +162,10 @@ def test_try_import_of_a_broken_package(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
         try_import("broken_package", "wandb")
+
+
+def test_presets_are_listed_and_printed() -> None:
+    assert "machines\n  emulated\n  frontier\n" in run("presets").stdout
+    assert run("presets", "llama-3-8b").stdout == (ROOT / "configs/models/llama-3-8b.yaml").read_text()
+    (wrong,) = json.loads(run("presets", "frontir", "--json").stdout)["violations"]
+    assert wrong["fix"] == "did you mean frontier?"

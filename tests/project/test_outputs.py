@@ -97,6 +97,7 @@ def unseen(found: object, documented: dict[str, str]) -> list[str]:
 
 CALLS = {
     "check": ["check", "run.yaml"],
+    "presets": ["presets", "frontier"],
     "plan": ["plan", "gpt-22b-frontier"],
     "search": ["search", "gpt-22b", "--nodes", "2", "--top", "2", "--scale", "2,4"],
     "validate": ["validate"],
