@@ -230,8 +230,6 @@ def test_what_is_missing_or_not_there(
     [
         ("nothing.yaml", "no such file", "check the path"),
         ("quickstrat", "is neither a run preset nor a file", "did you mean quickstart?"),
-        ("llama-3-8b", "is a model preset, not a run", "write `model: llama-3-8b` in a run file"),
-        ("frontier", "is a machine preset, not a run", "write `machine: frontier` in a run file"),
         ("runs/quickstart", "no such file", "check the path; did you mean quickstart?"),
         ("folder.yaml", "is a directory", "YAML file itself"),
         ("", "must be the name of a run preset", "quickstart"),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from frontrunner.configs import load, presets
+from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import ModelSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS
 
@@ -197,3 +198,10 @@ def test_presets_are_read_from_the_package_wherever_one_stands(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load.load_run("quickstart").spec.model.name == "gpt-tiny"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("llama-3-8b", "model"), ("frontier", "machine")])
+def test_preset_of_another_kind_is_named_as_such(name: str, kind: str) -> None:
+    says = f"is a {kind} preset, not a run; write `{kind}: {name}` in a run file"
+    with pytest.raises(SpecError, match=says):
+        load.load_run(name)
