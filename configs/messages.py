@@ -79,7 +79,6 @@ _MEANS = {
     "hybrid_shard": "hsdp",
     "mics": "hsdp",
     "zero++": "zeropp",
-    "hpz": "zeropp",
     "0": "ddp",
     "1": "zero1",
     "2": "zero2",

@@ -99,7 +99,7 @@ class Runs:
 
     def state(self, run_dir: Path) -> RunState:
         """The state of a run."""
-        return self._judge(run_dir, last_start(last_records(run_dir, _TAIL_BYTES)))[0]
+        return self._judge(run_dir, _last_records(run_dir))[0]
 
     def _judge(self, run_dir: Path, records: Sequence[Record]) -> tuple[RunState, int | None]:
         """The state of a run with these last records, and the steps that it was last asked for."""
@@ -111,7 +111,7 @@ class Runs:
     def row(self, run_dir: Path) -> dict[str, Any]:
         """The ``--json`` object of a run in `status`."""
         chain, job = self.chains[run_dir], self.job(run_dir)
-        records = last_start(last_records(run_dir, _TAIL_BYTES))
+        records = _last_records(run_dir)
         now, steps = self._judge(run_dir, records)
         last = chain.last
         return {
@@ -128,6 +128,11 @@ class Runs:
             "segments": chain.allowed or 0,
             **progress(records, steps),
         }
+
+
+def _last_records(run_dir: Path) -> list[Record]:
+    """The last records of the last start; a header alone may be longer than the usual tail."""
+    return last_start(last_records(run_dir, _TAIL_BYTES) or last_records(run_dir))
 
 
 def _over(chain: Chain) -> bool:

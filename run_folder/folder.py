@@ -124,7 +124,7 @@ def _note_end(run_dir: Path, error: BaseException) -> None:
 
 
 def _stopped(run_dir: Path) -> bool:
-    return last_records(run_dir)[-1]["kind"] == "stopped"
+    return any(record["kind"] == "stopped" for record in last_records(run_dir)[-1:])
 
 
 def _size(path: Path) -> int:

@@ -109,7 +109,7 @@ class Local:
 
     def ended(self, attempt: Attempt) -> Ended | None:
         self._children = [child for child in self._children if child.poll() is None]
-        if locks.held(_beside(attempt, "lock")):
+        if _alive(attempt):
             limit = seconds(attempt.spec.slurm.time_limit or "365d")
             if self.used_s(attempt) <= limit:
                 return None
@@ -122,9 +122,9 @@ class Local:
 
     def stop(self, attempt: Attempt) -> None:
         """SIGKILL its whole session; the ranks end with their launcher."""
-        lock, pid = _beside(attempt, "lock"), _beside(attempt, "pid")
+        pid = _beside(attempt, "pid")
         deadline = time.monotonic() + 20
-        while locks.held(lock) and time.monotonic() < deadline:
+        while _alive(attempt) and time.monotonic() < deadline:
             text = pid.read_text().strip() if pid.exists() else ""
             if text:
                 with suppress(ProcessLookupError):
@@ -141,6 +141,12 @@ class Local:
 
 def _beside(attempt: Attempt, kind: str) -> Path:
     return attempt.run_dir.with_name(f"{attempt.run_dir.name}.{kind}")
+
+
+def _alive(attempt: Attempt) -> bool:
+    """Whether a trial's processes live. On file systems without locks: until its exit code is written."""
+    held = locks.held(_beside(attempt, "lock"))
+    return not _beside(attempt, "code").exists() if held is None else held
 
 
 class OnSlurm:

@@ -146,7 +146,10 @@ def common_batch(sweep: SweepDocument) -> int | None:
         return None
     sizes = {size for values in _combinations(sweep) if (size := _batch(sweep, values))}
     batch = math.lcm(sweep.base.spec.training.global_batch_size, *sizes)
-    return batch if batch <= _LARGEST_GROWTH * max(sizes, default=1) else None
+    if batch > _LARGEST_GROWTH * max(sizes, default=1):
+        what = f"sets no {key}, and the smallest that all layouts of the space allow is {batch:,}"
+        raise SpecError([sweep.violation("base", what, "set it in the run file, or narrow the space")])
+    return batch
 
 
 def _batch(sweep: SweepDocument, values: Mapping[str, Scalar]) -> int | None:

@@ -106,6 +106,13 @@ def test_progress_is_the_last_of_several_segments(run_dir: Path) -> None:
     assert progress([], 100)["step"] == 0 and last_records(run_dir / "nowhere") == []
 
 
+def test_a_long_header_alone_is_a_record(run_dir: Path) -> None:
+    add("squeue", "exit 0")
+    record(run_dir, kind="header", time=1e12, spec={"filler": "x" * 5000})
+    (run_dir / "jobs.jsonl").unlink()
+    assert row(run_dir)["last_error"] == "it was killed, or its machine failed"
+
+
 def test_only_the_end_of_a_long_file_is_read(run_dir: Path) -> None:
     for step in range(1, 4001):
         record(run_dir, kind="step", step=step, loss=1.0, filler="x" * 200)

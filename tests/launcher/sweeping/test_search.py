@@ -64,6 +64,15 @@ def test_trials_have_one_batch_where_none_is_set(tmp_path: Path) -> None:
     assert {point.spec.training.global_batch_size for point in known} == {2 * batch}
 
 
+def test_layouts_without_a_batch_in_common_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    space = BATCHES.replace("[1, 2, 4]", "[7, 11, 13, 17, 19]")
+    with pytest.raises(
+        SpecError, match="sets no training.global_batch_size, and the smallest .* set it in the"
+    ):
+        points(small_sweep(tmp_path, space))
+
+
 def test_a_condition_leaves_keys_out(tmp_path: Path) -> None:
     found = [point.values for point in points(small_sweep(tmp_path, CONDITION))]
     assert {"layout.pipeline": 8} in found
