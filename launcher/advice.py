@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from frontrunner.configs.schema import RunSpec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.display.units import bytes_text
+from frontrunner.run_folder import failures, files
+from frontrunner.run_folder.state import RunState
+
+if TYPE_CHECKING:
+    from frontrunner.configs.schema import RunSpec  # `status` starts in half the time without it
 
 
 def memory_advice(spec: RunSpec) -> list[str]:
@@ -22,5 +30,17 @@ def memory_advice(spec: RunSpec) -> list[str]:
     lines.append("changes that need less memory:")
     for option in options:
         speed = f", {option.gain:+.1%} tokens/s" if planned.time else ""
-        lines.append(f"  {option.change}: {bytes_text(option.peak_memory_bytes)}{speed}")
+        lines.append(f"  {option.option}: {bytes_text(option.peak_memory_bytes)}{speed}")
     return lines
+
+
+def advice_for(run_dir: Path, now: RunState) -> list[str]:
+    """What to change in a run in this state, in lines; empty if there is nothing to say."""
+    from frontrunner.configs.load import read_resolved
+
+    if now.state != "failed" or not failures.out_of_memory(now.last_error):
+        return []
+    try:
+        return memory_advice(read_resolved(run_dir / files.SPEC))
+    except (SpecError, OSError):
+        return []

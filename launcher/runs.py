@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.launcher.advice import advice_for
 from frontrunner.run_folder import files, jobs, locks, state
 from frontrunner.run_folder.jobs import Chain
 from frontrunner.run_folder.record_reader import last_records, last_start, progress
@@ -122,6 +123,7 @@ class Runs:
             "reason": now.reason,
             "last_error": now.last_error,
             "next": now.next,
+            "advice": advice_for(run_dir, now),
             "nodes": job.nodes if job else "",
             "time_left": job.time_left if job else "",
             "segment": last.number if last else 0,

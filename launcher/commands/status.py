@@ -126,6 +126,7 @@ def _lines(row: dict[str, Any]) -> list[RenderableType]:
     told = [Text(f"    {', '.join(parts)}")]
     told += [Text(f"    {text}", style="red") for text in (row["last_error"],) if text]
     told += [Text(f"    {text}") for text in (row["reason"],) if text]
+    told += [Text(f"    {line}") for line in row["advice"]]
     if row["next"] and state in ("failed", "stopped", "cancelled"):
         told.append(Text(f"    to go on: {row['next']}", style="dim"))
     return [first, *told]

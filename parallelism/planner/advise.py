@@ -26,6 +26,8 @@ class Advice:
     """A change of one key, and its predicted effect."""
 
     change: str
+    option: str
+    """The change on the command line: ``-o layout.pipeline=2``."""
     gain: float
     """Relative gain in tokens/s: 0.1 for 10 % more."""
     fits: bool
@@ -53,8 +55,8 @@ def smaller(spec: RunSpec, now: Estimate, most: int = 3) -> list[Advice]:
 
 def _options(spec: RunSpec, now: Estimate) -> list[Advice]:
     """All legal changes of one key, with their effects."""
-    candidates = [(text, _legal(changed)) for text, changed in _changes(spec)]
-    options = [(text, c) for text, c in candidates if c is not None and not _same(now.candidates, c)]
+    candidates = [(change, _legal(changed)) for change, changed in _changes(spec)]
+    options = [(change, c) for change, c in candidates if c is not None and not _same(now.candidates, c)]
     if not options:
         return []
     joined = Candidates(
@@ -63,18 +65,22 @@ def _options(spec: RunSpec, now: Estimate) -> list[Advice]:
     then = estimate(now.workload, joined)
     speed = then.tokens_per_s / now.tokens_per_s - 1 if now.time else np.zeros(len(joined))
     return [
-        Advice(text, float(gain), bool(fits), float(peak))
-        for (text, _), gain, fits, peak in zip(options, speed, then.fits, then.memory.peak, strict=True)
+        Advice(f"{key}: {value}{note}", f"-o {key}={value}", float(gain), bool(fits), float(peak))
+        for ((key, value, note), _), gain, fits, peak in zip(
+            options, speed, then.fits, then.memory.peak, strict=True
+        )
     ]
 
 
-def _changes(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
-    """Runs that differ in one key, not all legal. The global batch is fixed unless the text names it."""
+def _changes(spec: RunSpec) -> Iterator[tuple[tuple[str, str, str], RunSpec]]:
+    """Key, value and a note, and the run that differs in them: not all are legal. Only a change of the global
+    batch changes it."""
     layout, batch = spec.layout, spec.training.global_batch_size
     for factor in (2, 4):
-        text = f"training.global_batch_size x {factor} (accumulation {spec.grad_accum_steps * factor})"
+        note = f" (x {factor}, accumulation {spec.grad_accum_steps * factor})"
         larger = spec.training.model_copy(update={"global_batch_size": batch * factor})
-        yield text, spec.model_copy(update={"training": larger})
+        changed = ("training.global_batch_size", str(batch * factor), note)
+        yield changed, spec.model_copy(update={"training": larger})
     values: list[tuple[str, Any]] = [
         ("micro_batch_size", 2 * layout.micro_batch_size),
         ("micro_batch_size", 4 * layout.micro_batch_size),
@@ -87,10 +93,10 @@ def _changes(spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
     for key in ("tensor", "pipeline"):
         values += [(key, 2 * getattr(layout, key)), *_half(key, getattr(layout, key))]
     for key, value in values:
-        shown = str(value).lower() if isinstance(value, bool) else value
-        yield f"layout.{key}: {shown}", _with_layout(spec, key, value)
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        yield (f"layout.{key}", shown, ""), _with_layout(spec, key, value)
     for preset in SHARDING_PRESETS:
-        yield f"layout.sharding: {preset}", _with_layout(spec, "sharding", ShardingSpec.of(preset))
+        yield ("layout.sharding", preset, ""), _with_layout(spec, "sharding", ShardingSpec.of(preset))
 
 
 def _half(key: str, value: int) -> list[tuple[str, int]]:

@@ -220,11 +220,7 @@ def advised(overrides: list[str]) -> list[str]:
     now = estimate(Workload.of(spec), Candidates.of(spec, layout))
     advice = advise(spec, now, most=100)
     for each in advice:
-        key, _, value = each.change.partition(": ")
-        if key.startswith("training.global_batch_size x "):
-            factor = int(each.change.split()[2])
-            key, value = "training.global_batch_size", str(factor * spec.training.global_batch_size)
-        changed, cut = verified("gpt-22b-frontier", [*overrides, f"{key}={value}"])
+        changed, cut = verified("gpt-22b-frontier", [*overrides, each.option.removeprefix("-o ")])
         then = estimate(Workload.of(changed.spec), Candidates.of(changed.spec, cut))
         assert then.fits[0] == each.fits, each
         assert then.tokens_per_s[0] / now.tokens_per_s[0] - 1 == pytest.approx(each.gain), each

@@ -40,7 +40,7 @@ def test_what_a_valid_run_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gpt-tiny on 2 of 16 nodes of workstation" in out
     assert "8 = tensor 2 x pipeline 1 x data 4" in out
     assert "three_level: weights over 1, gradients over 2, optimizer over 4" in out
-    assert "64 sequences of 128 tokens = 4 ranks x 4 x micro-batch 4, float32" in out
+    assert "32 sequences of 128 tokens = 4 ranks x 2 x micro-batch 4, float32" in out
 
 
 def test_valid_as_json(capsys: pytest.CaptureFixture[str]) -> None:

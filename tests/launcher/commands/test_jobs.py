@@ -12,10 +12,15 @@ import typer
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import dump, load_run
+from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.commands.cancel import cancel
 from frontrunner.launcher.commands.continue_run import continue_run
 from frontrunner.launcher.commands.logs import logs
+from frontrunner.launcher.commands.status import status
 from frontrunner.launcher.runs import Runs, find
+from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.run_folder import jobs
 from frontrunner.run_folder.record_reader import last_records, last_step, progress
 
@@ -92,6 +97,34 @@ def test_the_runs_own_word_counts_when_nothing_follows(run_dir: Path) -> None:
     assert (row(run_dir)["state"], row(run_dir)["reason"]) == ("failed", "why")
     jobs.append(run_dir, "cancelled")
     assert row(run_dir)["state"] == "cancelled"
+
+
+def test_a_run_that_ran_out_of_memory_is_told_what_needs_less(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And each option that is named works, and needs less than the plan of the run."""
+    now = load_run(str(run_dir / "run.yaml")).spec
+    error = "rank 3: torch.OutOfMemoryError: HIP out of memory"
+    jobs.append(run_dir, "ended", job_id="42", code=1, step=0, error=error)
+    jobs.append(run_dir, "verdict", reason="segment 1 failed")
+    shown = row(run_dir)
+    assert (shown["state"], shown["last_error"]) == ("failed", error)
+    said, _, *options = shown["advice"]
+    assert said.startswith("the plan said ")
+    assert len(options) == 3
+    for option in options:
+        override = option.split()[1].rstrip(":")
+        changed = load_run(str(run_dir / "run.yaml"), [override]).spec
+        assert peak_bytes(changed) < 0.9 * peak_bytes(now)
+    status([Path("runs")])
+    out = capsys.readouterr().out
+    assert all(line in out for line in shown["advice"])
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def peak_bytes(spec: RunSpec) -> float:
+    planned = estimate(Workload.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
+    return float(planned.memory.peak[0])
 
 
 def test_progress_is_the_last_of_several_segments(run_dir: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "fits" in out
     assert "bubble" in out
-    assert "training.global_batch_size x 4" in out
+    assert "training.global_batch_size: 256 (x 4" in out
     assert max(len(line) for line in out.splitlines() if "  - " not in line) <= 130
 
 
