@@ -110,7 +110,7 @@ def _of_all() -> Iterator[pl.Expr]:
         (OTHER, "other_layout"),
     ):
         yield (pl.col("use") == use).sum().alias(name)
-    yield pl.col("peak_memory_bytes").max()
+    yield pl.col("peak_memory_bytes").filter(pl.col("use") != OTHER).max()
     loss, scale = pl.col("loss"), pl.col("loss_scale")
     yield loss.drop_nulls().first().alias("first_loss")
     yield loss.drop_nulls().last().alias("last_loss")

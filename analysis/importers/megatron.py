@@ -52,7 +52,8 @@ class _Reading:
     lost: int = 0
     planned: int | None = None
     labels: set[str] = field(default_factory=set)
-    memory: list[lines.Memory] = field(default_factory=list)
+    memory: list[tuple[int, lines.Memory]] = field(default_factory=list)
+    """With the start of the run that it is of."""
     messages: dict[tuple[int, str], list[float]] = field(default_factory=dict)
     messages_rank: int | None = None
     machine: tuple[str, str] | None = None
@@ -80,7 +81,7 @@ def _read_line(reading: _Reading, line: bytes) -> None:
         if found := lines.step(line):
             _add_step(reading, found)
         elif told := lines.memory(line):
-            reading.memory.append(told)
+            reading.memory.append((reading.segment, told))
         elif sent := lines.message(line):
             _add_message(reading, sent)
         else:
@@ -162,6 +163,8 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
     }
     operations, rank = _operations(reading)
     cuts = [given.layout(given.Arguments(each, False)) for each in reading.earlier_arguments]
+    current = current_segment([*cuts, layout])
+    memory = [told for segment, told in reading.memory if segment >= current]
     return RunLog(
         id=run_id,
         path=path,
@@ -176,9 +179,9 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         precision=given.precision(arguments),
         flop_convention=CONVENTIONS[name] if reading.labels else None,
         planned_steps=reading.planned,
-        current_segment=current_segment([*cuts, layout]),
+        current_segment=current,
         lost_lines=reading.lost,
-        memory=_stages(reading.memory, devices, layout.get("pipeline")),
+        memory=_stages(memory, devices, layout.get("pipeline")),
         communication=operations,
         communication_rank=rank,
         facts=facts,

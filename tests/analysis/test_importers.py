@@ -143,6 +143,13 @@ def test_a_log_that_starts_again_with_another_layout_keeps_both_parts(tmp_path: 
     assert (found.runs[0].current_segment, found.runs[0].layout["micro_batch_size"]) == (1, 4)
 
 
+def test_memory_of_a_former_layout_does_not_count(tmp_path: Path) -> None:
+    first = [logs.deepspeed_log([2.0] * 2, {"micro_batch_size": 4}), logs.memory_line(0, 900)]
+    second = [logs.deepspeed_log([3.0] * 2), logs.memory_line(0, 500)]
+    (run,) = of_text(tmp_path, "\n".join([*first, *second])).runs
+    assert [each.peak_bytes / 2**20 for each in run.memory] == [600]
+
+
 def test_what_a_log_does_not_say_is_none(tmp_path: Path) -> None:
     (run,) = of_text(tmp_path, logs.megatron_step(1, 2.0)).runs
     assert (run.devices, run.model, run.layout, run.machine) == (None, None, {}, None)
