@@ -6,14 +6,35 @@ from dataclasses import asdict
 from typing import Any
 
 from frontrunner.analysis import bootstrap, sanity
+from frontrunner.analysis.importers.unsupported import Void
 from frontrunner.analysis.machines import peak_flops_per_s
 from frontrunner.analysis.run_log import RunLog, StageMemory
 from frontrunner.analysis.steady import RULE
 from frontrunner.configs.schema import MachineSpec, ModelSpec
-from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
+from frontrunner.parallelism.planner.flops import (
+    causal_model_flops_per_token,
+    hardware_flops_per_token,
+    model_flops_per_token,
+)
 from frontrunner.parallelism.planner.parameters import total_parameters
 
 Figures = dict[str, Any]
+
+_FLOPS = (
+    "expected_flops_per_s_per_device",
+    "model_flops_per_s_per_device",
+    "hardware_flops_per_s_per_device",
+    "mfu",
+    "hfu",
+)
+#: Figures that a feature makes unknown, by what it voids.
+_VOIDED: dict[Void, tuple[str, ...]] = {
+    "model": ("model", *_FLOPS, "predicted"),
+    "attention": (*_FLOPS, "predicted"),
+    "plan": ("predicted",),
+}
+#: Name of Megatron-LM's convention since 2025.
+CAUSAL = "model, half of attention"
 
 
 def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: bootstrap.Array) -> Figures:
@@ -21,14 +42,16 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
 
     ``row`` comes from :func:`steady.summarise`; ``times`` are the steady step times.
     """
-    batch = row["global_batch_size"] or run.global_batch_size
-    batch = int(batch) if batch else None
+    batch, seq_len = (
+        int(value) if value else None
+        for value in (row["global_batch_size"] or run.global_batch_size, row["seq_len"] or run.seq_len)
+    )
     found = _identity(run, machine) | {
         "global_batch_size": batch,
         "steps": row["steps"],
         "last_step": row["last_step"],
         "planned_steps": run.planned_steps,
-        "steady": {key: row[key] for key in ("steady", "warm_up", "outliers", "other_layout")}
+        "steady": {key: row[key] for key in ("steady", "warm_up", "outliers", "other_layout", "other_batch")}
         | {"rule": RULE},
         "step_time_s": row["step_time_s"],
         "step_time_p5_s": row["step_time_p5_s"],
@@ -38,7 +61,10 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
         "last_loss": row["last_loss"],
         "lost_lines": run.lost_lines,
     }
-    found |= _speed(run, row, machine, batch)
+    found["seq_len"] = seq_len
+    found |= _speed(run, row, machine, batch, seq_len)
+    found["not_known"] = not_known(run)
+    found |= {key: None for key in found["not_known"] if key in found}
     found |= _memory(run, row, machine)
     found |= _communication(run, row)
     found["parts_s"] = _parts(row)
@@ -65,8 +91,16 @@ def _identity(run: RunLog, machine: MachineSpec | None) -> Figures:
         "model": _model(run.model),
         "layout": run.layout,
         "precision": run.precision,
-        "seq_len": run.seq_len,
     }
+
+
+def not_known(run: RunLog) -> dict[str, str]:
+    """Figures that this run makes unknown, and why."""
+    found: dict[str, str] = {}
+    for each in run.unsupported:
+        for key in _VOIDED[each.void]:
+            found.setdefault(key, each.reason)
+    return found
 
 
 def _model(model: ModelSpec | None) -> Figures | None:
@@ -84,19 +118,25 @@ def _model(model: ModelSpec | None) -> Figures | None:
     return {key: getattr(model, key) for key in keys} | {"parameters": total_parameters(model)}
 
 
-def _speed(run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | None) -> Figures:
+def _speed(
+    run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | None, seq_len: int | None
+) -> Figures:
     """Tokens and FLOPs by our formula from the step time, next to what the log printed."""
     time, printed = row["step_time_s"], row["printed_flops_per_s"]
-    tokens = (
-        batch * run.seq_len / time / run.devices if time and batch and run.seq_len and run.devices else None
-    )
+    tokens = batch * seq_len / time / run.devices if time and batch and seq_len and run.devices else None
     speed = tokens or row["tokens_per_s_per_device"]
-    model_flops = hardware_flops = None
-    if speed and run.model and run.seq_len:
-        model_flops = speed * model_flops_per_token(run.model, run.seq_len)
+    model_flops = hardware_flops = causal = None
+    if speed and run.model and seq_len:
+        model_flops = speed * model_flops_per_token(run.model, seq_len)
+        causal = speed * causal_model_flops_per_token(run.model, seq_len)
         mode = run.layout.get("recompute")
         if mode in ("none", "selective", "full"):
-            hardware_flops = speed * hardware_flops_per_token(run.model, run.seq_len, mode)
+            hardware_flops = speed * hardware_flops_per_token(run.model, seq_len, mode)
+    convention, expected = run.flop_convention, model_flops
+    if convention == "hardware":
+        expected = hardware_flops
+    elif printed and causal and model_flops and abs(printed - causal) < abs(printed - model_flops):
+        convention, expected = CAUSAL, causal
     peak = peak_flops_per_s(machine, run.precision)
     return {
         "tokens_per_s_per_device": speed,
@@ -107,7 +147,9 @@ def _speed(run: RunLog, row: Figures, machine: MachineSpec | None, batch: int | 
         "hfu": hardware_flops / peak if hardware_flops and peak else None,
         "peak_flops_per_s_per_device": peak,
         "printed_flops_per_s_per_device": printed,
-        "printed_flop_convention": run.flop_convention if printed else None,
+        "flop_convention": convention if printed else None,
+        "printed_flop_convention": convention if printed else None,
+        "expected_flops_per_s_per_device": expected if printed else None,
     }
 
 

@@ -26,6 +26,7 @@ Figures = dict[str, Any]
 #: Plan at most this many distinct runs; more would delay the answer.
 MOST = 300
 _SOFTWARE = {"megatron-deepspeed": "Megatron-DeepSpeed", "megatron-lm": "Megatron-LM", "gpt-neox": "GPT-NeoX"}
+_SOFTWARE["primus"] = _SOFTWARE["megatron-lm"]  # it runs Megatron-LM
 
 
 class Predictor:
@@ -58,6 +59,8 @@ def _what_matters(spec: Figures) -> bytes:
 
 def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, str | None]:
     try:
+        if run.unsupported:
+            raise Unusable(run.unsupported[0].reason)
         workload, candidates = _own(run) if run.spec is not None else _published(run, machine)
     except Unusable as reason:
         return None, str(reason)
@@ -103,7 +106,7 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Cand
         raise Unusable(
             f"no published run of that engine computes in {run.precision or 'an unknown precision'}"
         )
-    if layout.get("virtual_stages", 1) > 1 and run.format != "megatron-lm":
+    if layout.get("virtual_stages", 1) > 1 and run.format not in ("megatron-lm", "primus"):
         raise Unusable("virtual stages of that engine were never validated")
     row = _row(run, model, machine)
     if row.software_year not in machine.software:

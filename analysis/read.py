@@ -40,8 +40,8 @@ def read(paths: Sequence[str | Path]) -> Collection:
         except OSError as error:
             unread.append((str(path), error.strerror or str(error)))
             continue
-        if found is None:
-            unread.append((str(path), "holds no line of a training step"))
+        if isinstance(found, str):
+            unread.append((str(path), found))
         else:
             runs[name] = found
     return _collect(named, own, runs, unread)

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from frontrunner.analysis.importers.unsupported import Unsupported
 from frontrunner.configs.schema import ModelSpec
 
 #: Columns of the table of steps, in SI units. FLOP/s and tokens/s are per device; bytes are what one rank
@@ -25,6 +26,7 @@ STEP_SCHEMA: dict[str, pl.DataType] = {
     "loss_scale": pl.Float64(),
     "skipped": pl.Boolean(),
     "global_batch_size": pl.Int64(),
+    "seq_len": pl.Int64(),
     "samples_per_s": pl.Float64(),
     "tokens_per_s_per_device": pl.Float64(),
     "printed_flops_per_s": pl.Float64(),
@@ -72,8 +74,9 @@ class RunLog:
     ``flop_convention`` says what ``printed_flops_per_s`` counts: "model", or "hardware" (with recomputation);
     None if nothing is printed. ``current_segment`` is the first start of the run (from 0) with the layout of
     the last start; earlier steps used another layout. ``lost_lines`` counts lines that should have been read
-    but could not. ``facts`` holds what only some formats give: see the importers. ``spec`` comes from our own
-    header; runs with equal specifications share it, and share one ``spec_key``.
+    but could not. ``unsupported`` is what makes figures unknown. ``facts`` holds what only some formats give:
+    see the importers. ``spec`` comes from our own header; runs with equal specifications share it, and share
+    one ``spec_key``.
     """
 
     id: str
@@ -96,6 +99,7 @@ class RunLog:
     communication: tuple[Operation, ...] = ()
     communication_rank: int | None = None
     events: list[str] = field(default_factory=list)
+    unsupported: tuple[Unsupported, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
     spec_key: bytes | None = None

@@ -31,6 +31,8 @@ def flags(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | No
         _loss,
         _disagreement,
         _layout,
+        _unsupported,
+        _changes,
         _memory,
         _reading,
     )
@@ -134,8 +136,8 @@ def _loss(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | No
 
 def _disagreement(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
     """Contradictions between figures of one log."""
-    printed, convention = figures["printed_flops_per_s_per_device"], run.flop_convention
-    own = figures[f"{convention}_flops_per_s_per_device"] if convention else None
+    printed, convention = figures["printed_flops_per_s_per_device"], figures["flop_convention"]
+    own = figures["expected_flops_per_s_per_device"]
     if printed and own and abs(printed / own - 1) > DISAGREEMENT:
         yield (
             "disagreement",
@@ -159,19 +161,19 @@ def _disagreement(run: RunLog, figures: Figures, row: Figures, machine: MachineS
 
 def _layout(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
     """Arguments that contradict each other or are missing."""
-    factors = [run.layout.get(key) for key in ("tensor", "pipeline", "data")]
+    factors = [run.layout.get(key) for key in ("tensor", "pipeline", "data")] + [run.layout.get("context", 1)]
     if run.devices and all(factors) and math.prod(int(f or 1) for f in factors) != run.devices:
         yield (
             "layout",
-            f"tensor x pipeline x data = {math.prod(int(f or 1) for f in factors)}, not {run.devices} "
-            f"devices",
+            f"tensor x pipeline x data x context = {math.prod(int(f or 1) for f in factors)}, not "
+            f"{run.devices} devices",
         )
     missing = [
         name
         for name, value in (
             ("number of devices", run.devices),
             ("model", run.model),
-            ("sequence length", run.seq_len),
+            ("sequence length", figures["seq_len"]),
             ("global batch", figures["global_batch_size"]),
         )
         if not value
@@ -183,6 +185,31 @@ def _layout(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | 
         )
     if machine is None:
         yield "machine", "the log names no known machine, so there is no MFU: add --machine"
+
+
+def _unsupported(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
+    """Features of the run that figures do not cover."""
+    names = {
+        "model": "its parameters, FLOP/s, MFU and plan are not known",
+        "attention": "its FLOP/s, MFU and plan are not known",
+        "plan": "it is not planned",
+    }
+    for each in run.unsupported:
+        yield "unsupported", f"{each.reason}, which is not supported here: {names[each.void]}"
+
+
+def _changes(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
+    """A run that is not one state all the time."""
+    for words, first, last in (
+        ("global batch", row["first_batch"], figures["global_batch_size"]),
+        ("sequence length", row["first_seq_len"], figures["seq_len"]),
+    ):
+        if first and first != last and row["other_batch"]:
+            yield (
+                "changes",
+                f"the {words} changes from {int(first)} to {last}: figures are of the {row['steady']} steady "
+                f"steps at {last}",
+            )
 
 
 def _memory(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:

@@ -1,8 +1,9 @@
 """Which steps count: the steady state of a run, and how it was chosen.
 
-Three kinds of steps are skipped:
+Four kinds of steps are skipped:
 
 - steps in an earlier layout of a continued run;
+- steps at another global batch or sequence length than the last step's, where a run changes them;
 - warm-up (caches fill, connections open, the allocator grows): the first step of each start, and those right
   after it that are over a tenth slower than the median of the start's second half, at most ten in all;
 - outliers: more than five standard deviations (from the median absolute deviation) and more than a twentieth
@@ -29,11 +30,12 @@ RULE = (
     f"{OUTLIER_DEVIATIONS:g} deviations and {OUTLIER_SHARE:.0%} away from the median"
 )
 
-STEADY, WARM_UP, OUTLIER, OTHER = 0, 1, 2, 3
+STEADY, WARM_UP, OUTLIER, OTHER, OTHER_BATCH = 0, 1, 2, 3, 4
 
 
 def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
-    """Add the column ``use``: :data:`STEADY`, :data:`WARM_UP`, :data:`OUTLIER` or :data:`OTHER` (layout)."""
+    """Add the column ``use``: :data:`STEADY`, :data:`WARM_UP`, :data:`OUTLIER`, :data:`OTHER` (layout) or
+    :data:`OTHER_BATCH`."""
     start = ["run", "segment"]
     place = pl.int_range(pl.len()).over(start)
     count = pl.len().over(start)
@@ -42,6 +44,7 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
         place.alias("_place"),
         count.alias("_count"),
         (pl.col("segment") < current.gather(steps["run"])).alias("_other"),
+        pl.any_horizontal(_changed("global_batch_size"), _changed("seq_len")).alias("_other_batch"),
     )
     found = found.with_columns(
         pl.when(pl.col("_place") >= pl.col("_count") // 2)
@@ -57,7 +60,14 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
         & (pl.col("_place") < pl.col("_count") - 1)
     )
     found = found.with_columns(
-        pl.when(pl.col("_other")).then(OTHER).when(warm).then(WARM_UP).otherwise(STEADY).alias("use")
+        pl.when(pl.col("_other"))
+        .then(OTHER)
+        .when(pl.col("_other_batch"))
+        .then(OTHER_BATCH)
+        .when(warm)
+        .then(WARM_UP)
+        .otherwise(STEADY)
+        .alias("use")
     )
     rest = pl.when(pl.col("use") == STEADY).then(pl.col("step_time_s"))
     found = found.with_columns(rest.median().over("run").alias("_median"))
@@ -69,6 +79,11 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
         pl.when(outlier).then(OUTLIER).otherwise(pl.col("use")).cast(pl.Int8).alias("use")
     )
     return found.select(*steps.columns, "use")
+
+
+def _changed(name: str) -> pl.Expr:
+    """Whether a figure of a step is not that of the run's last step; a step without it is like the last."""
+    return (pl.col(name) != pl.col(name).drop_nulls().last().over("run")).fill_null(value=False)
 
 
 def summarise(marked: pl.DataFrame) -> pl.DataFrame:
@@ -87,6 +102,7 @@ def _of_steady() -> Iterator[pl.Expr]:
     yield share.filter(steady).median().alias("communication_share")
     for name in (
         "global_batch_size",
+        "seq_len",
         "tokens_per_s_per_device",
         "printed_flops_per_s",
         "forward_backward_s",
@@ -108,8 +124,11 @@ def _of_all() -> Iterator[pl.Expr]:
         (WARM_UP, "warm_up"),
         (OUTLIER, "outliers"),
         (OTHER, "other_layout"),
+        (OTHER_BATCH, "other_batch"),
     ):
         yield (pl.col("use") == use).sum().alias(name)
+    yield pl.col("global_batch_size").drop_nulls().first().alias("first_batch")
+    yield pl.col("seq_len").drop_nulls().first().alias("first_seq_len")
     yield pl.col("peak_memory_bytes").filter(pl.col("use") != OTHER).max()
     loss, scale = pl.col("loss"), pl.col("loss_scale")
     yield loss.drop_nulls().first().alias("first_loss")

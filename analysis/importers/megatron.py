@@ -16,12 +16,19 @@ from typing import Any
 
 import polars as pl
 
+from frontrunner.analysis.importers import labels
 from frontrunner.analysis.importers import megatron_arguments as given
 from frontrunner.analysis.importers import megatron_lines as lines
 from frontrunner.analysis.importers.lines import Lines
+from frontrunner.analysis.importers.unsupported import unsupported
 from frontrunner.analysis.run_log import Operation, RunLog, StageMemory, current_segment, step_table
 
-CONVENTIONS = {"megatron-deepspeed": "hardware", "gpt-neox": "hardware", "megatron-lm": "model"}
+CONVENTIONS = {
+    "megatron-deepspeed": "hardware",
+    "gpt-neox": "hardware",
+    "megatron-lm": "model",
+    "primus": "model",
+}
 
 #: Text that identifies a machine in a log: OLCF host names, and the file systems of OLCF and CSC.
 MACHINES = (
@@ -30,7 +37,6 @@ MACHINES = (
     (re.compile(rb"/lustre/orion/"), "frontier", "the path /lustre/orion"),
     (re.compile(rb"/pfs/lustrep\d/"), "lumi-g", "the path /pfs/lustrep"),
 )
-_LABEL = re.compile(rb"^\s*\d+: ?")  # srun --label
 _ENGINE = re.compile(rb"CONFIG: micro_batches=\d+ micro_batch_size=(\d{1,9})\s*$")
 _COUNTED = re.compile(rb"setting number of micro-?batches to constant (\d{1,9})\s*$")
 _VOCABULARY = re.compile(rb"padded vocab \(size: \d+\) with \d+ dummy tokens \(new size: (\d{1,9})\)")
@@ -65,14 +71,17 @@ class _Reading:
         return len(self.columns.get("step", ()))
 
 
-def read(path: Path, run_id: str) -> tuple[RunLog, pl.DataFrame] | None:
-    """The run of a log; None if it holds no step. Raises OSError if it cannot be opened."""
+def read(path: Path, run_id: str) -> tuple[RunLog, pl.DataFrame] | str:
+    """The run of a log, or why there is none. Raises OSError if it cannot be opened."""
     reading, source = _Reading(), Lines(path)
     for line in source:
-        _read_line(reading, _LABEL.sub(b"", line))
-    reading.lost += source.torn
+        for record in labels.records(line):
+            _read_line(reading, record)
+    if not reading.steps and reading.lost:
+        return f"{reading.lost} lines look like training steps or their memory, but none can be read"
     if not reading.steps:
-        return None
+        return "holds no line of a training step"
+    reading.lost += source.torn
     return _run(reading, str(path), run_id), step_table(reading.columns)
 
 
@@ -123,7 +132,7 @@ def _read_other(reading: _Reading, line: bytes) -> None:
             reading.earlier_arguments.append(reading.arguments)
             reading.arguments = {}
         reading.in_arguments = not ends
-    elif reading.in_arguments and (pair := lines.argument(line)):
+    elif reading.in_arguments and (pair := lines.argument(labels.bare(line))):
         reading.arguments[pair[0]] = pair[1]
     elif b"OVERFLOW! Rank 0" in line or b"OVERFLOW! Skipping step" in line:
         reading.facts["overflow_lines"] = reading.facts.get("overflow_lines", 0) + 1
@@ -184,6 +193,7 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         memory=_stages(memory, devices, layout.get("pipeline")),
         communication=operations,
         communication_rank=rank,
+        unsupported=tuple(unsupported(reading.arguments)),
         facts=facts,
     )
 

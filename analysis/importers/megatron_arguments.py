@@ -17,15 +17,21 @@ _NEOX = {
     "train_micro_batch_size_per_gpu": "micro_batch_size",
     "train_batch_size": "global_batch_size",
     "global_num_gpus": "world_size",
-    "vocab_size": "vocab_size",
+    "num_kv_heads": "num_key_value_heads",
+    "norm": "normalization",
+    "no_weight_tying": "untie_embeddings_and_output_weights",
 }
+#: GPT-NeoX's gated activations (megatron/model/activations.py): their MLP has three matrices.
+_GATED = {"swiglu", "geglu", "reglu", "bilinear", "glu"}
+#: GPT-NeoX rounds widths up to a multiple of this (megatron/model/transformer.py, ParallelMLP).
+_NEOX_WIDTHS = 256
 
 
 class Arguments:
     """The table of arguments, read as numbers, switches and words. Values of another type are None."""
 
     def __init__(self, given: Mapping[str, str], neox: bool) -> None:
-        self._given = dict(given)
+        self._given, self.neox = dict(given), neox
         if neox:
             for theirs, ours in _NEOX.items():
                 if theirs in given:
@@ -53,19 +59,21 @@ class Arguments:
 
 
 def layout(arguments: Arguments) -> dict[str, Any]:
-    """The layout in a run file's terms, plus ``data`` and ``grad_accum_steps`` if they can be derived."""
+    """The layout in a run file's terms, plus ``context``, ``data`` and ``grad_accum_steps`` if known."""
     tensor = arguments.number("tensor_model_parallel_size") or 1
     pipeline = max(arguments.number("pipeline_model_parallel_size") or 1, 1)
+    context = arguments.number("context_parallel_size", "ds_sequence_parallel_size") or 1
     world = arguments.number("world_size")
     data = arguments.number("data_parallel_size")
     if data is None and world is not None:
-        data = world // (tensor * pipeline) or None
+        data = world // (tensor * pipeline * context) or None
     micro = arguments.number("micro_batch_size")
     batch = arguments.number("global_batch_size")
     steps = batch // (micro * data) if batch and micro and data else None
     return {
         "tensor": tensor,
         "pipeline": pipeline,
+        **({"context": context} if context > 1 else {}),
         "data": data,
         "virtual_stages": arguments.number("virtual_pipeline_model_parallel_size") or 1,
         "micro_batch_size": micro,
@@ -86,6 +94,8 @@ def recompute(arguments: Arguments) -> str:
 
 def precision(arguments: Arguments) -> str | None:
     """The type in which matrix products are computed."""
+    if arguments.word("fp8") or arguments.word("fp4"):
+        return "float8" if arguments.word("fp8") else "float4"
     named = f"{arguments.word('params_dtype')} {arguments.word('precision')}"
     if arguments.switch("bf16") or "bfloat16" in named:
         return "bfloat16"
@@ -101,8 +111,7 @@ def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> Mod
     vocabulary = padded_vocabulary or arguments.number("padded_vocab_size", "vocab_size")
     if not (layers and hidden and heads and vocabulary):
         return None
-    gated = any(arguments.switch(key) for key in ("swiglu", "gated_linear_unit"))
-    gated = gated or arguments.word("glu_activation") is not None or arguments.word("activation") == "swiglu"
+    gated, width = _mlp(arguments, hidden)
     given: dict[str, Any] = {
         "name": name,
         "num_layers": layers,
@@ -113,7 +122,7 @@ def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> Mod
         "max_position_embeddings": arguments.number("max_position_embeddings", "seq_length") or 2048,
         "position_embedding": _positions(arguments),
         "normalization": "rmsnorm"
-        if (arguments.word("normalization") or "").lower() == "rmsnorm"
+        if "rmsnorm" in (arguments.word("normalization") or "").lower()
         else "layernorm",
         "activation": "swiglu" if gated else "gelu_tanh",
         "tie_embeddings": not arguments.switch("untie_embeddings_and_output_weights"),
@@ -125,12 +134,29 @@ def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> Mod
         if arguments.switch("group_query_attention")
         else arguments.number("num_key_value_heads"),
         "head_dim": arguments.number("kv_channels"),
-        "ffn_hidden_size": arguments.number("ffn_hidden_size"),
+        "ffn_hidden_size": width,
     }
     try:
         return ModelSpec.model_validate(given | {key: value for key, value in optional.items() if value})
     except ValidationError:
         return None
+
+
+def _mlp(arguments: Arguments, hidden: int) -> tuple[bool, int | None]:
+    """Whether the MLP is gated, and its width; None: the trainer's own default."""
+    activation = arguments.word("activation")
+    gated = activation in _GATED or arguments.word("glu_activation") is not None
+    if not arguments.neox:
+        gated = gated or any(arguments.switch(key) for key in ("swiglu", "gated_linear_unit"))
+        return gated, arguments.number("ffn_hidden_size")
+    width = arguments.number("intermediate_size")
+    if gated:
+        width = int((width or 4 * hidden) * 2 / 3) // 2
+    elif arguments.word("mlp_type") == "llama":  # before gated activations were a choice of their own
+        gated, width = True, width or int(8 * hidden / 3)
+    else:
+        width = width or 4 * hidden
+    return gated, -(-width // _NEOX_WIDTHS) * _NEOX_WIDTHS
 
 
 def _positions(arguments: Arguments) -> str:

@@ -20,8 +20,14 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _ITERATION = re.compile(r"(?:^|\s)iteration\s+(\d+)\s*/\s*(\d+)\s*$")
 #: Text that a fragment of a step line contains, wherever it was cut.
 _STEP_MARKS = (b"elapsed time per iteration", b"| learning rate:", b"| number of nan iterations:")
+_BEGINNING = re.compile(r"(?:samples/sec:[^|]*\|\s*)?\biteration\s+\d+\s*/\s*\d+\s*\|")
 _BEGUN = re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|")
-_VALUE = re.compile(rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?\s*$", re.IGNORECASE)
+#: Primus ends a step with this field, and without a bar.
+_LAST = re.compile(r"number of nan iterations:\s*\d+$")
+_VALUE = re.compile(
+    rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?(?:\s*\(avg {_NUMBER}\))?\s*$",
+    re.IGNORECASE,
+)
 _PRINTED_FLOPS = re.compile(rf"\s*({_NUMBER})\s*([KGTP]?)FLOPS?\s*$", re.IGNORECASE)
 _MEMORY = re.compile(
     rf"\[Rank (\d+)\] \(after (\d+) iterations\) memory \(MB\) \| allocated: ({_NUMBER}) "
@@ -33,7 +39,7 @@ _OPERATION = re.compile(
     rf"algbw \(Gbps\): {_NUMBER}\s+\| busbw \(Gbps\): {_NUMBER}\s*$"
 )
 _ARGUMENT = re.compile(r"^\s*([A-Za-z]\w*) \.+ ?(.*?)\s*$")
-_NEOX_ORIGIN = re.compile(r"\.{2,}(?:updated|default)$")
+_NEOX_ORIGIN = re.compile(r"(?:\.{2,}|(?<=[\]}]))(?:updated|default)$")  # no dots after a long value
 
 #: Fields of a step line, by the names that trainers print.
 _FIELDS = {
@@ -43,6 +49,7 @@ _FIELDS = {
     "grad norm": "gradient_norm",
     "loss scale": "loss_scale",
     "global batch size": "global_batch_size",
+    "curriculum seqlen": "seq_len",
     "number of skipped iterations": "skipped",
     "samples per second": "samples_per_s",
 }
@@ -52,6 +59,7 @@ PRINTED = {
     "TFLOPs": "megatron-deepspeed",
     "approx flops per GPU": "gpt-neox",
     "throughput per GPU (TFLOP/s/GPU)": "megatron-lm",
+    "compute per GPU (TFLOP/s/GPU)": "primus",
 }
 
 
@@ -89,9 +97,7 @@ def step(line: bytes) -> Step | None:
     """Parse the line of a training step. Loss, gradient norm and loss scale may be NaN (None then)."""
     if not any(mark in line for mark in _STEP_MARKS) and not _BEGUN.search(line):
         return None
-    text = _text(line).rstrip()
-    if not text.endswith("|"):
-        raise Lost
+    text = _record(_text(line))
     values: dict[str, float | None] = {}
     planned, label = 0, None
     for part in text[:-1].split("|"):
@@ -107,6 +113,19 @@ def step(line: bytes) -> Step | None:
     if "step" not in values or "step_time_s" not in values:
         raise Lost
     return Step(values, planned, label)
+
+
+def _record(text: str) -> str:
+    """From the beginning of a step to the bar at its end."""
+    begin = _BEGINNING.search(text)
+    if begin is None:
+        raise Lost
+    text = text[begin.start() :].rstrip()
+    if text.endswith("|"):
+        return text
+    if not _LAST.search(text):
+        raise Lost
+    return text + "|"
 
 
 def _read_field(values: dict[str, float | None], name: str, value: str) -> None:

@@ -27,7 +27,7 @@ _LEVELS = ("package", "node", "network")
 _FIELDS: dict[str, Any] = {
     name: kind
     for name, kind in STEP_SCHEMA.items()
-    if name not in ("segment", "global_batch_size", "samples_per_s", "printed_flops_per_s")
+    if name not in ("segment", "global_batch_size", "seq_len", "samples_per_s", "printed_flops_per_s")
     and not name.startswith("bytes_")
 }
 _SCHEMA = _FIELDS | {
@@ -174,6 +174,7 @@ def _read_steps(files: Sequence[_File]) -> pl.DataFrame:
     sent = [pl.col("bytes_sent").struct.field(level).alias(f"bytes_{level}") for level in _LEVELS]
     return table.with_columns(
         pl.lit(None, dtype=pl.Float64).alias("samples_per_s"),
+        pl.lit(None, dtype=pl.Int64).alias("seq_len"),
         pl.col("model_flops_per_s_per_device").alias("printed_flops_per_s"),
         *sent,
     )

@@ -23,6 +23,15 @@ def layer_flops_per_token(model: ModelSpec, seq_len: int) -> int:
     return projections + mlp + attention_core_flops_per_token(model, seq_len)
 
 
+def causal_model_flops_per_token(model: ModelSpec, seq_len: int) -> int:
+    """Model FLOPs if half of attention's products are counted, those that a causal mask keeps.
+
+    Megatron-LM and what builds on it count so since 2025 (megatron/training/training.py).
+    """
+    masked = 3 * model.num_layers * attention_core_flops_per_token(model, seq_len) // 2
+    return model_flops_per_token(model, seq_len) - masked
+
+
 def model_flops_per_token(model: ModelSpec, seq_len: int) -> int:
     """Forward and backward FLOPs of one token; the backward costs twice the forward."""
     output = 2 * model.hidden_size * model.padded_vocab_size

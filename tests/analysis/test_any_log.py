@@ -180,6 +180,6 @@ def test_no_number_of_a_cut_line_is_taken_for_whole(tmp_path: Path) -> None:
 def test_random_bytes_are_no_run(tmp_path: Path) -> None:
     path = tmp_path / "noise.out"
     path.write_bytes(random.Random(1).randbytes(1 << 20))
-    assert megatron.read(path, "noise") is None
+    assert megatron.read(path, "noise") == "holds no line of a training step"
     with pytest.raises(SpecError, match="no line of a training step"):
         read([path])

@@ -85,7 +85,7 @@ def test_utf16_is_read(tmp_path: Path) -> None:
         logs.deepspeed_step(9, 2.0)[:70],  # before the time
         logs.deepspeed_step(9, 2.0)[170:],  # the end of one
         logs.deepspeed_step(9, 2.0)[:-2],  # cut off inside the last number
-        logs.deepspeed_step(9, 2.0)[:150] + logs.deepspeed_step(10, 2.0),  # two ranks at once
+        logs.deepspeed_step(9, 2.0)[:150] + logs.deepspeed_step(10, 2.0)[40:],  # two ranks at once
         logs.deepspeed_step(9, float("nan")),
         logs.deepspeed_step(9, -1.0),
         logs.deepspeed_step(9, 1e300),

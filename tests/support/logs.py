@@ -94,6 +94,18 @@ def megatron_step(step: int, seconds: float) -> str:
     )
 
 
+def primus_step(step: int, seconds: float) -> str:
+    """A step of Primus's own trainer: two values a field, and no bar at the end."""
+    return (
+        f"[2026-01-02 03:04:{step % 60:02d}] iteration {step:8d}/     100 | consumed samples: "
+        f"{step * 16:12d} | elapsed time per iteration (ms): {seconds * 1000:.1f}/{seconds * 1000:.1f} | "
+        f"compute per GPU "
+        f"(TFLOP/s/GPU): 91.0 (avg 90.5) | tokens/s/GPU inst/harmonic mean: 128.0/127.9 | learning rate: "
+        f"1.000000E-05 | global batch size:    16 | lm loss: {9 - step / 100:.6E} | loss scale: 1.0 | "
+        "grad norm: 3.210 | number of skipped iterations:   0 | number of nan iterations:   0"
+    )
+
+
 def neox_step(step: int, seconds: float) -> str:
     """A step of GPT-NeoX."""
     return (
