@@ -1,10 +1,10 @@
 """Loads a run file into a resolved specification.
 
 A run file is YAML. ``extends`` names another run file or preset, whose keys it overrides; ``-o
-layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files (a model also a Hugging
-Face config.json), or the fields themselves, with ``extends`` for the rest. Their paths are relative to
-the file that names them; paths in ``data`` are relative to the working directory. SpecError lists every
-violation at once.
+layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files, or the fields themselves, with
+``extends`` for the rest; a model is also a Hugging Face config.json or the folder that holds one. Their paths
+are relative to the file that names them; paths in ``data`` are relative to the working directory. SpecError
+lists every violation at once.
 """
 
 from __future__ import annotations
@@ -82,8 +82,18 @@ def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
     """
     problems: list[Violation] = []
     tree = compose.compose(path_or_preset, overrides, problems)
-    if tree is None:
-        return Examination(None, tuple(problems))
+    return _examined(tree, problems) if tree else Examination(None, tuple(problems))
+
+
+def examine_keys(
+    keys: Mapping[str, Any], overrides: Sequence[str] = (), *, folder: Path = Path(), name: str = "run"
+) -> Examination:
+    """Like :func:`examine`, for the keys of a run file NAME.yaml in ``folder`` that is not written yet."""
+    problems: list[Violation] = []
+    return _examined(compose.compose_keys(keys, folder, name, overrides, problems), problems)
+
+
+def _examined(tree: Node, problems: list[Violation]) -> Examination:
     outcome = validate(tree.plain(), problems)
     problems += rules.check(outcome)
     document = None if outcome.unknown else Document(outcome.spec, tree)

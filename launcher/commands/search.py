@@ -23,7 +23,9 @@ USUAL_SEQ_LEN = 2048
 
 
 def search(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a model file or a config.json.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A preset, a model file, or a folder with a config.json.")
+    ],
     machine: Annotated[str, typer.Option(help="A machine preset or file.")] = "frontier",
     nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 1,
     global_batch_size: Annotated[
