@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from frontrunner.configs import compose, rules
+from frontrunner.configs import compose, huggingface, presets, rules
 from frontrunner.configs.compose import COMMAND_LINE
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.configs.validate import validate
-from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar
+from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar, read_file
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ def load_run(path_or_preset: str, overrides: Sequence[str] = ()) -> Document:
 def load_machine(preset_or_file: str) -> MachineSpec:
     """A machine by name or file; SpecError if it is invalid."""
     return load_run("quickstart", [f"machine={preset_or_file}", "nodes=1"]).spec.machine
+
+
+def names_model(given: str) -> bool:
+    """Whether an argument names a model where a run is expected: a preset, a model's folder, or a file."""
+    kind, path = presets.kind_of(given), Path(given)
+    if kind or path.is_dir():
+        return kind == "model" or kind is None and (path / compose.CONFIG).is_file()
+    tree = read_file(path, []) if path.is_file() else None
+    return tree is not None and (huggingface.recognises(tree) or "num_layers" in tree.entries)
 
 
 def load_model(preset_or_file: str) -> ModelSpec:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frontrunner.launcher.commands.plan import check_tokens, software_year
+from frontrunner.launcher.commands.plan import USUAL_MACHINE, check_tokens, software_year
 from frontrunner.launcher.display.search_tables import Answer, layout_text, show
 from frontrunner.launcher.display.units import bytes_text
 
@@ -26,7 +26,7 @@ def search(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A preset, a model file, or a folder with a config.json.")
     ],
-    machine: Annotated[str, typer.Option(help="A machine preset or file.")] = "frontier",
+    machine: Annotated[str, typer.Option(help="A machine preset or file.")] = USUAL_MACHINE,
     nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 1,
     global_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Sequences per step (default: about 4 Mi tokens).")
@@ -50,11 +50,11 @@ def search(
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
     _needs_rates(spec)
-    workload = Workload.of(spec, software_year(spec, software))
+    workload = Workload.of(spec, software_year(spec.machine, software))
     started = time.perf_counter()
     ranking = judge_all(workload, nodes, batch)
     elapsed = time.perf_counter() - started
-    _needs_layouts(ranking, spec, batch)
+    needs_layouts(ranking, spec, batch)
     scaling = _scaling(workload, spec, batch, scale) if scale else []
     answer = Answer(ranking, spec, batch, elapsed, tokens, published(ranking, spec), scaling)
     if as_json:
@@ -100,7 +100,9 @@ def _needs_rates(spec: RunSpec) -> None:
         )
 
 
-def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
+def needs_layouts(
+    ranking: Ranking, spec: RunSpec, batch: int, batch_key: str = "--global-batch-size"
+) -> None:
     """SpecError if no layout is legal, or if none fits; names the nearest miss."""
     from frontrunner.configs.errors import SpecError, Violation
 
@@ -110,7 +112,7 @@ def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
         raise SpecError(
             [
                 Violation(
-                    "--global-batch-size",
+                    batch_key,
                     batch,
                     f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
                     f"use a multiple of {spec.world_size}",
