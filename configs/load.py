@@ -122,7 +122,7 @@ def vary(document: Document, values: Mapping[str, Scalar]) -> Examination:
 def dump(spec: RunSpec) -> str:
     """A resolved specification as a self-contained run file."""
     data = spec.model_dump(mode="json")
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_resolved(path: str | Path) -> RunSpec:
@@ -130,7 +130,7 @@ def read_resolved(path: str | Path) -> RunSpec:
     return load_run(str(path)).spec
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Writes text that reads back unchanged: PyYAML would not quote 6e-5, and would fold U+0085."""
 
 
@@ -139,7 +139,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _represent_text)
+Dumper.add_representer(str, _represent_text)
 
 
 def _in_order(violations: list[Violation], first: str) -> tuple[Violation, ...]:

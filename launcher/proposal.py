@@ -104,7 +104,7 @@ def _on(
     if workload.software is None and not examination.violations:
         default = estimate(workload, Candidates.of(spec, Layout.from_spec(spec)))
         if default.fits[0]:
-            why = f"{spec.machine.name}'s machine file has no rates: the default layout, which fits"
+            why = f"layout: the default, which fits (no rates are known of {spec.machine.name})"
             return _Found({}, None, (why,))
     ranking = None
     for batch in _batches(document, keys):

@@ -44,9 +44,9 @@ def ranking() -> Ranking:
     return judge_all(Workload.of(request("llama-3-8b", "lumi-g", 2, None)), 2, 1024)
 
 
-def planned(capsys: pytest.CaptureFixture[str], *arguments: Any, **options: Any) -> tuple[Any, str]:
+def planned(capsys: pytest.CaptureFixture[str], run: str, **options: Any) -> tuple[Any, str]:
     """The object and the remarks."""
-    plan(*arguments, **options, as_json=True)
+    plan(run, **options, as_json=True)
     shown = capsys.readouterr()
     return json.loads(shown.out), shown.err
 
@@ -86,7 +86,7 @@ def test_what_the_user_sets_stays(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_rates_the_default_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
     found, said = planned(capsys, "gpt-tiny", machine="workstation")
     assert found["step_time_s"] is None and found["fits"]
-    assert "no rates: the default layout, which fits" in said
+    assert "layout: the default, which fits (no rates are known of workstation)" in said
 
 
 def test_without_rates_the_smallest_where_the_default_does_not_fit() -> None:
