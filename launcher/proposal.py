@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontrunner.configs.errors import SpecError
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, examine_keys
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import WireSpec
-from frontrunner.launcher.commands.search import needs_layouts, usual_batch
 from frontrunner.launcher.display.search_tables import layout_text
+from frontrunner.launcher.display.units import bytes_text
 from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates, Workload
@@ -20,6 +20,8 @@ from frontrunner.parallelism.planner.choose import simplest
 from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Ranking, search
 
+#: Default tokens per step, as in Dash et al. and Llama.
+USUAL_TOKENS = 4 * 2**20
 #: Keys of ``layout`` that are fields of the planner's candidates.
 _FIELDS = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
 _BATCH = "training.global_batch_size"
@@ -72,6 +74,44 @@ def propose(
     few = () if given else (f"nodes: {nodes}, the fewest (by powers of two) on which a layout fits",)
     document, layout = judged(examine_keys(asked, overrides, folder=folder))
     return Proposal(asked, document, layout, (*few, *found.reasons))
+
+
+def usual_batch(spec: RunSpec) -> int:
+    """About :data:`USUAL_TOKENS`, equal for every device."""
+    return max(1, round(USUAL_TOKENS / spec.training.seq_len / spec.world_size)) * spec.world_size
+
+
+def needs_layouts(
+    ranking: Ranking, spec: RunSpec, batch: int, batch_key: str = "--global-batch-size"
+) -> None:
+    """SpecError if no layout is legal, or if none fits; names the nearest miss."""
+    if len(ranking.order):
+        return
+    if not len(ranking.space.candidates):
+        raise SpecError(
+            [
+                Violation(
+                    batch_key,
+                    batch,
+                    f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
+                    f"use a multiple of {spec.world_size}",
+                )
+            ]
+        )
+    nearest = ranking.nearest_miss()
+    need, has = float(ranking.estimated.memory.peak[nearest]), spec.machine.device.memory_bytes
+    raise SpecError(
+        [
+            Violation(
+                "--nodes",
+                spec.nodes,
+                f"none of {len(ranking.space.candidates)} layouts of {spec.model.name} fits; the nearest, "
+                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} per "
+                f"device, {bytes_text(need - has)} over",
+                f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
+            )
+        ]
+    )
 
 
 def _counts(most: int) -> Iterator[int]:

@@ -14,6 +14,7 @@ import typer
 from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import load_machine, load_model
+from frontrunner.run_folder import files
 
 _DATA = "the PREFIX of PREFIX.bin and PREFIX.idx, or synthetic"
 
@@ -31,7 +32,7 @@ def init(
         float | None, typer.Option(help="Tokens to train on, e.g. 300e9 (default: a trial of few steps).")
     ] = None,
     account: Annotated[str | None, typer.Option(help="Account to charge.")] = None,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The run file to write.")] = Path("run.yaml"),
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The run file to write.")] = Path(files.SPEC),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -102,7 +103,7 @@ def _missing(model: str | None, machine: str | None, data: str | None) -> list[V
 def _check_free(output: Path, force: bool) -> None:
     wrong = None
     if output.is_dir():
-        wrong = ("is a folder", f"name a file, such as {output / 'run.yaml'}")
+        wrong = ("is a folder", f"name a file, such as {output / files.SPEC}")
     elif not output.parent.is_dir():
         wrong = (f"there is no folder {output.parent}", "create it first, or name another file")
     elif output.exists() and not force:

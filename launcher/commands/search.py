@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from frontrunner.launcher.commands.plan import USUAL_MACHINE, check_tokens, software_year
-from frontrunner.launcher.display.search_tables import Answer, layout_text, show
-from frontrunner.launcher.display.units import bytes_text
+from frontrunner.launcher.display.search_tables import Answer, show
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import Ranking
 
-#: Default tokens per step, as in Dash et al. and Llama.
-USUAL_TOKENS = 4 * 2**20
 USUAL_SEQ_LEN = 2048
 
 
@@ -43,6 +40,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Evaluate every legal layout: the fastest that fit, and why others are slower."""
+    from frontrunner.launcher.proposal import needs_layouts, usual_batch
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search as judge_all
 
@@ -79,11 +77,6 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
     return shortest.model_copy(update={"training": training})
 
 
-def usual_batch(spec: RunSpec) -> int:
-    """About :data:`USUAL_TOKENS`, equal for every device."""
-    return max(1, round(USUAL_TOKENS / spec.training.seq_len / spec.world_size)) * spec.world_size
-
-
 def _needs_rates(spec: RunSpec) -> None:
     from frontrunner.configs.errors import SpecError, Violation
 
@@ -98,41 +91,6 @@ def _needs_rates(spec: RunSpec) -> None:
                 )
             ]
         )
-
-
-def needs_layouts(
-    ranking: Ranking, spec: RunSpec, batch: int, batch_key: str = "--global-batch-size"
-) -> None:
-    """SpecError if no layout is legal, or if none fits; names the nearest miss."""
-    from frontrunner.configs.errors import SpecError, Violation
-
-    if len(ranking.order):
-        return
-    if not len(ranking.space.candidates):
-        raise SpecError(
-            [
-                Violation(
-                    batch_key,
-                    batch,
-                    f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
-                    f"use a multiple of {spec.world_size}",
-                )
-            ]
-        )
-    nearest = ranking.nearest_miss()
-    need, has = float(ranking.estimated.memory.peak[nearest]), spec.machine.device.memory_bytes
-    raise SpecError(
-        [
-            Violation(
-                "--nodes",
-                spec.nodes,
-                f"none of {len(ranking.space.candidates)} layouts of {spec.model.name} fits; the nearest, "
-                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} per "
-                f"device, {bytes_text(need - has)} over",
-                f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
-            )
-        ]
-    )
 
 
 def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
