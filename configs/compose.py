@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from frontrunner.configs import huggingface, presets
 from frontrunner.configs.errors import Violation
@@ -21,6 +21,9 @@ COMMAND_LINE = "command line"
 COMPONENTS: tuple[Kind, ...] = ("model", "machine")
 SHARDING = "layout.sharding"
 DEGREES = ("weights", "gradients", "optimizer")
+CONFIG = "config.json"
+#: The two ways to give the length of a run.
+_LENGTHS = {"steps": "tokens", "tokens": "steps"}
 
 
 def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violation]) -> Node | None:
@@ -33,11 +36,32 @@ def compose(path_or_preset: str, overrides: Sequence[str], problems: list[Violat
     tree = _run_file(path, problems, ()) if path else None
     if tree is None or path is None:
         return None
+    return _complete(tree, path.stem, overrides, problems)
+
+
+def compose_keys(
+    keys: Mapping[str, Any], folder: Path, name: str, overrides: Sequence[str], problems: list[Violation]
+) -> Node:
+    """The tree of a run file with these keys, as if it were NAME.yaml in ``folder``."""
+    tree = _over_parent(_planted(keys, Source(COMMAND_LINE, folder)), (), problems)
+    return _complete(tree, name, overrides, problems)
+
+
+def _planted(value: Any, source: Source) -> Node:
+    """Plain data as a tree."""
+    if isinstance(value, dict):
+        return Node({key: _planted(child, source) for key, child in value.items()}, source)
+    return Node([_planted(child, source) for child in value] if isinstance(value, list) else value, source)
+
+
+def _complete(tree: Node, name: str, overrides: Sequence[str], problems: list[Violation]) -> Node:
+    """A run file's tree with overrides, a name, and presets expanded."""
     for override in overrides:
         patch = _override(override, problems)
         tree = _merge(tree, patch, "") if patch else tree
+    _check_length(tree, problems)
     entries = dict(tree.entries)
-    entries.setdefault("name", tree.moved(path.stem))
+    entries.setdefault("name", tree.moved(name))
     for kind in COMPONENTS:
         if kind in entries:
             entries[kind] = _expand(kind, entries[kind], tree, problems, ())
@@ -66,9 +90,13 @@ def vary(tree: Node, values: Mapping[str, Scalar], problems: list[Violation]) ->
 def _run_file(path: Path, problems: list[Violation], below: tuple[Path, ...]) -> Node | None:
     """A run file merged over the readable files that it extends; None if it is unreadable itself."""
     tree = _mapping_file(path, problems, "")
-    if tree is None or "extends" not in tree.entries:
+    return _over_parent(tree, (*below, path.resolve()), problems) if tree else None
+
+
+def _over_parent(tree: Node, below: tuple[Path, ...], problems: list[Violation]) -> Node:
+    """A tree over the run file that it extends, if any."""
+    if "extends" not in tree.entries:
         return tree
-    below = (*below, path.resolve())
     parent = _follow("run", tree.entries["extends"], below, "extends", problems)
     base = _run_file(parent, problems, below) if parent else None
     own = tree.moved({key: node for key, node in tree.entries.items() if key != "extends"})
@@ -107,6 +135,12 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
     path = name.source.folder / name.value
     is_path = "/" in name.value or path.suffix in (".yaml", ".yml", ".json")
     try:
+        if kind == "model" and path.is_dir():
+            if (path / CONFIG).is_file():
+                return path / CONFIG
+            fix = "name a folder that holds one, or a model file"
+            problems.append(name.violation(key, f"is a folder without a {CONFIG}", fix))
+            return None
         if is_path or path.is_file():
             path.stat()
             return path
@@ -158,6 +192,8 @@ def _merge(base: Node, top: Node, path: str) -> Node:
             return top
         if any(degree in top.entries for degree in DEGREES):
             base = _degrees_only(base)
+    if path == "training":
+        base = _without_other_length(base, top)
     if path in COMPONENTS and "extends" in top.entries:
         return top
     if path in COMPONENTS and isinstance(base.value, str):
@@ -170,6 +206,23 @@ def _merge(base: Node, top: Node, path: str) -> Node:
         entries[key] = _merge(entries[key], node, below) if key in entries else node
     place = base if top.source.shown == COMMAND_LINE else top  # an override sets values, not sections
     return place.moved(entries)
+
+
+def _without_other_length(base: Node, top: Node) -> Node:
+    """``base`` without its steps if ``top`` gives tokens, or the reverse: the nearest to the user decides."""
+    given = {key for key, node in top.entries.items() if node.value is not None}
+    replaced = {other for key, other in _LENGTHS.items() if key in given} & base.entries.keys()
+    if not replaced:
+        return base
+    return base.moved({key: node for key, node in base.entries.items() if key not in replaced})
+
+
+def _check_length(tree: Node, problems: list[Violation]) -> None:
+    steps, tokens = tree.at("training.steps"), tree.at("training.tokens")
+    if steps and tokens and tokens.value is not None:
+        place = f" on line {steps.line}" if steps.line else ""
+        what = f"is given beside training.steps{place}"
+        problems.append(tokens.violation("training.tokens", what, "remove one of the two"))
 
 
 def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below: tuple[Path, ...]) -> Node:
@@ -186,7 +239,7 @@ def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below
         return node
     if kind == "model" and huggingface.recognises(base):
         base = huggingface.convert(base, _seq_len(tree), problems)
-    named = Node(path.parent.name if path.name == "config.json" else path.stem, base.source)
+    named = Node(path.resolve().parent.name if path.name == CONFIG else path.stem, base.source)
     base = base.moved({"name": named, **base.entries})
     base = _expand(kind, base, tree, problems, (*below, path.resolve()))
     own = node.moved({k: child for k, child in node.entries.items() if k != "extends"})

@@ -17,7 +17,11 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sweep import ACCUMULATION, OWN_KEYS, SweepSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-FILES = {"type": "string", "pattern": r"/|\.(ya?ml|json)$", "description": "A file, relative to this file."}
+FILES = {
+    "type": "string",
+    "pattern": r"/|\.(ya?ml|json)$",
+    "description": "A file (or a model's folder), relative to this file.",
+}
 
 
 def run_file_schema() -> dict[str, Any]:
@@ -37,6 +41,8 @@ def run_file_schema() -> dict[str, Any]:
             "anyOf": [*_names(kind), properties[kind]],
             "description": "A preset, a file, or the fields themselves.",
         }
+    both = {"required": ["steps", "tokens"], "properties": {"tokens": {"type": "number"}}}
+    definitions["TrainingSpec"]["not"] = both  # of two lengths of a run
     sharding = definitions["LayoutSpec"]["properties"]["sharding"]
     preset = definitions["ShardingSpec"]["properties"]["preset"]["anyOf"][0]
     definitions["LayoutSpec"]["properties"]["sharding"] = {

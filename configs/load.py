@@ -1,10 +1,10 @@
 """Loads a run file into a resolved specification.
 
 A run file is YAML. ``extends`` names another run file or preset, whose keys it overrides; ``-o
-layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files (a model also a Hugging
-Face config.json), or the fields themselves, with ``extends`` for the rest. Their paths are relative to
-the file that names them; paths in ``data`` are relative to the working directory. SpecError lists every
-violation at once.
+layout.tensor=4`` overrides both. ``model`` and ``machine`` are presets, files, or the fields themselves, with
+``extends`` for the rest; a model is also a Hugging Face config.json or the folder that holds one. Their paths
+are relative to the file that names them; paths in ``data`` are relative to the working directory. SpecError
+lists every violation at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from frontrunner.configs import compose, rules
+from frontrunner.configs import compose, huggingface, presets, rules
 from frontrunner.configs.compose import COMMAND_LINE
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.configs.validate import validate
-from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar
+from frontrunner.configs.yaml_tree import Node, Scalar, plain_scalar, read_file
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ def load_machine(preset_or_file: str) -> MachineSpec:
     return load_run("quickstart", [f"machine={preset_or_file}", "nodes=1"]).spec.machine
 
 
+def names_model(given: str) -> bool:
+    """Whether an argument names a model where a run is expected: a preset, a model's folder, or a file."""
+    kind, path = presets.kind_of(given), Path(given)
+    if kind or path.is_dir():
+        return kind == "model" or kind is None and (path / compose.CONFIG).is_file()
+    tree = read_file(path, []) if path.is_file() else None
+    return tree is not None and (huggingface.recognises(tree) or "num_layers" in tree.entries)
+
+
 def load_model(preset_or_file: str) -> ModelSpec:
     """A model by name or file (or a Hugging Face config.json); SpecError if it is invalid.
 
@@ -82,8 +91,18 @@ def examine(path_or_preset: str, overrides: Sequence[str] = ()) -> Examination:
     """
     problems: list[Violation] = []
     tree = compose.compose(path_or_preset, overrides, problems)
-    if tree is None:
-        return Examination(None, tuple(problems))
+    return _examined(tree, problems) if tree else Examination(None, tuple(problems))
+
+
+def examine_keys(
+    keys: Mapping[str, Any], overrides: Sequence[str] = (), *, folder: Path = Path(), name: str = "run"
+) -> Examination:
+    """Like :func:`examine`, for the keys of a run file NAME.yaml in ``folder`` that is not written yet."""
+    problems: list[Violation] = []
+    return _examined(compose.compose_keys(keys, folder, name, overrides, problems), problems)
+
+
+def _examined(tree: Node, problems: list[Violation]) -> Examination:
     outcome = validate(tree.plain(), problems)
     problems += rules.check(outcome)
     document = None if outcome.unknown else Document(outcome.spec, tree)
@@ -103,7 +122,7 @@ def vary(document: Document, values: Mapping[str, Scalar]) -> Examination:
 def dump(spec: RunSpec) -> str:
     """A resolved specification as a self-contained run file."""
     data = spec.model_dump(mode="json")
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_resolved(path: str | Path) -> RunSpec:
@@ -111,7 +130,7 @@ def read_resolved(path: str | Path) -> RunSpec:
     return load_run(str(path)).spec
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Writes text that reads back unchanged: PyYAML would not quote 6e-5, and would fold U+0085."""
 
 
@@ -120,7 +139,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _represent_text)
+Dumper.add_representer(str, _represent_text)
 
 
 def _in_order(violations: list[Violation], first: str) -> tuple[Violation, ...]:

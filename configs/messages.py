@@ -48,6 +48,8 @@ _ELSEWHERE = {
     "max_seq_len": "training.seq_len",
     "train_iters": "training.steps",
     "max_steps": "training.steps",
+    "train_tokens": "training.tokens",
+    "max_tokens": "training.tokens",
     "zero_optimization": "layout.sharding",
     "fsdp": "layout.sharding",
     "activation_checkpointing": "layout.recompute",
@@ -89,7 +91,7 @@ _MEANS = {
     "half": "float16",
 }
 _MISSING = {
-    "model": "add a preset, a Hugging Face config.json or the fields themselves",
+    "model": "add a preset, a folder with a Hugging Face config.json or the fields themselves",
     "machine": "add a preset, a file or the fields themselves",
     "data": "add `data: synthetic`, or `data: {train: PREFIX}` with a prepared corpus",
 }

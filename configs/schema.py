@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
 
 from frontrunner.configs.engines import Engine
+from frontrunner.configs.length import Tokens, in_steps
 from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
 from frontrunner.configs.sharding import Precision, ShardingSpec
 from frontrunner.configs.site import SiteSpec
@@ -205,7 +206,7 @@ class LayoutSpec(Frozen):
 
 
 class TrainingSpec(Frozen):
-    """Batch, sequence length, steps and precision."""
+    """Batch, sequence length, length of the run and precision."""
 
     seq_len: PositiveInt
     """Tokens per sequence (default: 2048, or the model's max_position_embeddings if that is less)."""
@@ -213,6 +214,8 @@ class TrainingSpec(Frozen):
     """Sequences per step over all ranks (default: one micro-batch per stage and data-parallel rank)."""
     steps: PositiveInt = 100
     """Optimizer steps of the whole run."""
+    tokens: Annotated[Tokens | None, Field(exclude=True)] = None
+    """Tokens to train on, such as 300e9, in place of steps = tokens / (seq_len * global_batch_size)."""
     precision: Precision = "bfloat16"
     """Type of weights and activations in forward and backward; master weights are float32."""
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -280,7 +283,7 @@ class RunSpec(Frozen):
     name: Name
     """Display name (default: the file's name)."""
     model: ModelSpec
-    """The model: a preset, a Hugging Face config.json, or the fields themselves."""
+    """The model: a preset, a Hugging Face config.json or its folder, or the fields themselves."""
     machine: MachineSpec
     """The machine: a preset, a file, or the fields themselves."""
     nodes: PositiveInt = 1
@@ -320,7 +323,7 @@ class RunSpec(Frozen):
             "seq_len": min(2048, given["model"].max_position_embeddings),
             "global_batch_size": min(LARGEST, layout.micro_batch_size * layout.pipeline * data_parallel),
         }
-        return defaults | training
+        return in_steps(defaults | training)
 
     @field_validator("checkpoint", mode="before")
     @classmethod

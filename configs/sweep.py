@@ -15,7 +15,11 @@ Sampler = Literal["guided", "tpe", "gp", "random", "grid"]
 #: In addition to the keys of a run file: accumulation, which determines the global batch size.
 ACCUMULATION = "grad_accum_steps"
 #: Keys that a trial sets itself, and why they cannot vary.
-OWN_KEYS = {"name": "trials are numbered", "training.steps": "`steps` sets the steps of a trial"}
+OWN_KEYS = {
+    "name": "trials are numbered",
+    "training.steps": "`steps` sets the steps of a trial",
+    "training.tokens": "`steps` sets the steps of a trial",
+}
 #: Maximum number of combinations to enumerate.
 MOST_POINTS = 100_000
 #: Figures of the records that can be the objective, and whether more is better.

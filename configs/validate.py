@@ -55,6 +55,7 @@ def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
     A key that ``problems`` already names counts as wrong and is not reported again.
     """
     data = {"training": {}, **copy.deepcopy(data)}
+    counted = isinstance(data["training"], dict) and data["training"].get("tokens") is not None
     reported = {p.path for p in problems if p.path and not p.constraint.startswith(TWICE)}
     orphan = "extends" in reported  # keys of the parent cannot be missing here
     unknown = set(RunSpec.model_fields) if orphan else set(reported)
@@ -68,6 +69,8 @@ def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
         misspelt = found.constraint == UNKNOWN_KEY
         unknown.add((nearest_key(location(error)) or "") if misspelt else found.path)
         _remove(data, location(error))
+    if counted and unknown:
+        unknown.add("training.steps")  # they follow from tokens and the batch, which may be wrong
     for path in reported:
         _remove(data, path.split("."))
     data.setdefault("training", {})

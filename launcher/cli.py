@@ -23,6 +23,7 @@ from frontrunner.parallelism import versions
 # In the order of the help: module in ``commands`` and purpose. The module has a function of its own name, or
 # ``app``, a typer.Typer with a group of commands.
 COMMANDS = {
+    "init": ("init", "Write a short run file for a model on a machine."),
     "check": ("check", "Check a run file and show what it resolves to."),
     "presets": ("presets", "List the machines, models, runs and sweeps that come along."),
     "schema": ("schema", "Print the JSON schema of run or sweep files."),

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, dump
-from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.schema import DataSpec, RunSpec
 from frontrunner.launcher.continuing import prospects
 from frontrunner.launcher.display.units import bytes_text, duration_text
 from frontrunner.launcher.runs import Runs
 from frontrunner.launcher.verify import verified
-from frontrunner.parallelism.corpus import check_data
+from frontrunner.parallelism.corpus import check_data, is_here
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
-from frontrunner.parallelism.planner.plan import estimate
+from frontrunner.parallelism.planner.plan import Estimate, estimate
 from frontrunner.run_folder import files, jobs
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.record_reader import last_step
@@ -60,20 +60,25 @@ def resolve(run: str, continued: Path | None, overrides: Sequence[str], env: Map
 
 
 def prepare(
-    document: Document, folder: Path, *, force: bool, continues: bool = False
+    document: Document, folder: Path, *, force: bool, continues: bool = False, preview: bool = False
 ) -> tuple[JobSpec, Schedule, list[str]]:
-    """The job, its schedule and notes for the user; SpecError lists everything that prevents it."""
+    """The job, its schedule and notes for the user; SpecError lists everything that prevents it.
+
+    For a ``preview`` a missing account, or a corpus that is on another machine, is only a note.
+    """
     spec = document.spec
     violations: list[Violation] = []
     schedule = None
     notes: list[str] = []
     try:
-        schedule = policy.schedule(spec)
+        schedule = policy.schedule(spec, preview=preview)
         notes = _fit_notes(document, schedule, force=force)
+        notes += _missing_notes(spec) if preview else []
     except SpecError as error:
         violations += document.annotate(error).violations
     try:
-        check_data(spec)
+        if not preview or _corpus_is_here(spec):
+            check_data(spec)
         if continues:
             notes += [f"the run {line}" for line in prospects(folder, spec)]
     except SpecError as error:
@@ -91,10 +96,28 @@ def prepare(
         raise document.annotate(error) from None
 
 
+def _corpus_is_here(spec: RunSpec) -> bool:
+    return not isinstance(spec.data, DataSpec) or is_here(spec.data)
+
+
+def _missing_notes(spec: RunSpec) -> list[str]:
+    """What a submission needs that a preview does without."""
+    notes = [f"note: {violation.constraint}: {violation.fix}" for violation in policy.identity(spec)]
+    if isinstance(spec.data, DataSpec) and not is_here(spec.data):
+        train = spec.data.train
+        notes.append(f"note: {train}.bin and .idx are not on this machine, so they were not checked")
+    return notes
+
+
+def planned(spec: RunSpec) -> Estimate:
+    """The planner's estimate of a run."""
+    return estimate(Workload.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
+
+
 def _fit_notes(document: Document, schedule: Schedule, *, force: bool) -> list[str]:
     """Notes from the planner; SpecError if the run cannot fit, unless ``force`` is set."""
     spec = document.spec
-    estimated = estimate(Workload.of(spec, None), Candidates.of(spec, Layout.from_spec(spec)))
+    estimated = planned(spec)
     notes = []
     if not estimated.fits[0]:
         peak, capacity = float(estimated.memory.peak[0]), float(spec.machine.device.memory_bytes)

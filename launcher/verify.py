@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.configs.load import Document, examine
+from frontrunner.configs.load import Document, Examination, examine
 from frontrunner.parallelism.engines import check_engine
 from frontrunner.parallelism.layout import Layout
 
 
 def verified(run: str, overrides: Sequence[str]) -> tuple[Document, Layout]:
     """A run and its layout; SpecError lists the violations of both."""
-    examination = examine(run, overrides)
+    return judged(examine(run, overrides))
+
+
+def judged(examination: Examination) -> tuple[Document, Layout]:
+    """An examined run and its layout; SpecError lists the violations of both."""
     violations = list(examination.violations)
     document, layout = examination.document, None
     placed = {"nodes", "layout.tensor", "layout.pipeline"}  # the layout would report it again

@@ -146,6 +146,11 @@ def read_info(prefix: str) -> CorpusInfo | None:
         raise _bad(prefix, f"{path} is not a corpus description ({error.error_count()} errors)") from error
 
 
+def is_here(data: DataSpec) -> bool:
+    """Whether any file of the corpus is on this machine."""
+    return any(Path(f"{data.train}{ending}").exists() for ending in (".bin", ".idx"))
+
+
 def check_data(spec: RunSpec) -> None:
     """Raise SpecError unless the corpus can feed this run.
 

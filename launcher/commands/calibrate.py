@@ -65,7 +65,7 @@ def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpe
     from frontrunner.configs.load import load_machine, load_run
 
     spec = load_run("quickstart", [f"machine={json.dumps(machine)}", "nodes=1"]).spec
-    year = software_year(spec, software) or max(spec.machine.software, default="")
+    year = software_year(spec.machine, software) or max(spec.machine.software, default="")
     if not year:
         constraint = f"{spec.machine.name} has no rates to fit"
         fix = "add a `software` section to its machine file, as in frontier's"

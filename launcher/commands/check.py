@@ -48,6 +48,8 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
         "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
         f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
     }
+    tokens = training.steps * training.global_batch_size * training.seq_len
+    lines["length"] = f"{training.steps:,} steps = {tokens:.4g} tokens"
     if spec.engine == "native":
         units = stage_units(spec.model, layout.tensor, layout.pipeline)
         sent = traffic(spec, layout, units).step(spec.grad_accum_steps)

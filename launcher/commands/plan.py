@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,25 +13,38 @@ from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_t
 from frontrunner.launcher.verify import verified
 
 if TYPE_CHECKING:
-    from frontrunner.configs.schema import RunSpec
+    from frontrunner.configs.load import Document
+    from frontrunner.configs.schema import MachineSpec
+    from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.advise import Advice
     from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
     from frontrunner.parallelism.planner.plan import Estimate
 
 BAR = 50
+#: Of models that are planned or searched without a machine.
+USUAL_MACHINE = "frontier"
 
 
 def plan(
-    run: Annotated[str, typer.Argument(metavar="RUN.yaml", help="A run file or preset.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN.yaml",
+            help="A run file or preset; or a model, its file or folder, to plan a layout chosen for it.",
+        ),
+    ],
     override: Annotated[
         list[str] | None,
         typer.Option(
             "--override", "-o", metavar="KEY=VALUE", help="Override a key, e.g. layout.tensor=4 (repeatable)."
         ),
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Number of nodes (default: the file's).")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="Number of nodes (default: the file's; for a model, the fewest).")
+    ] = None,
     machine: Annotated[
-        str | None, typer.Option(help="Machine preset or file (default: the run file's).")
+        str | None,
+        typer.Option(help="Machine preset or file (default: the run file's; for a model, frontier)."),
     ] = None,
     software: Annotated[
         str | None, typer.Option(help="Software year in the machine file (default: the newest).")
@@ -42,7 +56,7 @@ def plan(
     overrides = [*(override or [])]
     overrides += [f"nodes={nodes}"] if nodes is not None else []
     overrides += [f"machine={machine}"] if machine is not None else []
-    document, layout = verified(run, overrides)
+    document, layout = _resolved(run, overrides, software)
     from frontrunner.parallelism.planner.advise import advise
     from frontrunner.parallelism.planner.candidates import Candidates, Workload
     from frontrunner.parallelism.planner.checkpoints import plan_checkpoints
@@ -50,7 +64,7 @@ def plan(
 
     check_tokens(tokens)
     spec = document.spec
-    workload = Workload.of(spec, software_year(spec, software))
+    workload = Workload.of(spec, software_year(spec.machine, software))
     estimated = estimate(workload, Candidates.of(spec, layout))
     advice = advise(spec, estimated)
     checkpoints = plan_checkpoints(spec)
@@ -80,18 +94,37 @@ def plan(
     typer.echo("\n".join(lines))
 
 
-def software_year(spec: RunSpec, software: str | None) -> str | None:
+def _resolved(run: str, overrides: list[str], software: str | None) -> tuple[Document, Layout]:
+    """The run, or a layout that is chosen for a model; stderr then says which, and why."""
+    from frontrunner.configs.load import load_machine, names_model
+
+    if not names_model(run):
+        return verified(run, overrides)
+    from frontrunner.launcher.proposal import propose
+
+    keys = {"model": run, "machine": USUAL_MACHINE, "data": "synthetic"}
+    machines = [text.partition("=")[2] for text in overrides if text.startswith("machine=")]
+    software_year(load_machine(machines[-1] if machines else USUAL_MACHINE), software)
+    found = propose(keys, overrides, software_year=software)
+    spec = found.document.spec
+    print(f"{run} is a model: a layout was chosen for it on {spec.machine.name}", file=sys.stderr)
+    for reason in found.reasons:
+        print(f"  {reason}", file=sys.stderr)
+    return found.document, found.layout
+
+
+def software_year(machine: MachineSpec, software: str | None) -> str | None:
     """``--software``, if the machine file has that year."""
     from frontrunner.configs.errors import SpecError, Violation
 
-    known = sorted(spec.machine.software)
+    known = sorted(machine.software)
     if software is not None and software not in known:
         raise SpecError(
             [
                 Violation(
                     "--software",
                     software,
-                    f"{spec.machine.name} has {', '.join(known) or 'no software years'}",
+                    f"{machine.name} has {', '.join(known) or 'no software years'}",
                     "use one of these" if known else "add a software section to the machine file",
                 )
             ]

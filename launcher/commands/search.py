@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frontrunner.launcher.commands.plan import check_tokens, software_year
-from frontrunner.launcher.display.search_tables import Answer, layout_text, show
-from frontrunner.launcher.display.units import bytes_text
+from frontrunner.launcher.commands.plan import USUAL_MACHINE, check_tokens, software_year
+from frontrunner.launcher.display.search_tables import Answer, show
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import Ranking
 
-#: Default tokens per step, as in Dash et al. and Llama.
-USUAL_TOKENS = 4 * 2**20
 USUAL_SEQ_LEN = 2048
 
 
 def search(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a model file or a config.json.")],
-    machine: Annotated[str, typer.Option(help="A machine preset or file.")] = "frontier",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A preset, a model file, or a folder with a config.json.")
+    ],
+    machine: Annotated[str, typer.Option(help="A machine preset or file.")] = USUAL_MACHINE,
     nodes: Annotated[int, typer.Option(help="Number of nodes.")] = 1,
     global_batch_size: Annotated[
         int | None, typer.Option(min=1, help="Sequences per step (default: about 4 Mi tokens).")
@@ -41,6 +40,7 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Evaluate every legal layout: the fastest that fit, and why others are slower."""
+    from frontrunner.launcher.proposal import needs_layouts, usual_batch
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search as judge_all
 
@@ -48,11 +48,11 @@ def search(
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
     _needs_rates(spec)
-    workload = Workload.of(spec, software_year(spec, software))
+    workload = Workload.of(spec, software_year(spec.machine, software))
     started = time.perf_counter()
     ranking = judge_all(workload, nodes, batch)
     elapsed = time.perf_counter() - started
-    _needs_layouts(ranking, spec, batch)
+    needs_layouts(ranking, spec, batch)
     scaling = _scaling(workload, spec, batch, scale) if scale else []
     answer = Answer(ranking, spec, batch, elapsed, tokens, published(ranking, spec), scaling)
     if as_json:
@@ -77,11 +77,6 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
     return shortest.model_copy(update={"training": training})
 
 
-def usual_batch(spec: RunSpec) -> int:
-    """About :data:`USUAL_TOKENS`, equal for every device."""
-    return max(1, round(USUAL_TOKENS / spec.training.seq_len / spec.world_size)) * spec.world_size
-
-
 def _needs_rates(spec: RunSpec) -> None:
     from frontrunner.configs.errors import SpecError, Violation
 
@@ -96,39 +91,6 @@ def _needs_rates(spec: RunSpec) -> None:
                 )
             ]
         )
-
-
-def _needs_layouts(ranking: Ranking, spec: RunSpec, batch: int) -> None:
-    """SpecError if no layout is legal, or if none fits; names the nearest miss."""
-    from frontrunner.configs.errors import SpecError, Violation
-
-    if len(ranking.order):
-        return
-    if not len(ranking.space.candidates):
-        raise SpecError(
-            [
-                Violation(
-                    "--global-batch-size",
-                    batch,
-                    f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
-                    f"use a multiple of {spec.world_size}",
-                )
-            ]
-        )
-    nearest = ranking.nearest_miss()
-    need, has = float(ranking.estimated.memory.peak[nearest]), spec.machine.device.memory_bytes
-    raise SpecError(
-        [
-            Violation(
-                "--nodes",
-                spec.nodes,
-                f"none of {len(ranking.space.candidates)} layouts of {spec.model.name} fits; the nearest, "
-                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} per "
-                f"device, {bytes_text(need - has)} over",
-                f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
-            )
-        ]
-    )
 
 
 def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ def submit(
     run_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run folder [default: runs/NAME-DATE-TIME].")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the job script, do not submit.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the job script and a summary, do not submit.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Submit even if the planner predicts out of memory.")
     ] = False,
@@ -53,10 +55,16 @@ def submit(
     overrides = _overrides(override or (), nodes, time, account)
     document = submission.resolve(run, continued, overrides, os.environ)
     folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
-    job, schedule, notes = submission.prepare(document, folder, force=force, continues=continued is not None)
+    job, schedule, notes = submission.prepare(
+        document, folder, force=force, continues=continued is not None, preview=dry_run
+    )
     for note in notes:
         print(note, file=sys.stderr)
     if dry_run:
+        from frontrunner.launcher.display.job_summary import summary
+
+        for line in summary(document.spec, schedule, submission.planned(document.spec), folder):
+            print(line, file=sys.stderr)
         script = render(job)
         answer = {"job_id": None, "run_dir": str(folder), "script": script}
         typer.echo(json.dumps(answer) if as_json else script, nl=as_json)

@@ -159,11 +159,12 @@ def report(
     if csv is not None:
         write_csv(found, csv)
     if best is not None:
-        if found.best_run is None:
+        text = found.best_run(best.parent.resolve())
+        if text is None:
             from frontrunner.launcher.errors import RunFailed
 
             raise RunFailed("no trial has completed yet, so there is no best layout to write")
-        best.write_text(found.best_run, encoding="utf-8")
+        best.write_text(text, encoding="utf-8")
     _print(found, as_json, ranking)
 
 

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -213,13 +214,20 @@ def _figure(estimated: Estimate, objective: str) -> np.ndarray:
             return estimated.tokens_per_s
 
 
-def whole_run(sweep: SweepDocument, values: Values) -> RunSpec:
-    """The base run with a point's values and full length, to run after the sweep."""
+def whole_run(sweep: SweepDocument, values: Values) -> dict[str, Any]:
+    """What a point changes in the base run, as nested keys, to run it in full after the sweep."""
     given = {key: value for key, value in values.items() if key != ACCUMULATION}
     if ACCUMULATION in values:
         given["training.global_batch_size"] = _batch(sweep, values)
     elif (batch := common_batch(sweep)) is not None:
         given["training.global_batch_size"] = batch
-    document = load.vary(sweep.base, given).document
-    assert document is not None
-    return document.spec
+    keys: dict[str, Any] = {}
+    for dotted, value in given.items():
+        *sections, key = dotted.split(".")
+        place = keys
+        for section in sections:
+            if not isinstance(place.get(section, {}), dict):  # a preset, with keys over it
+                place[section] = {"preset" if section == "sharding" else "extends": place[section]}
+            place = place.setdefault(section, {})
+        place[key] = value
+    return keys

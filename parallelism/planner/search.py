@@ -156,11 +156,11 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
 def search(
     workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16"
 ) -> Ranking:
-    """Estimate and rank all layouts of a space."""
+    """Estimate and rank all layouts of a space; by memory alone if the machine's rates are unknown."""
     found = space(workload, nodes, global_batch_size, precision)
     estimated = estimate(workload, found.candidates)
     fitting = np.flatnonzero(estimated.fits > 0)
-    speed = estimated.tokens_per_s[fitting]
+    speed = estimated.tokens_per_s[fitting] if estimated.time else np.zeros(len(fitting))
     # Among equally fast layouts, less memory wins.
     order = fitting[np.lexsort((estimated.memory.peak[fitting], -speed))]
     return Ranking(found, estimated, order)

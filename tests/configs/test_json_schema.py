@@ -58,6 +58,7 @@ GOOD: list[dict[str, Any]] = [
     SHORTEST | {"layout": {"sharding": {"preset": "zero3"}}},
     SHORTEST | {"layout": {"sharding": {"weights": 2, "gradients": "node", "optimizer": "all"}}},
     SHORTEST | {"data": {"train": "a"}},
+    SHORTEST | {"training": {"tokens": 300_000_000_000.0}},
     SHORTEST | {"slurm": {"account": "a", "time_limit": "2h", "environment": {"A": None, "B": "c d"}}},
 ]
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -76,6 +77,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (SHORTEST | {"model": "gpt-22"}, "model"),
     (SHORTEST | {"machine": {"extends": "frontir"}}, "machine"),
     (SHORTEST | {"data": "corpus"}, "data"),
+    (SHORTEST | {"training": {"tokens": 0}}, "training.tokens"),
+    (SHORTEST | {"training": {"tokens": "300B"}}, "training.tokens"),
+    (SHORTEST | {"training": {"tokens": 1000, "steps": 5}}, "training"),
     (SHORTEST | {"optimizer": {"betas": [0.9]}}, "optimizer.betas"),
     (SHORTEST | {"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate"),
     ({"model": "gpt-tiny", "machine": "workstation"}, ""),

@@ -96,6 +96,17 @@ def unseen(found: object, documented: dict[str, str]) -> list[str]:
 
 
 CALLS = {
+    "init": [
+        "init",
+        "--model",
+        "gpt-tiny",
+        "--machine",
+        "workstation",
+        "--data",
+        "synthetic",
+        "--output",
+        "new",
+    ],
     "check": ["check", "run.yaml"],
     "presets": ["presets", "frontier"],
     "plan": ["plan", "gpt-22b-frontier"],

@@ -79,10 +79,33 @@ def test_tables_csv_and_the_best_run(folder: Path) -> None:
     rows = list(csv.DictReader((folder / "t.csv").open()))
     assert [row["layout.tensor"] for row in rows[:9]] == ["1"] * 9
     assert rows[-1]["failure"] == OUT_OF_MEMORY and rows[-1]["objective"] == ""
+    text = (folder / "best.yaml").read_text()
+    assert text.startswith("# The best of 24 trials of small: tokens_per_s_per_device 1,004.\n")
+    assert text.splitlines()[1] == "extends: gpt-22b-frontier" and len(text.splitlines()) == 3
     best = load_run("best.yaml").spec
     assert best.layout.tensor == 1 and best.layout.micro_batch_size == 4
     base = load_run("gpt-22b-frontier").spec
     assert best.training == base.training, "as long as the base run, not as a trial"
+
+
+def test_the_best_run_finds_a_base_in_another_folder(folder: Path) -> None:
+    """From where it is written, and from anywhere as text; it is what the point was."""
+    for name in ("runs", "trials", "elsewhere"):
+        (folder / name).mkdir()
+    (folder / "runs" / "base.yaml").write_text("extends: gpt-22b-frontier\ntraining: {tokens: 1e9}\n")
+    space = "space: {layout.sharding: [zero1, zero3], layout.sharding.wire.weights: [int8], nodes: [2, 4]}\n"
+    sweep = small_sweep(folder, f"base: runs/base.yaml\n{space}")
+    store = Store(folder / "trials", sweep, create=True)
+    known = points(sweep)
+    for point in known:
+        store.finish(store.begin(point, None), float(point.number), None, 0.0, 0.0)
+    report = build(sweep, known, store.trials())
+    for place, where in (("elsewhere/best.yaml", folder / "elsewhere"), ("best.yaml", None)):
+        (folder / place).write_text(report.best_run(where) or "")
+        best = load_run(place).spec
+        assert best.layout == known[-1].spec.layout and best.nodes == 4
+        assert best.training == load_run("runs/base.yaml", ["nodes=4"]).spec.training
+    assert "extends: ../runs/base.yaml\n" in (folder / "elsewhere" / "best.yaml").read_text()
 
 
 def test_status_while_it_runs(folder: Path) -> None:
