@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from frontrunner.configs.load import Document
+from frontrunner.launcher.display.terminal import tell
 from frontrunner.launcher.display.units import levels_text
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout
@@ -30,10 +31,10 @@ def check(
     if as_json:
         typer.echo(json.dumps({"valid": True, "violations": []}))
     else:
-        typer.echo(_summary(run, document, layout))
+        tell(*_summary(run, document, layout))
 
 
-def _summary(run: str, document: Document, layout: Layout) -> str:
+def _summary(run: str, document: Document, layout: Layout) -> list[str]:
     spec = document.spec
     training, sharding = spec.training, spec.layout.sharding
     micro_batch = f"micro-batch {spec.layout.micro_batch_size}"
@@ -52,4 +53,4 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
         units = stage_units(spec.model, layout.tensor, layout.pipeline)
         sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
         lines["sends"] = f"{levels_text(sent)} per rank and step for sharding (first stage, by formula)"
-    return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])
+    return [f"{run} is valid", *(f"  {name:<10}{text}" for name, text in lines.items())]
