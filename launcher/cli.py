@@ -45,6 +45,7 @@ COMMANDS = {
     "logs": ("logs", "Print the output of a run."),
     "cancel": ("cancel", "Cancel a submitted run."),
     "doctor": ("doctor", "Check a cluster for problems before a run."),
+    "completion": ("completion", "Print a script that completes commands in a shell."),
     "continue": ("continue_run", "Finish a job and submit the next (for job scripts)."),
 }
 _PACKAGE = "frontrunner.launcher.commands"
