@@ -3,7 +3,6 @@
 @WORDS@
 
 _frontrunner() {
-  emulate -L zsh -o sh_word_split -o null_glob
   local previous=${words[CURRENT-1]} command= options= kind= word name
   local -a before=("${(@)words[2,CURRENT-1]}")
   if [[ $PREFIX == --*=* ]]; then
@@ -14,22 +13,22 @@ _frontrunner() {
   fi
 @COMMANDS@
   if [[ $PREFIX == -* ]]; then
-    compadd -- $options
+    compadd -- ${=options}
     return
   fi
   case $kind in
-    words\ *) compadd -- ${kind#words } ;;
-    key) compadd -S '' -- $_frontrunner_key ;;
+    words\ *) compadd -- ${=kind#words } ;;
+    key) compadd -S '' -- ${=_frontrunner_key} ;;
     run | sweep | model | machine | preset)
       name=_frontrunner_$kind
-      compadd -- ${(P)name}
-      [[ $kind == preset ]] || _files -g '*.(yaml|yml|json)(-.)'
+      compadd -- ${=${(P)name}}
+      [[ $kind == preset ]] || _files -g '*.(yaml|yml|json)'
       ;;
     folder) _files -/ ;;
     file) _files ;;
   esac
   if [[ ( $kind == run || $kind == folder ) && $PREFIX != runs/* ]]; then
-    for name in runs/*/run.yaml; do compadd -f -- "${name%/run.yaml}"; done
+    for name in runs/*/run.yaml(N); do compadd -f -- "${name%/run.yaml}"; done
   fi
 }
 

@@ -29,7 +29,8 @@ def check(
     """Check a run file and show what it resolves to, or list everything that is wrong."""
     document, layout = verified(run, override or [])
     if as_json:
-        typer.echo(json.dumps({"valid": True, "violations": []}))
+        found = {"valid": True, "violations": [], "layout": layout.describe()}
+        typer.echo(json.dumps(found | {"bytes_per_step": _sent(document, layout)}))
     else:
         tell(*_summary(run, document, layout))
 
@@ -49,8 +50,15 @@ def _summary(run: str, document: Document, layout: Layout) -> list[str]:
         "step": f"{training.global_batch_size} sequences of {training.seq_len} tokens = {layout.data} ranks "
         f"x {spec.grad_accum_steps} x {micro_batch}, {training.precision}",
     }
-    if spec.engine == "native":
-        units = stage_units(spec.model, layout.tensor, layout.pipeline)
-        sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
+    if (sent := _sent(document, layout)) is not None:
         lines["sends"] = f"{levels_text(sent)} per rank and step for sharding (first stage, by formula)"
     return [f"{run} is valid", *(f"  {name:<10}{text}" for name, text in lines.items())]
+
+
+def _sent(document: Document, layout: Layout) -> dict[str, float] | None:
+    """Bytes that a rank of the first stage sends in a step for sharding, by level; None for other engines."""
+    spec = document.spec
+    if spec.engine != "native":
+        return None
+    units = stage_units(spec.model, layout.tensor, layout.pipeline)
+    return traffic(spec, layout, units).step(spec.grad_accum_steps)
