@@ -13,13 +13,12 @@ from typing import Any
 import polars as pl
 
 from frontrunner.analysis.analyze import Analysis
+from frontrunner.analysis.spreadsheet import FORMULA, cell
 from frontrunner.analysis.steady import OTHER, OUTLIER, STEADY, WARM_UP
 from frontrunner.configs.errors import SpecError, Violation
 
 ENDINGS = (".csv", ".parquet")
 _USES = {STEADY: "steady", WARM_UP: "warm-up", OUTLIER: "outlier", OTHER: "other layout"}
-#: Leading characters that make a spreadsheet read a cell as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def check_ending(path: Path) -> None:
@@ -34,9 +33,9 @@ def write_runs(answer: dict[str, Any], path: Path) -> None:
     rows = [dict(_flat(run)) for run in answer["runs"]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        writer = csv.writer(file)
+        writer.writerow([cell(column) for column in columns])
+        writer.writerows([cell(row.get(column, "")) for column in columns] for row in rows)
 
 
 def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
@@ -45,11 +44,6 @@ def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]
             yield from _flat(item, f"{above}{key}.")
         else:
             yield f"{above}{key}", json.dumps(item) if isinstance(item, list) else item
-
-
-def _cell(value: object) -> object:
-    """Quote text that a spreadsheet would run as a formula; pass the rest through."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def steps_table(found: Analysis) -> pl.DataFrame:
@@ -69,7 +63,7 @@ def write_steps(found: Analysis, path: Path) -> None:
         table.write_parquet(path)
     else:
         name = pl.col("run")
-        dangerous = pl.any_horizontal(*(name.str.starts_with(start) for start in _FORMULA))
+        dangerous = pl.any_horizontal(*(name.str.starts_with(start) for start in FORMULA))
         table.with_columns(pl.when(dangerous).then("'" + name).otherwise(name).alias("run")).write_csv(path)
 
 

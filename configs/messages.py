@@ -175,7 +175,7 @@ def _not_a_choice(path: str, value: object, expected: str) -> Violation:
 def nearest_key(loc: list[str]) -> str | None:
     """The most likely intended key: a sibling first, then keys elsewhere."""
     key, beside = loc[-1], _keys_at(loc[:-1])
-    elsewhere = {path.rpartition(".")[2]: path for path in reversed(_dotted_keys())} | _ELSEWHERE
+    elsewhere = {path.rpartition(".")[2]: path for path in reversed(dotted_keys())} | _ELSEWHERE
     if key in elsewhere:
         return elsewhere[key]
     near = difflib.get_close_matches(key, beside, n=1) or [k for k in beside if k in key.split("_")]
@@ -207,7 +207,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 @lru_cache
-def _dotted_keys() -> tuple[str, ...]:
+def dotted_keys() -> tuple[str, ...]:
     """Every key of a run file, most used sections first."""
 
     def below(model: type[BaseModel], prefix: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ other's dependencies. Errors of all commands are reported here.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.launcher.display.terminal import guard
 from frontrunner.launcher.errors import report
 from frontrunner.parallelism import versions
 
@@ -44,6 +46,7 @@ COMMANDS = {
     "logs": ("logs", "Print the output of a run."),
     "cancel": ("cancel", "Cancel a submitted run."),
     "doctor": ("doctor", "Check a cluster for problems before a run."),
+    "completion": ("completion", "Print a script that completes commands in a shell."),
     "continue": ("continue_run", "Finish a job and submit the next (for job scripts)."),
 }
 _PACKAGE = "frontrunner.launcher.commands"
@@ -79,10 +82,12 @@ def build(arguments: Sequence[str]) -> typer.Typer:
     asked = next((argument for argument in arguments if not argument.startswith("-")), "")
     for name, (place, purpose) in COMMANDS.items():
         if name != asked:
-            app.command(name, help=purpose)(lambda: None)
+            app.command(name, short_help=purpose)(lambda: None)
             continue
         module = importlib.import_module(f"{_PACKAGE}.{place}")
         if hasattr(module, "app"):
+            for each in module.app.registered_commands:  # typer would cut sentences to the width
+                each.short_help = (inspect.getdoc(each.callback) or "").partition("\n\n")[0]
             app.add_typer(module.app, name=name)
         else:
             app.command(name)(getattr(module, place))
@@ -91,6 +96,7 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def main() -> None:
     """The console script."""
+    guard()
     try:
         versions.check(["python"])  # before importing a command, which fails on an old Python
     except SpecError as error:

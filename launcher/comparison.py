@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from frontrunner.configs.errors import SpecError
+from frontrunner.launcher.display.tables import Table
 from frontrunner.launcher.display.totals import Totals
 from frontrunner.launcher.display.units import bytes_text, number_text, seconds_text
 from frontrunner.launcher.errors import RunFailed
@@ -85,17 +84,20 @@ def run_engine(engine: str, run: str, overrides: Sequence[str], folder: Path) ->
     return Result(engine, folder, summary)
 
 
-def table(results: Sequence[Result]) -> Table:
-    """One row per engine; ratios are relative to the first."""
+def parts(results: Sequence[Result]) -> Iterator[Table | str]:
+    """One row per engine that ran, with ratios relative to the first; then why the others did not."""
     first = results[0]
-    found = Table(
-        "engine", "step time", "ratio", "tokens/s per device", "peak memory", "first loss", "last loss"
+    headings = (
+        "engine",
+        "step time",
+        "ratio",
+        "tokens/s per device",
+        "peak memory",
+        "first loss",
+        "last loss",
     )
-    for result in results:
-        if result.summary is None:
-            found.add_row(result.engine, result.reason or "")
-            continue
-        found.add_row(
+    rows = [
+        (
             result.engine,
             seconds_text(result.figure("step_time_s")),
             number_text(result.ratio(first), ".2f"),
@@ -104,4 +106,11 @@ def table(results: Sequence[Result]) -> Table:
             number_text(result.figure("first_loss"), ".4f"),
             number_text(result.figure("last_loss"), ".4f"),
         )
-    return found
+        for result in results
+        if result.summary is not None
+    ]
+    if rows:
+        yield Table("", headings, rows)
+    for result in results:
+        if result.summary is None:
+            yield from (f"{result.engine} did not run: {line}" for line in (result.reason or "").splitlines())

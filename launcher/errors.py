@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import sys
 import traceback
 from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.display.terminal import say
 from frontrunner.run_folder.endings import (
     FAILED,
     INTERRUPTED,
@@ -34,9 +34,11 @@ def report(error: BaseException, as_json: bool) -> int:
 
     A traceback is printed only for unexpected errors, which are bugs.
     """
+    lines: list[str] = []
     match error:
         case SpecError():
-            code, message = WRONG_REQUEST, "\n".join(str(violation) for violation in error.violations)
+            lines = [str(violation) for violation in error.violations]  # a line each, whatever they quote
+            code, message = WRONG_REQUEST, "\n".join(lines)
         case KeyboardInterrupt():
             code, message = INTERRUPTED, "interrupted"
         case RunStopped():
@@ -47,7 +49,7 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason
         case _:
             code, message = FAILED, "".join(traceback.format_exception(error))
-    print(message, file=sys.stderr, flush=True)
+    say(*(lines or message.splitlines()))
     if as_json:
         answer: dict[str, object] = {"error": message}
         if isinstance(error, SpecError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.errors import try_import
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def analyze(
         check_ending(steps)
     found = analyze_runs(read(paths), machine, read_sweeps(sweep or ()))
     for each in found.answer["unread"]:
-        typer.echo(f"skipped {each['path']}: {each['reason']}", err=True)
+        say(f"skipped {each['path']}: {each['reason']}")
     outputs = [*_tables(found, csv, steps, tensorboard), *_pages(found, report, figures)]
     if as_json:
         json.dump(found.answer | {"outputs": [str(path) for path in outputs]}, sys.stdout, allow_nan=False)
@@ -56,7 +57,7 @@ def analyze(
         return
     _show(found.answer)
     for path in outputs:
-        typer.echo(f"wrote {path}")
+        tell(f"wrote {path}")
 
 
 def _tables(found: Analysis, csv: Path | None, steps: Path | None, tensorboard: Path | None) -> list[Path]:
@@ -94,13 +95,7 @@ def _pages(found: Analysis, report: Path | None, folder: Path | None) -> list[Pa
 
 
 def _show(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from frontrunner.launcher.display.analysis_tables import parts
+    from frontrunner.launcher.display.screen import Screen
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # no width limit in files, so that grep finds whole rows
-        console.width = 160
-    for part in parts(answer):
-        console.print(part, soft_wrap=not isinstance(part, Table), markup=False)
+    Screen().lines(parts(answer))

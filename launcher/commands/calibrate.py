@@ -13,6 +13,7 @@ import yaml
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.commands.plan import software_year
+from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import MachineSpec
@@ -46,18 +47,15 @@ def calibrate(
     output.write_text(_machine_file(machine, output, year, constants, list(own)))
     was = {key: constant(known.software[year], key) for key in keys}
     for key in at_bounds(constants, known):
-        typer.echo(
-            f"{key} is at its bound {constants[key]:.4g}: the rates in {machine} do not match these runs",
-            err=True,
-        )
+        say(f"{key} is at its bound {constants[key]:.4g}: the rates in {machine} do not match these runs")
     if as_json:
         found = {"outputs": [str(output)], "constants": constants, "before": was}
         typer.echo(json.dumps(found | {"log_error_before": own, "log_error_left_out": left_out}))
         return
     for key in keys:
-        typer.echo(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
+        tell(f"{key}: {was[key]:.4g} -> {constants[key]:.4g}")
     _show(own, left_out)
-    typer.echo(f"wrote {output}; use it with `machine: {output}`")
+    tell(f"wrote {output}; use it with `machine: {output}`")
 
 
 def _start(machine: str, software: str | None, output: Path) -> tuple[MachineSpec, str]:
@@ -84,7 +82,7 @@ def _show(own: dict[str, float], left_out: dict[str, float | None]) -> None:
         if error is not None:
             then = f"{math.expm1(error):+.1%}"
         now = f"{math.expm1(before):+.1%}"
-        typer.echo(f"{name}: speed error {now} before the fit, {then} fitted without this run")
+        tell(f"{name}: speed error {now} before the fit, {then} fitted without this run")
 
 
 def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:
@@ -153,7 +151,7 @@ def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, M
                 (row.id, Measured(workload, candidates, published_tokens_per_s(row, workload.model)))
             )
         except Unusable as reason:
-            typer.echo(f"skipped {row.id}: {reason}", err=True)
+            say(f"skipped {row.id}: {reason}")
     return found
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from frontrunner.launcher.display.terminal import tell
+
 
 def cancel(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Run folders.")],
@@ -50,4 +52,4 @@ def cancel(
         return
     for run in answer:
         done = "is cancelled" if run["cancelled"] else f"has ended: the run is {run['state']}"
-        typer.echo(f"job {run['job_id']} of {run['run_dir']} {done}")
+        tell(f"job {run['job_id']} of {run['run_dir']} {done}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from frontrunner.configs.load import Document
+from frontrunner.launcher.display.terminal import tell
 from frontrunner.launcher.display.units import levels_text
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout
@@ -28,12 +29,13 @@ def check(
     """Check a run file and show what it resolves to, or list everything that is wrong."""
     document, layout = verified(run, override or [])
     if as_json:
-        typer.echo(json.dumps({"valid": True, "violations": []}))
+        found = {"valid": True, "violations": [], "layout": layout.describe()}
+        typer.echo(json.dumps(found | {"bytes_per_step": _sent(document, layout)}))
     else:
-        typer.echo(_summary(run, document, layout))
+        tell(*_summary(run, document, layout))
 
 
-def _summary(run: str, document: Document, layout: Layout) -> str:
+def _summary(run: str, document: Document, layout: Layout) -> list[str]:
     spec = document.spec
     training, sharding = spec.training, spec.layout.sharding
     micro_batch = f"micro-batch {spec.layout.micro_batch_size}"
@@ -50,8 +52,15 @@ def _summary(run: str, document: Document, layout: Layout) -> str:
     }
     tokens = training.steps * training.global_batch_size * training.seq_len
     lines["length"] = f"{training.steps:,} steps = {tokens:.4g} tokens"
-    if spec.engine == "native":
-        units = stage_units(spec.model, layout.tensor, layout.pipeline)
-        sent = traffic(spec, layout, units).step(spec.grad_accum_steps)
+    if (sent := _sent(document, layout)) is not None:
         lines["sends"] = f"{levels_text(sent)} per rank and step for sharding (first stage, by formula)"
-    return "\n".join([f"{run} is valid", *(f"  {name:<9}{text}" for name, text in lines.items())])
+    return [f"{run} is valid", *(f"  {name:<10}{text}" for name, text in lines.items())]
+
+
+def _sent(document: Document, layout: Layout) -> dict[str, float] | None:
+    """Bytes that a rank of the first stage sends in a step for sharding, by level; None for other engines."""
+    spec = document.spec
+    if spec.engine != "native":
+        return None
+    units = stage_units(spec.model, layout.tensor, layout.pipeline)
+    return traffic(spec, layout, units).step(spec.grad_accum_steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from frontrunner.configs.engines import ENGINES
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.display.terminal import say, tell
 
 
 def compare(
@@ -39,9 +39,8 @@ def compare(
 
     An engine that does not support the run is listed with the reason.
     """
-    from rich.console import Console
-
     from frontrunner.launcher import comparison
+    from frontrunner.launcher.display.screen import Screen
     from frontrunner.launcher.ranks.local import require_torch
     from frontrunner.launcher.verify import verified
     from frontrunner.run_folder import folder as run_folder
@@ -58,16 +57,15 @@ def compare(
     ]
     require_torch()
     folder = run_dir or run_folder.dated(f"{document.spec.name}-compare")
-    console = Console(file=sys.stderr if as_json else sys.stdout)
     results: list[comparison.Result] = []
     for name in names:
-        console.print(f"{name}: {folder / name}")
+        (say if as_json else tell)(f"{name}: {folder / name}")
         results.append(comparison.run_engine(name, run, overrides, folder / name))
     if as_json:
         outputs: dict[str, Any] = {"outputs": [result.as_json(results[0]) for result in results]}
         print(json.dumps(outputs))
     else:
-        console.print(comparison.table(results))
+        Screen().lines(comparison.parts(results))
     if not any(result.summary for result in results):
         raise typer.Exit(1)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from frontrunner.launcher.display.terminal import say
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -53,11 +54,11 @@ def continue_run(
         _follow(run_dir, spec, schedule, so_far, job_id)
         return
     jobs.append(run_dir, "verdict", reason=decision.reason)
-    print(f"frontrunner: no further segment: {decision.reason}", file=sys.stderr)
+    say(f"frontrunner: no further segment: {decision.reason}")
     if error:
-        print(f"frontrunner: {error}", file=sys.stderr)
+        say(f"frontrunner: {error}")
     for line in memory_advice(spec) if failures.out_of_memory(error) else ():
-        print(f"frontrunner: {line}", file=sys.stderr)
+        say(f"frontrunner: {line}")
     raise typer.Exit(exit_code)
 
 
@@ -82,8 +83,7 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
     step = last_step(run_dir)
     if spec.machine.site.chain == "requeue":
         jobs.append(run_dir, "submitted", job_id=job_id, step=step)
-        print(f"frontrunner: segment {number} of {schedule.segments} is this job, requeued", file=sys.stderr)
-        sys.stderr.flush()
+        say(f"frontrunner: segment {number} of {schedule.segments} is this job, requeued")
         slurm.requeue(job_id)
         return
     options = [f"--dependency=afterany:{job_id}", f"--time={clock(schedule.time_s(number))}"]
@@ -98,7 +98,7 @@ def _follow(run_dir: Path, spec: RunSpec, schedule: Schedule, so_far: Chain, job
     jobs.append(run_dir, "submitted", job_id=following, step=step)
     if jobs.read(run_dir).cancelled:  # meanwhile, by a command that did not see this job
         slurm.cancel(following)
-    print(f"frontrunner: segment {number} of {schedule.segments} is job {following}", file=sys.stderr)
+    say(f"frontrunner: segment {number} of {schedule.segments} is job {following}")
 
 
 def _persistently(submit: Callable[[], str], made: Callable[[], set[str]]) -> str:
@@ -118,5 +118,5 @@ def _persistently(submit: Callable[[], str], made: Callable[[], set[str]]) -> st
             if tries == _TRIES:
                 raise
             lost = lost or isinstance(error, NoAnswer)
-            print(f"frontrunner: {error}", file=sys.stderr)
+            say(f"frontrunner: {error}")
             time.sleep(_PAUSE_S)

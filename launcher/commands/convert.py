@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from frontrunner.launcher.display.terminal import tell
+
 FORMS = ("huggingface", "checkpoint")
 
 
@@ -48,9 +50,9 @@ def convert(
         typer.echo(json.dumps({"outputs": [str(path) for path in outputs]}))
         return
     for path in outputs:
-        typer.echo(f"wrote {path}")
+        tell(f"wrote {path}")
     if to == "checkpoint":
-        typer.echo(f"to train from it: -o model={source / 'config.json'} -o checkpoint.start_from={output}")
+        tell(f"to train from it: -o model={source / 'config.json'} -o checkpoint.start_from={output}")
 
 
 def _to_huggingface(source: Path, output: Path, dtype: str, tokenizer: Path | None) -> list[Path]:

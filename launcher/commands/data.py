@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,8 +18,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
+from frontrunner.launcher.display.screen import Screen
+from frontrunner.launcher.display.tables import pairs
+from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.errors import try_import
 
 if TYPE_CHECKING:
@@ -84,8 +86,7 @@ def prepare(
     from frontrunner.parallelism.runtime.data.sources import SUFFIXES
 
     start = time.perf_counter()
-    messages = Console(stderr=True)
-    with _progress(messages) as on_progress:
+    with _progress(Screen(sys.stderr)) as on_progress:
         prepared = preparing.prepare(
             [*inputs, *(more_inputs or [])],
             output,
@@ -98,7 +99,7 @@ def prepare(
         )
     elapsed_s = time.perf_counter() - start
     for warning in prepared.warnings:
-        messages.print(f"[yellow]note:[/] {warning}", highlight=False)
+        say(f"note: {warning}")
     if as_json:
         typer.echo(json.dumps(_figures(prepared, elapsed_s)))
     else:
@@ -106,9 +107,9 @@ def prepare(
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[preparing.Progress]:
+def _progress(console: Screen) -> Iterator[preparing.Progress]:
     """One progress bar per stage, on a terminal only."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), DownloadColumn())
     bars = Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )
@@ -134,24 +135,16 @@ def _figures(prepared: preparing.Prepared, elapsed_s: float) -> dict[str, object
 
 
 def _show(prepared: preparing.Prepared, prefix: str, elapsed_s: float) -> None:
-    info, console = prepared.info, Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(justify="right")
-    table.add_column()
-    for number, what in (
-        (info.documents, "documents"),
-        (info.tokens, f"tokens, {info.dtype}, {info.input_bytes / info.tokens:.2f} bytes of input each"),
-        (info.vocab_size, f"tokens in the vocabulary ({info.tokenizer_source})"),
-    ):
-        table.add_row(f"{number:,}", what)
-    console.print(table, highlight=False)
+    info = prepared.info
+    rows = [
+        ("documents", f"{info.documents:,}"),
+        ("tokens", f"{info.tokens:,}"),
+        ("bytes of input per token", f"{info.input_bytes / info.tokens:.2f}"),
+        ("type of a token", info.dtype),
+        ("vocabulary", f"{info.vocab_size:,} tokens ({info.tokenizer_source})"),
+    ]
+    Screen().print(pairs(rows))
     files = ", ".join(str(path) for path in prepared.outputs)
     rate = info.tokens / elapsed_s
-    console.print(
-        f"wrote {files} in {elapsed_s:.1f} s ({rate:,.0f} tokens/s)", highlight=False, soft_wrap=True
-    )
-    console.print(
-        f"in a run file: data: {{train: {prefix}, tokenizer: {prepared.outputs[-1]}}}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tell(f"wrote {files} in {elapsed_s:.1f} s ({rate:,.0f} tokens/s)")
+    tell(f"in a run file: data: {{train: {prefix}, tokenizer: {prepared.outputs[-1]}}}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -115,7 +116,7 @@ def _probe_as_job(spec: RunSpec) -> Path:
     (folder / files.SCRIPT).write_text(render(replace(probing, command="doctor")), encoding="utf-8")
     slurm = Slurm(os.environ)
     number = slurm.submit(files.SCRIPT, folder)
-    print(f"job {number} probes {spec.nodes} nodes; folder {folder}", file=sys.stderr)
+    say(f"job {number} probes {spec.nodes} nodes; folder {folder}")
     try:
         while (state := slurm.states([number]).get(number)) and state.active:
             time.sleep(_POLL_S)
@@ -137,8 +138,8 @@ def _tell(found: list[Finding], spec: RunSpec, as_json: bool) -> None:
     else:
         for finding in found:
             where = f"{finding.node} " if finding.node else ""
-            typer.echo(f"{finding.severity}: {where}{finding.level}: {finding.message}; {finding.fix}")
+            tell(f"{finding.severity}: {where}{finding.level}: {finding.message}; {finding.fix}")
     if new:
-        print(f"{', '.join(new)} added to {path}", file=sys.stderr)
+        say(f"{', '.join(new)} added to {path}")
     if any(finding.severity == "error" for finding in found):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.exporters import deepspeed, gpt_neox, megatron, torchtitan
 from frontrunner.launcher.verify import verified
 
@@ -44,5 +45,8 @@ def export(
         typer.echo(json.dumps(found | {"checked": target.checked, "notes": list(exported.notes)}))
         return
     for note in exported.notes:
-        typer.echo(f"# {note}", err=True)
-    typer.echo(f"wrote {output}" if output else exported.text)
+        say(f"# {note}")
+    if output:
+        tell(f"wrote {output}")
+    else:
+        typer.echo(exported.text)

@@ -14,6 +14,7 @@ import typer
 from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import load_machine, load_model
+from frontrunner.launcher.display.terminal import say
 from frontrunner.run_folder import files
 
 _DATA = "the PREFIX of PREFIX.bin and PREFIX.idx, or synthetic"
@@ -57,12 +58,12 @@ def init(
     found = draft(Wish(model, machine, data, nodes, whole, account, output))
     _write(output, found.text, force)
     for remark in found.remarks:
-        print(remark, file=sys.stderr)
+        say(remark)
     if as_json:
         typer.echo(json.dumps({"outputs": [str(output)]}))
         return
     typer.echo(f"wrote {output}")
-    print(f"next: frontrunner plan {output}, frontrunner submit {output} --dry-run", file=sys.stderr)
+    say(f"next: frontrunner plan {output}, frontrunner submit {output} --dry-run")
 
 
 def _on_a_terminal() -> bool:
@@ -78,7 +79,7 @@ def _asked(question: str, check: Callable[[str], object] | None = None) -> str:
                 check(answer)
             return answer
         except SpecError as error:
-            print(error, file=sys.stderr)
+            say(str(error))
 
 
 def _number(question: str, kind: Callable[[str], float]) -> float | None:
@@ -88,7 +89,7 @@ def _number(question: str, kind: Callable[[str], float]) -> float | None:
         try:
             return kind(answer) if answer else None
         except ValueError:
-            print(f"{answer}: not a number", file=sys.stderr)
+            say(f"{answer}: not a number")
 
 
 def _missing(model: str | None, machine: str | None, data: str | None) -> list[Violation]:

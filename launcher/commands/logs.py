@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from frontrunner.launcher.display.terminal import log_text, say
+
 _EVERY_S, _ASK_EVERY_S = 1.0, 10.0
 
 
@@ -73,11 +75,15 @@ def _follow(run_dir: Path, read_so_far: dict[Path, int], rank: int | None) -> No
             raise runs.problem
         time.sleep(_EVERY_S)
     said = [text for text in (state.last_error, state.reason) if text]
-    print(": ".join([f"the run is {state.state}", *said]), file=sys.stderr)
+    say(": ".join([f"the run is {state.state}", *said]))
 
 
 def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
+    """The bytes as they are, but for a terminal, which would obey what they hold."""
+    if sys.stdout.isatty():
+        sys.stdout.write(log_text(data))
+    else:
+        sys.stdout.buffer.write(data)
     sys.stdout.flush()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
 from frontrunner.launcher.verify import verified
 
@@ -91,7 +91,7 @@ def plan(
         "assumptions",
         *(f"  - {text}" for text in assumptions(workload)),
     ]
-    typer.echo("\n".join(lines))
+    tell(*lines)
 
 
 def _resolved(run: str, overrides: list[str], software: str | None) -> tuple[Document, Layout]:
@@ -107,9 +107,9 @@ def _resolved(run: str, overrides: list[str], software: str | None) -> tuple[Doc
     software_year(load_machine(machines[-1] if machines else USUAL_MACHINE), software)
     found = propose(keys, overrides, software_year=software)
     spec = found.document.spec
-    print(f"{run} is a model: a layout was chosen for it on {spec.machine.name}", file=sys.stderr)
+    say(f"{run} is a model: a layout was chosen for it on {spec.machine.name}")
     for reason in found.reasons:
-        print(f"  {reason}", file=sys.stderr)
+        say(f"  {reason}")
     return found.document, found.layout
 
 
@@ -160,7 +160,8 @@ def memory_lines(estimated: Estimate) -> list[str]:
     state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} over"
     shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
     return [
-        f"memory  [{bar.ljust(BAR, '.')}] {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
+        f"memory  {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
+        f"        [{bar.ljust(BAR, '.')}]",
         f"        {shown}",
     ]
 
@@ -175,8 +176,8 @@ def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes
     for f in fields(estimated.time):
         value = float(getattr(estimated.time, f.name)[0])
         if value > 0.0005 * total:
-            bar = "#" * round(40 * value / total)
-            lines.append(f"        {f.name:<10}{bar:<41}{value / total:6.1%}  {seconds_text(value)}")
+            bar = "#" * round(24 * value / total)
+            lines.append(f"        {f.name:<10}{bar:<25}{value / total:6.1%}  {seconds_text(value)}")
     found = estimated.as_dict(0)
     mfu, hfu = found["mfu"], found["hfu"]
     shares = f" (MFU {mfu:.1%}, HFU {hfu:.1%})" if isinstance(mfu, float) and isinstance(hfu, float) else ""

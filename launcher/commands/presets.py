@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from frontrunner.launcher.display.terminal import tell
+
 
 def presets(
     name: Annotated[
@@ -24,9 +26,7 @@ def presets(
             typer.echo(json.dumps({"presets": found}))
             return
         for kind in known.KINDS:
-            typer.echo(f"{kind}s")
-            for each in known.names(kind):
-                typer.echo(f"  {each}")
+            tell(f"{kind}s", *(f"  {each}" for each in known.names(kind)))
         return
     its_kind = known.kind_of(name)
     path = known.path(its_kind, name) if its_kind else None

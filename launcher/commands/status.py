@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.launcher.display.terminal import say
 from frontrunner.launcher.display.units import duration_text, number_text
 
 if TYPE_CHECKING:
@@ -68,22 +68,22 @@ def _check(folders: Sequence[Path]) -> None:
 
 
 def _print(runs: Runs, every_run: bool) -> None:
-    from rich.console import Console
+    from frontrunner.launcher.display.screen import Screen
 
     if not runs.run_dirs:
-        print("no runs here; `frontrunner train` and `submit` make them in the folder runs", file=sys.stderr)
+        say("no runs here; `frontrunner train` and `submit` make them in the folder runs")
         return
-    console = Console(highlight=False)
-    console.print(*shown(runs, every_run), sep="\n", soft_wrap=not console.is_terminal)
+    Screen().lines(shown(runs, every_run))
 
 
 def _watch(places: Sequence[Path], every_run: bool) -> None:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
 
+    from frontrunner.launcher.display.screen import Screen
     from frontrunner.launcher.runs import Runs, find
 
-    with Live(console=Console(highlight=False), auto_refresh=False, screen=False) as live:
+    with Live(console=Screen(), auto_refresh=False, screen=False) as live:
         while True:
             live.update(Group(*shown(Runs(find(places), os.environ), every_run)), refresh=True)
             time.sleep(_EVERY_S)

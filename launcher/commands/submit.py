@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
     from frontrunner.slurm.job import JobSpec
@@ -59,12 +60,12 @@ def submit(
         document, folder, force=force, continues=continued is not None, preview=dry_run
     )
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note)
     if dry_run:
         from frontrunner.launcher.display.job_summary import summary
 
-        for line in summary(document.spec, schedule, submission.planned(document.spec), folder):
-            print(line, file=sys.stderr)
+        for text in summary(document.spec, schedule, submission.planned(document.spec), folder):
+            say(*text.splitlines())
         script = render(job)
         answer = {"job_id": None, "run_dir": str(folder), "script": script}
         typer.echo(json.dumps(answer) if as_json else script, nl=as_json)
@@ -73,7 +74,7 @@ def submit(
     if as_json:
         typer.echo(json.dumps({"job_id": job_id, "run_dir": str(folder), "script": script}))
     else:
-        typer.echo(_next_steps(job_id, job, schedule, os.path.relpath(folder, called_in)))
+        tell(*_next_steps(job_id, job, schedule, os.path.relpath(folder, called_in)))
 
 
 def _overrides(given: Sequence[str], nodes: int | None, time: str | None, account: str | None) -> list[str]:
@@ -84,7 +85,7 @@ def _overrides(given: Sequence[str], nodes: int | None, time: str | None, accoun
     return [*given, *own]
 
 
-def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: str) -> str:
+def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: str) -> list[str]:
     import shlex
 
     from frontrunner.configs.slurm import clock
@@ -94,11 +95,9 @@ def _next_steps(job_id: str, job: JobSpec, schedule: Schedule, folder: str) -> s
     if schedule.segments > 1:
         chain = f", the first of at most {schedule.segments} segments ({clock(schedule.total_s)} in all)"
     shown = shlex.quote(folder)
-    return "\n".join(
-        [
-            f"job {job_id}: {job.nodes} nodes{where} for {clock(job.time_s)}{chain}",
-            f"  frontrunner status {shown}",
-            f"  frontrunner logs --follow {shown}",
-            f"  frontrunner cancel {shown}",
-        ]
-    )
+    return [
+        f"job {job_id}: {job.nodes} nodes{where} for {clock(job.time_s)}{chain}",
+        f"  frontrunner status {shown}",
+        f"  frontrunner logs --follow {shown}",
+        f"  frontrunner cancel {shown}",
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from frontrunner.launcher.display import terminal
 from frontrunner.launcher.errors import try_import
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.console import RenderableType
 
     from frontrunner.configs.load_sweep import SweepDocument
     from frontrunner.launcher.sweeping.backends import Backend
@@ -62,7 +64,7 @@ def run(
     where = folder or _usual_folder(document)
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        terminal.say(line)
 
     reasons: Counter[tuple[str, str]] = Counter()
     known = points(document, reasons)
@@ -121,7 +123,7 @@ def _preview(
         *(f"  refused {n}: {path}: {text}" for (path, text), n in reasons.most_common(5)),
         f"at most {trials} trials of {spec.trial_time}, {cost:,.1f} node-hours",
     ]
-    typer.echo("\n".join(lines))
+    terminal.tell(*lines)
 
 
 @app.command()
@@ -202,12 +204,10 @@ def _backend(on: str, document: SweepDocument, known: Sequence[Point]) -> Backen
     return Local()
 
 
-def _print(found: Report, as_json: bool, show: object) -> None:
+def _print(found: Report, as_json: bool, show: Callable[[Report], list[RenderableType]]) -> None:
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
         return
-    from rich.console import Console
+    from frontrunner.launcher.display.screen import Screen
 
-    assert callable(show)
-    for part in show(found):
-        Console(highlight=False).print(part)
+    Screen().lines(show(found))

@@ -52,12 +52,14 @@ def top(
     if as_json:
         typer.echo(json.dumps({"runs": [run.as_dict() for run in runs]}))
         return
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
 
-    console = Console(highlight=False)
+    from frontrunner.launcher.display.screen import Screen
+
+    console = Screen()
     if once or not sys.stdout.isatty():
-        console.print(*shown(runs, console.width), sep="\n", soft_wrap=not console.is_terminal)
+        console.lines(shown(runs, console.width))
         return
     asked_s = time.monotonic()
     with Live(Group(*shown(runs, console.width)), console=console, auto_refresh=False) as live:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.launcher.display.terminal import say
 from frontrunner.launcher.display.trackers import TrackerName
 
 if TYPE_CHECKING:  # imported when the command runs, so that `--help` stays fast
@@ -74,7 +75,7 @@ def _train_here(request: Request) -> dict[str, Any]:
     require_torch()
     folder = request.folder or run_folder.dated(spec.name)
     for line in prospects(folder, spec) if request.continues else ():
-        print(f"the run {line}", file=sys.stderr)
+        say(f"the run {line}")
     output = sys.stderr if request.as_json else sys.stdout
     with (
         run_folder.opened(folder, spec, continues=request.continues),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from frontrunner.launcher.display.terminal import say, tell
 
+if TYPE_CHECKING:
+    from frontrunner.launcher.display.tables import Table
     from frontrunner.parallelism.planner.relative import Ratios
     from frontrunner.parallelism.planner.validate import Comparison, Validation
 
@@ -34,7 +35,7 @@ def validate(
     known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
     read = published.read(path)
     for text in (text for row in read for text in row.unknown_keys()):
-        typer.echo(text, err=True)
+        say(text)
     found = planner.validate(read, known.__getitem__)
     model = load_run("gpt-22b-frontier", ["model=gpt-neox-20b", "layout.pipeline=1"]).spec.model
     relative = ratios(model, known["frontier"])
@@ -97,10 +98,9 @@ def summary(compared: list[Comparison]) -> dict[str, float | None]:
 
 
 def show(found: Validation) -> None:
-    from rich.console import Console
+    from frontrunner.launcher.display.screen import Screen
 
-    # Reasons contain brackets that are not markup.
-    console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
+    console = Screen()
     for title, compared, scale, unit in (
         ("speed", found.speed, 1.0, "tokens/s per device"),
         ("memory at the peak", found.memory, 2**30, "GiB"),
@@ -120,16 +120,21 @@ def show(found: Validation) -> None:
 
 
 def _table(title: str, compared: list[Comparison], scale: float, unit: str) -> Table:
-    from rich.table import Table
+    from frontrunner.launcher.display.tables import Table
 
-    table = Table("run", f"published {unit}", "predicted", "error", title=title, title_justify="left")
+    headings = ["run", f"published {unit}", "predicted", "error"]
     left_out = any(c.left_out_error_pct is not None for c in compared)
-    if left_out:
-        table.add_column("source excluded")
-    for c in compared:
-        cells = [c.id, f"{c.published / scale:,.1f}", f"{c.predicted / scale:,.1f}", _percent(c.error_pct)]
-        table.add_row(*cells, *([_percent(c.left_out_error_pct)] if left_out else []))
-    return table
+    rows = [
+        [
+            c.id,
+            f"{c.published / scale:,.1f}",
+            f"{c.predicted / scale:,.1f}",
+            _percent(c.error_pct),
+            *([_percent(c.left_out_error_pct)] if left_out else []),
+        ]
+        for c in compared
+    ]
+    return Table(title, [*headings, *(["source excluded"] if left_out else [])], rows)
 
 
 def _percent(value: float | None) -> str:
@@ -153,10 +158,10 @@ def show_relative(relative: list[Ratios]) -> None:
     wanted = (
         "published: ZeRO-3 : ZeRO++ : three levels = 1 : {zeropp} : {three_level}, efficiency {efficiency}"
     )
-    typer.echo("Xu et al. 2025, a 20B GPT on 384 devices; " + wanted.format(**PUBLISHED))
-    typer.echo(f"  convention (the paper gives no batch): {CONVENTION}")
+    tell("Xu et al. 2025, a 20B GPT on 384 devices; " + wanted.format(**PUBLISHED))
+    tell(f"  convention (the paper gives no batch): {CONVENTION}")
     for row in relative:
-        typer.echo(
+        tell(
             f"  micro-batch {row.micro_batch_size}: 1 : {row.zeropp:.3f} : {row.three_level:.3f}, efficiency "
             f"{row.efficiency:.2f}" + (" (the convention)" if row is relative[0] else "")
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from frontrunner.analysis.analyze import titles
+from frontrunner.launcher.display.tables import Table
 from frontrunner.launcher.display.units import UNKNOWN, bytes_text, flops_text, number_text, seconds_text
 
 Figures = dict[str, Any]
@@ -37,36 +36,30 @@ def parts(answer: Figures) -> Iterator[Table | Text | str]:
             yield Text(f"{run['id']}: {warning}", style="yellow")
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(columns[0], overflow="fold")
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
-
-
 def _runs(runs: list[Figures]) -> Table:
-    table = _table("runs", "run", "format", "devices", "layout", "precision", "batch", "steps", "lost lines")
-    for run in runs:
-        table.add_row(
-            Text(run["id"]),
+    headings = ("run", "format", "devices", "layout", "precision", "batch", "steps", "lost lines")
+    rows = [
+        (
+            run["id"],
             run["format"],
             number_text(run["devices"], "d"),
-            Text(layout_text(run["layout"])),
+            layout_text(run["layout"]),
             run["precision"] or UNKNOWN,
             number_text(run["global_batch_size"], "d"),
             f"{run['steady']['steady']} of {run['steps']}",
             str(run["lost_lines"]),
         )
-    return table
+        for run in runs
+    ]
+    return Table("runs", headings, rows, texts=(0, 1, 3, 4))
 
 
 def _speed(runs: list[Figures]) -> Table:
-    columns = ("step", "p5", "p95", "tokens/s", "model FLOP/s", "MFU", "hardware FLOP/s", "waits", "memory")
-    table = _table("medians of the steady steps; tokens, FLOPs and memory per device", "run", *columns)
-    for run in runs:
-        table.add_row(
-            Text(run["id"]),
+    title = "medians of the steady steps; tokens, FLOPs and memory per device"
+    figures = ("step", "p5", "p95", "tokens/s", "model FLOP/s", "MFU", "hardware FLOP/s", "waits", "memory")
+    rows = [
+        (
+            run["id"],
             *(seconds_text(run[f"step_time_{which}s"]) for which in ("", "p5_", "p95_")),
             number_text(run["tokens_per_s_per_device"], ",.1f"),
             flops_text(run["model_flops_per_s_per_device"]),
@@ -75,7 +68,9 @@ def _speed(runs: list[Figures]) -> Table:
             share_text(run["communication"]["share"]),
             bytes_text(run["memory_bytes"]),
         )
-    return table
+        for run in runs
+    ]
+    return Table(title, ("run", *figures), rows)
 
 
 def layout_text(layout: Figures) -> str:
@@ -93,10 +88,9 @@ def interval_text(bounds: list[float] | None, form: str) -> str:
 
 
 def _scaling(title: str, group: Figures) -> Table:
-    columns = ("devices", "step", "tokens/s per device", "speed-up", "efficiency", "95 %", "serial fraction")
-    table = _table(title, *columns)
-    for point in group["points"]:
-        table.add_row(
+    headings = ("devices", "step", "tokens/s per device", "speed-up", "efficiency", "95 %", "serial fraction")
+    rows = [
+        (
             str(point["devices"]),
             seconds_text(point["step_time_s"]),
             number_text(point["tokens_per_s_per_device"], ",.1f"),
@@ -105,7 +99,9 @@ def _scaling(title: str, group: Figures) -> Table:
             interval_text(point["efficiency_interval"], ".1%"),
             share_text(point["serial_fraction"]),
         )
-    return table
+        for point in group["points"]
+    ]
+    return Table(title, headings, rows, texts=())
 
 
 def _fit(group: Figures) -> Iterator[str]:
@@ -121,22 +117,21 @@ def _fit(group: Figures) -> Iterator[str]:
 
 
 def _predicted(runs: list[Figures]) -> Table:
-    columns = ("step planned", "measured", "error", "memory planned", "measured", "error")
-    table = _table("the planner against these runs", "run", *columns)
-    for run in runs:
-        if (plan := run["predicted"]) is None:
-            continue
-        off = run["comparison"]
-        table.add_row(
-            Text(run["id"]),
+    headings = ("run", "step planned", "measured", "error", "memory planned", "measured", "error")
+    rows = [
+        (
+            run["id"],
             seconds_text(plan["step_time_s"]),
             seconds_text(run["step_time_s"]),
-            percent_text(off["step_time_error_pct"]),
+            percent_text(run["comparison"]["step_time_error_pct"]),
             bytes_text(plan["peak_memory_bytes_per_device"]),
             bytes_text(run["memory_bytes"]),
-            percent_text(off["memory_error_pct"]),
+            percent_text(run["comparison"]["memory_error_pct"]),
         )
-    return table
+        for run in runs
+        if (plan := run["predicted"]) is not None
+    ]
+    return Table("the planner against these runs", headings, rows)
 
 
 def percent_text(value: float | None) -> str:

@@ -9,9 +9,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
+from frontrunner.launcher.display.tables import pairs
 from frontrunner.launcher.display.totals import Totals
 from frontrunner.launcher.display.units import (
     bytes_text,
@@ -58,7 +59,7 @@ class PlainView:
                 self._print(_step_line(record, self._totals))
 
     def _print(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(line)
         self._console.file.flush()
         self._printed_s = time.monotonic()
 
@@ -83,23 +84,20 @@ class LiveView:
     def record(self, record: Record) -> None:
         """Print important records above the display, which reads the totals at its next refresh."""
         if record["kind"] == "warning":
-            self._live.console.print(event_text(record), soft_wrap=True, markup=False)
+            self._live.console.print(event_text(record))
 
     def _render(self) -> Group | Spinner:
         totals = self._totals
         if totals.header is None:
             return self._waiting
-        progress = Table.grid(padding=(0, 2))
+        progress = Grid.grid(padding=(0, 2))
         progress.add_row(
             f"step {totals.done}/{totals.steps}",
-            ProgressBar(total=totals.steps, completed=totals.done, width=30),
+            ProgressBar(total=totals.steps, completed=totals.done, width=20),
             f"{totals.done / totals.steps:.0%}",
             f"left {duration_text(totals.seconds_left())}",
         )
-        figures = Table.grid(padding=(0, 2))
-        for name, value in _figures(totals):
-            figures.add_row(Text(name, style="dim"), value)
-        return Group(Text(totals.layout_text() or "", style="dim"), progress, figures)
+        return Group(Text(totals.layout_text() or "", style="dim"), progress, pairs(_figures(totals)))
 
 
 def event_text(record: Checkpoint | Warning) -> str:

@@ -56,9 +56,9 @@ class Answer:
 
 
 def show(answer: Answer, top: int) -> None:
-    from rich.console import Console
+    from frontrunner.launcher.display.screen import Screen
 
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    console = Screen()
     spec, ranking = answer.spec, answer.ranking
     console.print(
         f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
@@ -68,12 +68,11 @@ def show(answer: Answer, top: int) -> None:
         f"{len(ranking.space.candidates):,} legal layouts evaluated in {seconds_text(answer.elapsed_s)}, "
         f"{len(ranking.order):,} fit"
     )
-    console.print(_table(answer, [int(index) for index in ranking.order[:top]]))
-    console.print("Pareto front of speed and memory")
-    console.print(_table(answer, ranking.pareto()[:top]))
+    console.print(_table(answer, "the fastest that fit", [int(index) for index in ranking.order[:top]]))
+    console.print(_table(answer, "Pareto front of speed and memory", ranking.pareto()[:top]))
     lines = [_published_text(entry) for entry in answer.published]
     lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in answer.scaling]
-    console.print("\n".join(lines))
+    console.lines(lines)
 
 
 def _published_text(entry: dict[str, Any]) -> str:
@@ -104,15 +103,19 @@ def _scaling_text(row: dict[str, Any], kind: str) -> str:
     )
 
 
-def _table(answer: Answer, indices: list[int]) -> Any:
-    from rich.table import Table
+def _table(answer: Answer, title: str, indices: list[int]) -> Any:
+    """The layouts with their places in the ranking."""
+    from frontrunner.launcher.display.tables import Table
 
-    table = Table("layout", "memory", "step", "tokens/s per device", "model FLOP/s", "MFU")
-    if answer.tokens:
-        table.add_column("node-hours")
+    headings = ["rank", "layout", "memory", "step", "tokens/s per device", "model FLOP/s", "MFU"]
+    headings += ["node-hours"] if answer.tokens else []
+    places = {int(index): place for place, index in enumerate(answer.ranking.order, 1)}
+    rows = []
     for index in indices:
         figures = answer.entry(index)
-        cells = [
+        hours = figures["node_hours"]
+        row = [
+            f"{places[index]:,}",
             layout_text(answer.ranking, index),
             bytes_text(figures["peak_memory_bytes_per_device"]),
             seconds_text(figures["step_time_s"]),
@@ -120,9 +123,8 @@ def _table(answer: Answer, indices: list[int]) -> Any:
             flops_text(figures["model_flops_per_s_per_device"]),
             "-" if figures["mfu"] is None else f"{figures['mfu']:.1%}",
         ]
-        hours = figures["node_hours"]
-        table.add_row(*cells, *([] if hours is None else [f"{hours:,.0f}"]))
-    return table
+        rows.append([*row, *([] if hours is None else [f"{hours:,.0f}"])])
+    return Table(title, headings, rows, texts=(1,))
 
 
 def layout_text(ranking: Ranking, index: int) -> str:

@@ -6,8 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from frontrunner.launcher.display.tables import Table, pairs
 from frontrunner.launcher.display.units import (
     UNKNOWN,
     bytes_text,
@@ -95,11 +94,7 @@ class Totals:
         return {"run_dir": str(self.run_dir)} | {field: self.summary.get(field) for field in _RESULT}
 
     def table(self) -> Table:
-        title = f"{self.done} of {self.steps} steps"
-        table = Table("", "", show_header=False, title=title, title_justify="left")
-        for name, value in self._rows():
-            table.add_row(name, value)
-        return table
+        return pairs(self._rows(), f"{self.done} of {self.steps} steps")
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [("training loss", f"{self._first('loss')} -> {number_text(self.last('loss'), '.4f')}")]

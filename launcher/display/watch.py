@@ -7,14 +7,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-
 from frontrunner.launcher.display.run_view import LiveView, PlainView
+from frontrunner.launcher.display.screen import Screen
 from frontrunner.launcher.display.totals import Totals
 from frontrunner.launcher.display.trackers import TrackerName, open_tracker
 from frontrunner.run_folder.records import Record
-
-_PLAIN_WIDTH = 120  # table width without a terminal
 
 
 class Watch:
@@ -25,8 +22,7 @@ class Watch:
     ) -> None:
         self._totals = Totals(run_dir, steps)
         # Some launchers give each rank its own terminal: plain output must stay plain there too.
-        form: dict[str, Any] = {} if live else {"force_terminal": False, "width": _PLAIN_WIDTH}
-        self._console = Console(file=output, highlight=False, **form)
+        self._console = Screen(output, plain=not live)
         self._view = (LiveView if live else PlainView)(self._totals, self._console)
         with ExitStack() as opening:
             self._trackers = [
@@ -42,7 +38,7 @@ class Watch:
         self._open.close()
 
     def say(self, message: str) -> None:
-        self._console.print(message, soft_wrap=True, markup=False)
+        self._console.print(message)
 
     def record(self, record: Record) -> None:
         self._totals.add(record)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from frontrunner.analysis.spreadsheet import cell
+from frontrunner.launcher.display.tables import Table
 from frontrunner.launcher.display.units import number_text
 from frontrunner.launcher.sweeping.report import Report, row
 from frontrunner.launcher.sweeping.store import Trial
@@ -27,10 +28,10 @@ def ranking(report: Report) -> list[RenderableType]:
     """The trials, best first, and the keys by sensitivity."""
     parts: list[RenderableType] = [_summary(report), _trials(report, report.trials)]
     if report.sensitivity and report.shap:
-        shares = Table("key", "fANOVA", "SHAP", box=None, pad_edge=False)
-        for key, share in report.sensitivity.items():
-            shares.add_row(Text(key), f"{share:.1%}", f"{report.shap[key]:.1%}")
-        parts += [Text(""), shares]
+        shares = [
+            (key, f"{share:.1%}", f"{report.shap[key]:.1%}") for key, share in report.sensitivity.items()
+        ]
+        parts += [Text(""), Table("", ("key", "fANOVA", "SHAP"), shares)]
     elif report.sensitivity is not None:
         parts.append(Text("too few trials to rank the keys"))
     return parts
@@ -44,9 +45,8 @@ def write_csv(report: Report, file: Path) -> None:
         rows = csv.DictWriter(stream, [*own, *keys], extrasaction="ignore", restval="")
         rows.writeheader()
         for trial in report.trials:
-            rows.writerow(
-                {key: value for key, value in row(trial).items() if value is not None} | trial.values
-            )
+            found = {key: value for key, value in row(trial).items() if value is not None} | trial.values
+            rows.writerow({key: cell(value) for key, value in found.items()})
 
 
 def _summary(report: Report) -> Text:
@@ -64,15 +64,18 @@ def _summary(report: Report) -> Text:
 def _trials(report: Report, trials: Sequence[Trial]) -> Table:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     short = [key.rpartition(".")[2] if key.rpartition(".")[2] != "preset" else "sharding" for key in keys]
-    table = Table("trial", "state", *short, report.objective, "predicted", "off", box=None, pad_edge=False)
+    rows = []
     for trial in trials[:_MOST_ROWS]:
         error = row(trial)["error_pct"]
-        table.add_row(
-            str(trial.number),
-            (trial.failure or trial.state).replace("_", " "),
-            *(Text(str(trial.values.get(key, "-"))) for key in keys),
-            number_text(trial.objective, ",.5g"),
-            number_text(trial.predicted, ",.5g"),
-            f"{error:+.1f} %" if error is not None else "-",
+        rows.append(
+            (
+                str(trial.number),
+                (trial.failure or trial.state).replace("_", " "),
+                *(str(trial.values.get(key, "-")) for key in keys),
+                number_text(trial.objective, ",.5g"),
+                number_text(trial.predicted, ",.5g"),
+                f"{error:+.1f} %" if error is not None else "-",
+            )
         )
-    return table
+    headings = ("trial", "state", *short, report.objective, "predicted", "off")
+    return Table("", headings, rows, texts=(1,))

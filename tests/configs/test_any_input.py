@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from frontrunner.configs import presets
 from frontrunner.configs.huggingface import FAMILIES
 from frontrunner.configs.load import dump, examine, read_resolved
-from frontrunner.configs.messages import _dotted_keys
+from frontrunner.configs.messages import dotted_keys
 
-PATHS = _dotted_keys()
+PATHS = dotted_keys()
 KEYS = sorted(
     {path.rpartition(".")[2] for path in PATHS} | {"extends", "<<", "tensr", "a.b", "", "sources", "[key]"}
 )

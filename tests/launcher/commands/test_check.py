@@ -45,7 +45,9 @@ def test_what_a_valid_run_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_valid_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     check("quickstart", as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"valid": True, "violations": []}
+    found = json.loads(capsys.readouterr().out)
+    assert (found["valid"], found["violations"], found["layout"]["data"]) == (True, [], 8)
+    assert found["bytes_per_step"] == {"package": 1245543.0, "node": 556881.0, "network": 410221.5}
 
 
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:

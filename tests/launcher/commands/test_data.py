@@ -49,7 +49,8 @@ def test_people_see_the_figures_and_what_to_write_next(inputs: list[str], tmp_pa
         "byte",
     ]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert "422  tokens, uint16" in result.stdout
+    shown = dict(line.strip().split("  ", 1) for line in result.stdout.splitlines() if "  " in line.strip())
+    assert (shown["tokens"].strip(), shown["type of a token"].strip()) == ("422", "uint16")
     assert f"data: {{train: {prefix}, tokenizer: {tmp_path / 'tokenizer.json'}}}" in result.stdout
 
 

@@ -94,9 +94,9 @@ def test_summary(tmp_path: Path) -> None:
     }
     table = output.getvalue()[len(during) :]
     rows = {
-        cells[1].strip(): cells[2].strip()
+        cells[0]: cells[1].strip()
         for line in table.splitlines()
-        if len(cells := line.split("│")) == 4
+        if len(cells := line.strip().split("  ", 1)) == 2
     }
     assert rows == {
         "training loss": "4.9000 -> 4.0000",
