@@ -186,7 +186,7 @@ def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below
         return node
     if kind == "model" and huggingface.recognises(base):
         base = huggingface.convert(base, _seq_len(tree), problems)
-    named = Node(path.parent.name if path.name == "config.json" else path.stem, base.source)
+    named = name.moved(path.parent.name if path.name == "config.json" else path.stem)
     base = base.moved({"name": named, **base.entries})
     base = _expand(kind, base, tree, problems, (*below, path.resolve()))
     own = node.moved({k: child for k, child in node.entries.items() if k != "extends"})

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 import traceback
-from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -59,7 +58,7 @@ def report(error: BaseException, as_json: bool) -> int:
 def _fields(violation: Violation) -> dict[str, object]:
     value = violation.value
     unspeakable = isinstance(value, float) and not math.isfinite(value)  # JSON has no NaN
-    return asdict(violation) | {"value": str(value) if unspeakable else value}
+    return violation.fields() | {"value": str(value) if unspeakable else value}
 
 
 def try_import(module: str, extra: str) -> ModuleType:
