@@ -160,8 +160,8 @@ def batch(f: Facts) -> Iterator[Violation]:
         steps = legal.micro_batches(cut)
         constraint = f"interleaved stages: pipeline {count} must divide the {steps} micro-batches per step"
         fix = use(multiples(size, micro * ranks * count))
-        shape = ("layout.virtual_stages", "layout.pipeline", "layout.micro_batch_size", "nodes")
-        others = dict.fromkeys((*shape, "layout.tensor", *_PER_NODE), constraint)
+        stages_of = ("layout.virtual_stages", "layout.pipeline", "layout.micro_batch_size", "nodes")
+        others = dict.fromkeys((*stages_of, "layout.tensor", *_PER_NODE), constraint)
         yield f.broken("training.global_batch_size", constraint, fix, others)
 
 

@@ -74,7 +74,7 @@ def _fraction(size: int, rotated: int) -> float:
     even = min(max(2, rotated - rotated % 2), size - size % 2)
     exact = even / size
     for digits in range(1, 16):
-        short = ceil(exact * 10**digits) / 10**digits
+        short = ceil(exact * 10.0**digits) / 10.0**digits
         if short <= 1 and int(size * short) == even:
             return short
     return exact
