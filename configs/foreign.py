@@ -67,6 +67,8 @@ _ADVICE = {
     ("run", "checkpoint"): "name it in a run file: `checkpoint: {{start_from: {file}}}`",
     ("sweep", "run"): "name it in a sweep file: `base: {file}`",
     ("model", "model folder"): "name its config.json: {file}/config.json",
+    ("model", "run"): "plan it with `frontrunner plan {file}`, or name the model in it",
+    ("machine", "run"): "name the machine in it, a preset or a file",
     ("rows", "run"): "name its run folder, which has the measured steps",
     ("log", "run"): "name its run folder, or use `frontrunner plan {file}` to predict it",
     ("log", "sweep"): "use `frontrunner sweep report {file}`",

@@ -13,6 +13,7 @@ import yaml
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.commands.plan import software_year
+from frontrunner.launcher.outputs import check_outputs
 from frontrunner.run_folder import files
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def calibrate(
     """Fit a machine's constants to measured runs and write a machine file."""
     from frontrunner.parallelism.planner.calibrate import at_bounds, constant, fit, log_errors, usable
 
+    check_outputs({"--output": output})
     known, year = _start(machine, software, output)
     measured = _read(runs, known, year)
     if not measured:
@@ -127,7 +129,7 @@ def _several(runs: list[Path], machine: MachineSpec, year: str) -> list[tuple[st
         try:
             found.append((str(run), _own(run, machine, year)))
         except SpecError as error:
-            typer.echo(f"skipped {run}: {error.violations[0].constraint}", err=True)
+            typer.echo(f"skipped {run}: {error.violations[0]}", err=True)
     return found
 
 

@@ -152,7 +152,10 @@ def test_other_kinds_are_named_where_sweeps_machines_and_models_are_wanted(write
         load_sweep("mine.yaml")
     write(SHORTEST.replace("workstation", "mine.yaml"))
     (violation,) = examine("run.yaml").violations
-    assert str(violation) == "mine.yaml: machine: is a run file, not a machine file; give a machine file"
+    assert (
+        str(violation)
+        == "mine.yaml: machine: is a run file, not a machine file; name the machine in it, a preset or a file"
+    )
     write(CONFIG, "folder/config.json")
     write(SHORTEST.replace("gpt-tiny", "./folder"))
     (violation,) = examine("run.yaml").violations
