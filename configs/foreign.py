@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ LABELS = {
     "model": "a model file",
     "rows": "a file of measured runs",
     "records": "a run's records",
+    "manifest": "a checkpoint's manifest",
     "job": "a job script of frontrunner",
     "gpt-neox": "a GPT-NeoX configuration",
     "deepspeed": "a DeepSpeed configuration",
@@ -99,6 +101,7 @@ _LINES = {
     "job": r"\A#![\s\S]*\bfrontrunner (train|continue)\b",
     "megatron": r"--(tensor-model-parallel-size|num-attention-heads|pipeline-model-parallel-size)\b"
     r"|\bpretrain_(gpt|bert|t5|mamba)\.py",
+    "manifest": r'\A\s*\{\s*"step":\s*\d+,\s*"spec":',
     "records": r'\A\s*\{"kind": ?"',
     "log": r"^.*\biteration\s+\d+/\s*\d+ \||^[^\n]*\bstep[:= ]+\d+\b.*\bloss[:= ]+[\d.]+",
     "script": r"\A#!|^#SBATCH ",
@@ -106,6 +109,10 @@ _LINES = {
     "torchtitan": r"^\[(parallelism|activation_checkpoint|lr_scheduler|experimental|float8)\]\s*$",
     "toml": r"\A([ \t]*\n)*(\[[\w.]+\][ \t]*$|\w+ = )",
 }
+_MOST_ENTRIES = 20
+_ENDINGS = (".yaml", ".json", ".jsonl", ".sh")
+#: Files that only checkpoints of other trainers have: torch's, Megatron-LM's, DeepSpeed's.
+_CHECKPOINT_FILES = {".metadata", "latest_checkpointed_iteration.txt", "zero_to_fp32.py"}
 _COMMENT = re.compile(r"[ \t]*#(?!!|SBATCH)")  # may quote anything
 #: Keys of a mapping, all of which or (nested tuple) one of which must be there.
 _KEYS: tuple[tuple[str, tuple[str | tuple[str, ...], ...]], ...] = (
@@ -168,6 +175,8 @@ def recognise_path(path: Path) -> Found | None:
     try:
         if path.is_dir():
             return _folder(path)
+        if not path.is_file():
+            return None  # reading a pipe would wait
         with path.open("rb") as file:
             data = file.read(_HEAD_BYTES)
     except (OSError, ValueError):
@@ -255,15 +264,24 @@ def _arguments(text: str) -> dict[str, object]:
 
 
 def _folder(path: Path) -> Found | None:
-    names = {entry.name for entry in path.iterdir()}
-    marks = {
-        "run folder": {"run.yaml", "records.jsonl"},
-        "checkpoint": {"manifest.json", ".metadata", "latest_checkpointed_iteration.txt", "zero_to_fp32.py"},
-        "model folder": {"config.json"},
-    }
-    for kind, held in marks.items():
-        if names & held and not (kind == "run folder" and "run.yaml" not in names and len(names) == 1):
-            return Found(kind, {})
-    below = [entry for entry in path.iterdir() if entry.is_dir()]
-    runs = any((entry / name).exists() for entry in below for name in ("run.yaml", "records.jsonl"))
-    return Found("runs", {}) if runs else None
+    """What a folder is, by what its files are."""
+    if {entry.name for entry in path.iterdir()} & _CHECKPOINT_FILES:
+        return Found("checkpoint", {})
+    kinds = _kinds(path)
+    if "manifest" in kinds:
+        return Found("checkpoint", {})
+    if _is_run_folder(kinds):
+        return Found("run folder", {})
+    if "huggingface" in kinds:
+        return Found("model folder", {})
+    below = islice((entry for entry in path.iterdir() if entry.is_dir()), _MOST_ENTRIES)
+    return Found("runs", {}) if any(_is_run_folder(_kinds(entry)) for entry in below) else None
+
+
+def _is_run_folder(kinds: set[str]) -> bool:
+    return "records" in kinds or {"run", "job"} <= kinds
+
+
+def _kinds(folder: Path) -> set[str]:
+    files = (entry for entry in folder.iterdir() if entry.suffix in _ENDINGS and entry.is_file())
+    return {found.kind for file in islice(files, _MOST_ENTRIES) if (found := recognise_path(file))}

@@ -106,9 +106,9 @@ def test_what_is_given_for_a_run_file(write: Write, content: str | bytes, kind: 
 @pytest.mark.parametrize(
     ("held", "kind", "fix"),
     [
-        ({"run.yaml": "", "records.jsonl": ""}, "run folder", "folder/run.yaml"),
-        ({"a/run.yaml": ""}, "runs", "name one of the folders in it"),
-        ({"manifest.json": "{}"}, "checkpoint", "start_from: folder"),
+        ({"run.yaml": SHORTEST, "records.jsonl": RECORDS}, "run folder", "folder/run.yaml"),
+        ({"a/run.yaml": SHORTEST, "a/records.jsonl": RECORDS}, "runs", "name one of the folders in it"),
+        ({"manifest.json": '{"step": 5, "spec": {}}'}, "checkpoint", "start_from: folder"),
         ({"latest_checkpointed_iteration.txt": "5"}, "checkpoint", "start_from: folder"),
         ({"config.json": CONFIG, "model.safetensors": ""}, "model folder", "model: folder/config.json"),
     ],

@@ -27,7 +27,7 @@ FILES: dict[str, str | bytes] = {
     "sweep.yaml": "base: ok.yaml\nspace: {layout.micro_batch_size: [1, 2]}\n",
     "meg.log": LOG,
     "runs/a/run.yaml": RUN,
-    "runs/a/records.jsonl": "",
+    "runs/a/records.jsonl": '{"kind": "header"}\n',
     "folder/nothing": "",
 }
 TABLE: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
