@@ -14,6 +14,7 @@ import polars as pl
 
 from frontrunner.analysis.importers import lines, megatron, records
 from frontrunner.analysis.run_log import STEP_SCHEMA, Collection, RunLog
+from frontrunner.configs import foreign
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.run_folder.files import RECORDS
 
@@ -41,10 +42,18 @@ def read(paths: Sequence[str | Path]) -> Collection:
             unread.append((str(path), error.strerror or str(error)))
             continue
         if isinstance(found, str):
-            unread.append((str(path), found))
+            unread.append((str(path), _why_not(path, found)))
         else:
             runs[name] = found
     return _collect(named, own, runs, unread)
+
+
+def _why_not(path: Path, reason: str) -> str:
+    """Why a file is not a log: what it is, if that is known, or ``reason``."""
+    other = foreign.recognise_path(path)
+    if other is None or other.kind in ("log", "records"):
+        return reason
+    return foreign.what(other, "log")
 
 
 def _collect(

@@ -8,14 +8,15 @@ cases: in ``model`` and ``machine`` a name merged with a mapping becomes that pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from frontrunner.configs import huggingface, presets
+from frontrunner.configs import foreign, huggingface, presets
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.presets import Kind
 from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
-from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Scalar, Source, read_file, read_text
+from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Scalar, Source, read_file, read_text, show_path
 
 COMMAND_LINE = "command line"
 COMPONENTS: tuple[Kind, ...] = ("model", "machine")
@@ -89,7 +90,7 @@ def vary(tree: Node, values: Mapping[str, Scalar], problems: list[Violation]) ->
 
 def _run_file(path: Path, problems: list[Violation], below: tuple[Path, ...]) -> Node | None:
     """A run file merged over the readable files that it extends; None if it is unreadable itself."""
-    tree = _mapping_file(path, problems, "")
+    tree = _mapping_file("run", path, problems, "extends" if below else "")
     return _over_parent(tree, (*below, path.resolve()), problems) if tree else None
 
 
@@ -103,7 +104,12 @@ def _over_parent(tree: Node, below: tuple[Path, ...], problems: list[Violation])
     return _merge(base, own, "") if base else own
 
 
-def _mapping_file(path: Path, problems: list[Violation], key: str) -> Node | None:
+def _mapping_file(kind: Kind, path: Path, problems: list[Violation], key: str) -> Node | None:
+    is_preset = presets.path(kind, path.stem) == path
+    other = None if is_preset else foreign.instead(path, kind, show_path(path))
+    if other is not None:
+        problems.append(replace(other, path=key))
+        return None
     tree = read_file(path, problems, key)
     if tree is None or isinstance(tree.value, dict):
         return tree
@@ -141,23 +147,35 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
             fix = "name a folder that holds one, or a model file"
             problems.append(name.violation(key, f"is a folder without a {CONFIG}", fix))
             return None
-        if is_path or path.is_file():
+        if is_path or path.exists():
             path.stat()
             return path
     except (OSError, ValueError):  # ValueError: a NUL in the path
         pass
     what = "no such file" if is_path else f"is neither a {kind} preset nor a file"
     fix = presets.suggest(path.stem, presets.names(kind))
-    if not is_path and (other := presets.kind_of(name.value)):
-        what, fix = f"is a {other} preset, not a {kind}", _instead(kind, other, name.value)
+    if meant := presets.meant(name.value):
+        other, same = meant
+        known_as = "" if same == name.value else f", {same}"
+        if other != kind and not is_path:
+            what = f"is a {other} preset{known_as}, not a {kind}"
+        fix = f"did you mean {same}?" if other == kind else _instead(kind, other, same)
     problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))
     return None
 
 
 def _instead(kind: Kind, other: Kind, name: str) -> str:
     """What to do with the preset of another kind."""
-    if kind == "run" and other in ("model", "machine"):
-        return f"write `{other}: {name}` in a run file"
+    if kind == "run" and other == "model":
+        return f"write `model: {name}` in a run file, or plan it with `frontrunner search {name}`"
+    if kind == "run" and other == "machine":
+        beside = [run for run in presets.names("run") if name.startswith(run.rpartition("-")[2])]
+        fix = f"write `machine: {name}` in a run file"
+        return f"{fix}, or use one that has it: {', '.join(beside)}" if beside else fix
+    if kind == "run" and other == "sweep":
+        return f"start it with `frontrunner sweep run {name}`"
+    if kind == "sweep" and other == "run":
+        return f"write `base: {name}` in a sweep file"
     return f"use one of: {', '.join(presets.names(kind))}"
 
 
@@ -234,12 +252,12 @@ def _expand(kind: Kind, node: Node, tree: Node, problems: list[Violation], below
     if name is None:
         return node
     path = _follow(kind, name, below, kind, problems)
-    base = _mapping_file(path, problems, kind) if path else None
+    base = _mapping_file(kind, path, problems, kind) if path else None
     if base is None or path is None:
         return node
     if kind == "model" and huggingface.recognises(base):
         base = huggingface.convert(base, _seq_len(tree), problems)
-    named = Node(path.resolve().parent.name if path.name == CONFIG else path.stem, base.source)
+    named = name.moved(path.resolve().parent.name if path.name == CONFIG else path.stem)
     base = base.moved({"name": named, **base.entries})
     base = _expand(kind, base, tree, problems, (*below, path.resolve()))
     own = node.moved({k: child for k, child in node.entries.items() if k != "extends"})

@@ -8,8 +8,8 @@ line prints them and exits with code 2. Any other exception that escapes is a bu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 LONGEST_VALUE = 60
 
@@ -20,7 +20,8 @@ class Violation:
 
     ``path`` is the dotted key (``layout.tensor``) and ``value`` is what the user wrote (None: nothing).
     ``constraint`` states the rule, with both numbers. ``fix`` is one thing to do. ``file`` and ``line`` are
-    None if the value did not come from a file.
+    None if the value did not come from a file. ``others`` states the same rule at each other key that it
+    involves (path, constraint, fix); :func:`places.place` chooses the one that the user wrote.
     """
 
     path: str
@@ -29,6 +30,19 @@ class Violation:
     fix: str
     file: str | None = None
     line: int | None = None
+    others: tuple[tuple[str, str, str], ...] = field(default=(), compare=False, repr=False)
+
+    def at(self, others: Mapping[str, str]) -> Violation:
+        """The same rule also stated at other keys: their constraints by dotted path. The fix is the same."""
+        fix = self.fix
+        if fix.startswith("use "):
+            fix = f"set {self.path} to {fix.removeprefix('use ')}"
+        return replace(self, others=tuple((path, said, fix) for path, said in others.items()))
+
+    def fields(self) -> dict[str, object]:
+        """The fields of a violation whose place is known, for files and ``--json``."""
+        own = ("path", "value", "constraint", "fix", "file", "line")
+        return {name: getattr(self, name) for name in own}
 
     def __str__(self) -> str:
         place = "" if self.file is None else f"{self.file}:{self.line} " if self.line else f"{self.file}: "

@@ -240,7 +240,10 @@ class _Reading:
         length = seq_len or min(2048, limit)
         if not isinstance(window.value, int) or window.value < length:
             what = f"a window shorter than training.seq_len {length} is not supported"
-            self.refuse("sliding_window", window, what, "shorten training.seq_len to the window")
+            fix = "choose another model"
+            if isinstance(window.value, int) and window.value > 0:
+                fix = f"set training.seq_len to at most {window.value}"
+            self.refuse("sliding_window", window, what, fix)
 
     def activation(self, node: Node) -> dict[str, Node]:
         name = self.family.activations.get(node.value) if isinstance(node.value, str) else None

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from frontrunner.configs import compose, huggingface, presets, rules
+from frontrunner.configs import compose, huggingface, places, presets, rules
 from frontrunner.configs.compose import COMMAND_LINE
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
@@ -35,11 +34,11 @@ class Document:
 
     def locate(self, dotted: str) -> tuple[str | None, int | None]:
         """File (as shown) and line of a key, or of its nearest parent; no line on the command line."""
-        return _locate(self.tree, dotted)
+        return places.locate(self.tree, dotted)
 
     def annotate(self, error: SpecError) -> SpecError:
         """The same error with missing files, lines and values filled in."""
-        return SpecError(_annotate(violation, self.tree, self.spec) for violation in error.violations)
+        return SpecError(places.place(violation, self.tree, self.spec) for violation in error.violations)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _examined(tree: Node, problems: list[Violation]) -> Examination:
     outcome = validate(tree.plain(), problems)
     problems += rules.check(outcome)
     document = None if outcome.unknown else Document(outcome.spec, tree)
-    found = [_annotate(problem, tree) for problem in problems]
+    found = [places.place(problem, tree) for problem in problems]
     return Examination(document, _in_order(found, tree.source.shown))
 
 
@@ -146,23 +145,3 @@ def _in_order(violations: list[Violation], first: str) -> tuple[Violation, ...]:
     """Sort order: the run's own file, files that it uses, the command line."""
     files = list(dict.fromkeys([first, *(violation.file for violation in violations)]))
     return tuple(sorted(violations, key=lambda v: (v.file == COMMAND_LINE, files.index(v.file), v.line or 0)))
-
-
-def _annotate(violation: Violation, tree: Node, spec: RunSpec | None = None) -> Violation:
-    if violation.file is None:
-        file, line = _locate(tree, violation.path)
-        violation = replace(violation, file=file, line=line)
-    if violation.value is None and spec is not None:
-        value: Any = spec
-        for key in violation.path.split("."):
-            value = getattr(value, key, None)
-        violation = violation if isinstance(value, BaseModel) else replace(violation, value=value)
-    return violation
-
-
-def _locate(tree: Node, dotted: str) -> tuple[str | None, int | None]:
-    node, rest = tree, f"{dotted}."
-    while keys := [key for key in node.entries if rest.startswith(f"{key}.")]:
-        key = max(keys, key=len)  # a key may contain dots (sources)
-        node, rest = node.entries[key], rest[len(key) + 1 :]
-    return node.source.shown, None if node is tree else node.line

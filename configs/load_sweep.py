@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from frontrunner.configs import compose, load
+from frontrunner.configs import compose, foreign, load
 from frontrunner.configs.compose import COMMAND_LINE, find
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document
@@ -26,7 +26,7 @@ from frontrunner.configs.sweep import (
 )
 from frontrunner.configs.types import Frozen
 from frontrunner.configs.validate import validate
-from frontrunner.configs.yaml_tree import Node, Source, read_file
+from frontrunner.configs.yaml_tree import Node, Source, read_file, show_path
 
 _AXIS_FIX = "write [1, 2, 4], or {from: 1, to: 8}"
 
@@ -50,6 +50,8 @@ def load_sweep(path_or_preset: str) -> SweepDocument:
     """The sweep of a file or preset; SpecError if it or its base run is invalid."""
     problems: list[Violation] = []
     path = find("sweep", Node(path_or_preset, Source(COMMAND_LINE, Path())), "", problems)
+    if path and (other := foreign.instead(path, "sweep", show_path(path))):
+        raise SpecError([other])
     tree = read_file(path, problems) if path else None
     if tree is None or path is None:
         raise SpecError(problems)

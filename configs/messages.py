@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from frontrunner.configs import presets
+from frontrunner.configs import other_trainers, presets
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.schema import RunSpec
 
@@ -29,66 +29,6 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
-}
-#: Other trainers' names for our keys: Megatron-LM's, GPT-NeoX's, DeepSpeed's, torchtitan's, Hugging Face's.
-_ELSEWHERE = {
-    "tensor_model_parallel_size": "layout.tensor",
-    "tensor_parallel_degree": "layout.tensor",
-    "model_parallel_size": "layout.tensor",
-    "pipeline_model_parallel_size": "layout.pipeline",
-    "pipe_parallel_size": "layout.pipeline",
-    "pipeline_parallel_degree": "layout.pipeline",
-    "train_micro_batch_size_per_gpu": "layout.micro_batch_size",
-    "per_device_train_batch_size": "layout.micro_batch_size",
-    "train_batch_size": "training.global_batch_size",
-    "batch_size": "training.global_batch_size",
-    "gradient_accumulation_steps": "training.global_batch_size",
-    "grad_accum_steps": "training.global_batch_size",
-    "seq_length": "training.seq_len",
-    "max_seq_len": "training.seq_len",
-    "train_iters": "training.steps",
-    "max_steps": "training.steps",
-    "train_tokens": "training.tokens",
-    "max_tokens": "training.tokens",
-    "zero_optimization": "layout.sharding",
-    "fsdp": "layout.sharding",
-    "activation_checkpointing": "layout.recompute",
-    "gradient_checkpointing": "layout.recompute",
-    "gradient_clipping": "optimizer.clip",
-    "clip_grad": "optimizer.clip",
-    "max_grad_norm": "optimizer.clip",
-    "min_lr": "optimizer.min_learning_rate",
-    "save_interval": "checkpoint.every_steps",
-    "data_path": "data.train",
-    "tp": "layout.tensor",
-    "sp": "layout.sequence_parallel",
-    "pp": "layout.pipeline",
-    "vpp": "layout.virtual_stages",
-    "mbs": "layout.micro_batch_size",
-    "zero_stage": "layout.sharding.preset",
-    "gbs": "training.global_batch_size",
-    "dtype": "training.precision",
-    "lr": "optimizer.learning_rate",
-    "num_nodes": "nodes",
-}
-#: Other trainers' words for our values.
-_MEANS = {
-    "fsdp": "zero3",
-    "fsdp2": "zero3",
-    "full_shard": "zero3",
-    "shard_grad_op": "zero2",
-    "no_shard": "ddp",
-    "hybrid_shard": "hsdp",
-    "mics": "hsdp",
-    "zero++": "zeropp",
-    "0": "ddp",
-    "1": "zero1",
-    "2": "zero2",
-    "3": "zero3",
-    "fp32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "half": "float16",
 }
 _MISSING = {
     "model": "add a preset, a folder with a Hugging Face config.json or the fields themselves",
@@ -114,9 +54,7 @@ def violation(error: Any) -> Violation | None:
     if kind == "missing":
         return Violation(path, None, "is missing", _missing_fix(path))
     if kind == "extra_forbidden":
-        meant = nearest_key(loc)
-        fix = f"did you mean {meant}?" if meant else f"use one of: {', '.join(_keys_at(loc[:-1]))}"
-        return Violation(path, value, UNKNOWN_KEY, fix)
+        return Violation(path, value, UNKNOWN_KEY, _meant(loc, value))
     if kind == "said":
         return Violation(path, value, context["message"], context["fix"])
     if kind == "literal_error":
@@ -157,6 +95,17 @@ def _missing_fix(path: str) -> str:
     return _MISSING.get(path, "add it")
 
 
+def _meant(loc: list[str], value: object) -> str:
+    """What to write in place of an unknown key."""
+    if written := other_trainers.as_written(loc[-1], value):
+        return f"write {written}"
+    meant = nearest_key(loc)
+    if meant is None:
+        return f"use one of: {', '.join(_keys_at(loc[:-1]))}"
+    unit = other_trainers.UNITS.get(other_trainers.plain(loc[-1]))
+    return f"did you mean {meant} ({unit})?" if unit else f"did you mean {meant}?"
+
+
 def _mapping_fix(loc: list[str]) -> str:
     keys = ", ".join(_model_at(loc).model_fields)
     return f"write keys under it ({keys}), or remove it"
@@ -167,22 +116,32 @@ def _not_a_choice(path: str, value: object, expected: str) -> Violation:
     if path == "data":
         return Violation(path, value, "must be synthetic or a mapping", f"write data: {{train: {value}}}")
     constraint = f"must be {'one of ' if len(choices) > 1 else ''}{', '.join(choices)}"
-    meant = _MEANS.get(str(value).lower())
+    meant = other_trainers.VALUES.get(str(value).lower())
     near = [meant] if meant in choices else difflib.get_close_matches(str(value), choices, n=1)
     return Violation(path, value, constraint, f"did you mean {near[0]}?" if near else "choose one of them")
 
 
 def nearest_key(loc: list[str]) -> str | None:
     """The most likely intended key: a sibling first, then keys elsewhere."""
-    key, beside = loc[-1], _keys_at(loc[:-1])
-    elsewhere = {path.rpartition(".")[2]: path for path in reversed(dotted_keys())} | _ELSEWHERE
-    if key in elsewhere:
-        return elsewhere[key]
+    key, beside = other_trainers.plain(loc[-1]), _keys_at(loc[:-1])
+    if meant := our_key(key):
+        return meant
     near = difflib.get_close_matches(key, beside, n=1) or [k for k in beside if k in key.split("_")]
     if near:
         return ".".join([*loc[:-1], near[0]])
-    far = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.75)
-    return elsewhere[far[0]] if far else None
+    far = difflib.get_close_matches(key, _everywhere(), n=1, cutoff=0.75)
+    return _everywhere()[far[0]] if far else None
+
+
+def our_key(key: str) -> str | None:
+    """The dotted key that a word means by itself, ours or another trainer's; None if there is none."""
+    return _everywhere().get(other_trainers.plain(key))
+
+
+@lru_cache
+def _everywhere() -> dict[str, str]:
+    own = {path.rpartition(".")[2]: path for path in reversed(dotted_keys())}
+    return own | other_trainers.KEYS
 
 
 def _keys_at(keys: list[str]) -> list[str]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
 
 Kind = Literal["machine", "model", "run", "sweep"]
+#: Other words for presets.
+ALIASES = {"lumi": "lumi-g", "olcf": "frontier", "neox-20b": "gpt-neox-20b"}
+ALIASES |= dict.fromkeys(("local", "localhost", "laptop", "cpu"), "workstation")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -28,8 +32,25 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for kind in KINDS if name in names(kind)), None)
 
 
+def meant(word: str) -> tuple[Kind, str] | None:
+    """Kind and name of the preset that a word means, as others write it: ``meta-llama/Llama-3.1-8B``."""
+    every = ((kind, name) for kind in KINDS for name in names(kind))
+    return next((found for found in every if _same(word, found[1])), None)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A fix for an unknown word: the nearest known one, or all of them."""
-    choices = list(known)
-    near = difflib.get_close_matches(word, choices, n=1) or [c for c in choices if c in word]
+    choices, plain = list(known), _plain(word)
+    near = [c for c in choices if _same(word, c)] or difflib.get_close_matches(word, choices, n=1)
+    near = near or [c for c in choices if c in word or len(plain) > 3 and plain in _plain(c)]
     return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(choices)}"
+
+
+def _same(word: str, name: str) -> bool:
+    return ALIASES.get(word.lower()) == name or _plain(word) == _plain(name) != ""
+
+
+def _plain(word: str) -> str:
+    """A name without organisation, minor version and style: ``llama38b``."""
+    word = re.sub(r"(?<=\d)\.\d+(?=[-_])", "", word.lower().rpartition("/")[2])
+    return re.sub(r"[^a-z0-9]|meta|instruct|chat|\bhf\b", "", word)

@@ -12,11 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.display.terminal import guard
 from frontrunner.launcher.errors import report
@@ -56,6 +58,13 @@ class _Group(TyperGroup):
     """Turns exceptions from a command into a message and an exit code."""
 
     as_json = False
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Also says what to do with a file or preset in place of a command."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None and (Path(cmd_name).exists() or presets.kind_of(cmd_name)):
+            ctx.fail(f"{cmd_name!r} is not a command; put one before it, such as check, plan or train")
+        return found
 
     def invoke(self, ctx: Any) -> Any:  # typer's context; its module differs between versions
         try:

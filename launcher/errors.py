@@ -6,7 +6,6 @@ import importlib
 import json
 import math
 import traceback
-from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -61,7 +60,7 @@ def report(error: BaseException, as_json: bool) -> int:
 def _fields(violation: Violation) -> dict[str, object]:
     value = violation.value
     unspeakable = isinstance(value, float) and not math.isfinite(value)  # JSON has no NaN
-    return asdict(violation) | {"value": str(value) if unspeakable else value}
+    return violation.fields() | {"value": str(value) if unspeakable else value}
 
 
 def try_import(module: str, extra: str) -> ModuleType:

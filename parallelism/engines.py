@@ -8,7 +8,7 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 
-_NATIVE = "use engine: native"
+_NATIVE = "set engine to native"
 
 
 def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> None:
@@ -21,8 +21,8 @@ def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> No
     found = list(_common(spec, layout))
     kind = device or spec.machine.device.kind
     found += _deepspeed(spec, layout, kind) if spec.engine == "deepspeed" else _fsdp(spec, layout)
-    if found:
-        raise SpecError(found)
+    if found:  # the engine is what was chosen, where the rest is a default
+        raise SpecError(v.at({"engine": f"{v.path} {v.constraint}"}) for v in found)
 
 
 def check_deepspeed(spec: RunSpec, layout: Layout) -> None:
@@ -30,10 +30,14 @@ def check_deepspeed(spec: RunSpec, layout: Layout) -> None:
     found = list(_deepspeed(spec, layout, "cuda"))
     if spec.layout.sharding.wire.error_feedback:
         constraint = "DeepSpeed's error feedback (LoCo) differs: it decays the error that it adds"
-        found.append(Violation("layout.sharding.wire.error_feedback", True, constraint, "remove it"))
+        found.append(Violation("layout.sharding.wire.error_feedback", True, constraint, "use false"))
     if layout.pipeline > 1 and layout.gradients > 1:
         constraint = "must be 1: DeepSpeed's ZeRO-2 and 3 do not combine with pipeline stages"
-        found.append(Violation("layout.pipeline", layout.pipeline, constraint, "use preset zero1"))
+        found.append(
+            Violation(
+                "layout.pipeline", layout.pipeline, constraint, "use 1, or set layout.sharding to zero1"
+            )
+        )
     if layout.virtual_stages > 1:
         constraint = "must be 1: DeepSpeed's pipeline has no interleaved schedule"
         found.append(Violation("layout.virtual_stages", layout.virtual_stages, constraint, "use 1"))
@@ -49,16 +53,19 @@ def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
             if spec.engine == "deepspeed"
             else "must be 1: FSDP would free and gather the weights in each micro-batch of each stage"
         )
-        yield Violation("layout.pipeline", layout.pipeline, constraint, _NATIVE)
+        yield Violation("layout.pipeline", layout.pipeline, constraint, f"use 1, or {_NATIVE}")
     if spec.training.precision == "float16":
         constraint = f"engine {spec.engine} supports only float32 and bfloat16 here"
         yield Violation("training.precision", "float16", constraint, f"use bfloat16, or {_NATIVE}")
     if spec.layout.sharding.wire.error_feedback:
         constraint = f"engine {spec.engine} has no error feedback here"
-        yield Violation("layout.sharding.wire.error_feedback", True, constraint, _NATIVE)
-    if spec.checkpoint.periodic or spec.checkpoint.start_from:
-        constraint = f"engine {spec.engine} is for comparison only: it neither writes nor reads checkpoints"
-        yield Violation("checkpoint", None, constraint, f"remove it, or {_NATIVE}")
+        yield Violation("layout.sharding.wire.error_feedback", True, constraint, f"use false, or {_NATIVE}")
+    for key in ("every_steps", "every_minutes", "start_from"):
+        if value := getattr(spec.checkpoint, key):
+            constraint = (
+                f"engine {spec.engine} is for comparison only: it neither writes nor reads checkpoints"
+            )
+            yield Violation(f"checkpoint.{key}", value, constraint, f"use null, or {_NATIVE}")
 
 
 def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation]:
@@ -72,7 +79,7 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
         )
         preset = spec.layout.sharding.preset or "degrees"
         yield Violation(
-            "layout.sharding.preset", preset, constraint, f"use one of these presets, or {_NATIVE}"
+            "layout.sharding.preset", preset, constraint, f"use ddp, zero1, zero2 or zero3, or {_NATIVE}"
         )
         return
     if layout.secondary < layout.weights and layout.tensor > 1:
@@ -80,7 +87,7 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
             f"must be 1 with secondary weights: DeepSpeed's hpZ groups are consecutive ranks, which hold "
             f"different slices of the weights with tensor {layout.tensor}"
         )
-        yield Violation("layout.tensor", layout.tensor, constraint, f"use tensor 1, or {_NATIVE}")
+        yield Violation("layout.tensor", layout.tensor, constraint, f"use 1, or {_NATIVE}")
     wires = spec.layout.sharding.wires(spec.training.precision)
     quantised = {
         "weights": (wires.weights, "int8"),
@@ -113,14 +120,17 @@ def _fsdp(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
         )
         preset = spec.layout.sharding.preset or "degrees"
         yield Violation(
-            "layout.sharding.preset", preset, constraint, f"use zero3, hsdp or zero2, or {_NATIVE}"
+            "layout.sharding.preset", preset, constraint, f"use zero2, zero3 or hsdp, or {_NATIVE}"
         )
     if layout.secondary < layout.weights:
         constraint = "FSDP has no secondary weights"
-        yield Violation("layout.sharding.secondary", layout.secondary, constraint, f"remove it, or {_NATIVE}")
+        yield Violation(
+            "layout.sharding.secondary", layout.secondary, constraint, f"use {layout.weights}, or {_NATIVE}"
+        )
     wires = spec.layout.sharding.wires(spec.training.precision)
     for key in ("weights", "gradients", "network"):
         wire = getattr(wires, key)
         if wire != spec.training.precision:
             constraint = f"FSDP can only send the run's precision, {spec.training.precision}"
-            yield Violation(f"layout.sharding.wire.{key}", wire, constraint, f"remove it, or {_NATIVE}")
+            fix = f"use {spec.training.precision}, or {_NATIVE}"
+            yield Violation(f"layout.sharding.wire.{key}", wire, constraint, fix)

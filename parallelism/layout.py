@@ -21,6 +21,14 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import Degree
 
 LEVELS = ("package", "node", "network")
+#: Keys that decide the number of data-parallel ranks.
+_SHAPE = (
+    "layout.tensor",
+    "layout.pipeline",
+    "nodes",
+    "machine.packages_per_node",
+    "machine.devices_per_package",
+)
 
 
 class Coordinates(NamedTuple):
@@ -119,17 +127,14 @@ class Layout:
             value: Degree = getattr(layout.sharding, kind) or layout.sharding.weights
             if kind == "secondary" and layout.sharding.preset == "zeropp":
                 value = layout.sharding.secondary or "node"
+            if kind == "secondary" and violations and value == layout.sharding.weights:
+                continue  # the same degree would be reported twice
             try:
                 degrees[kind] = _resolve(value, spec, data)
             except ValueError as error:
-                violations.append(
-                    Violation(
-                        f"layout.sharding.{kind}",
-                        value,
-                        str(error),
-                        "change tensor or nodes to make them even, or give the degree as a number",
-                    )
-                )
+                fix = "set layout.sharding to zero3"
+                violation = Violation(f"layout.sharding.{kind}", value, str(error), fix)
+                violations.append(violation.at(dict.fromkeys(_SHAPE, str(error))))
         if not violations and not legal.degrees_nest(replace(cut, **degrees)):
             violations = _nesting_violations(degrees, layout.sharding, data)
         if violations:
@@ -269,13 +274,14 @@ def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) ->
     violations = []
     for (inner, small), (outer, large) in pairs:
         if large % small:
-            violations.append(
-                Violation(
-                    f"layout.sharding.{inner}",
-                    getattr(sharding, inner),
-                    f"{inner} {small} must divide {outer} {large} "
-                    "(secondary | weights | gradients | optimizer | data-parallel ranks)",
-                    f"use a divisor of {large}",
-                )
+            constraint = (
+                f"{inner} {small} must divide {outer} {large} "
+                "(secondary | weights | gradients | optimizer | data-parallel ranks)"
             )
+            near = sorted(d for d in range(1, min(large, small) + 1) if large % d == 0)[-3:]
+            *first, last = map(str, near)
+            fix = f"use {', '.join(first)} or {last}" if first else f"use {last}"
+            others = _SHAPE if outer == "data-parallel ranks" else (f"layout.sharding.{outer}",)
+            violation = Violation(f"layout.sharding.{inner}", getattr(sharding, inner), constraint, fix)
+            violations.append(violation.at(dict.fromkeys(others, constraint)))
     return violations

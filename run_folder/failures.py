@@ -97,6 +97,7 @@ def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
 def write(run_dir: Path, failure: Failure) -> None:
     """Write a failure where :func:`read` finds it."""
     head = {name: value for name, value in asdict(failure).items() if name != "text"}
+    head["violations"] = [violation.fields() for violation in failure.violations]
     path = errors_file(run_dir, failure.rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")

@@ -52,7 +52,10 @@ def check_unused(run_dir: Path) -> None:
 def create(run_dir: Path, spec: RunSpec) -> None:
     """Create the folder and, atomically, its ``run.yaml``; of two callers, one gets SpecError."""
     check_unused(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _in_use(run_dir, f"cannot be made ({error.strerror})") from None
     unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
     try:
         unfinished.write_text(dump(spec), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -11,6 +11,8 @@ from frontrunner.configs.site import QueueSpec, SizeLimit, longest_s
 from frontrunner.configs.slurm import clock, seconds
 
 SHORTEST_JOB_S = 60  # Slurm counts in minutes
+#: Keys that decide which limit of the site holds.
+_SIZE = ("nodes", "slurm.partition", "slurm.qos", "machine")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def identity(spec: RunSpec) -> Iterator[Violation]:
     """The account that the site requires, if the run names none."""
     if spec.machine.site.account_required and spec.slurm.account is None:
         constraint = f"{spec.machine.name} requires an account"
-        yield Violation("slurm.account", None, constraint, "use --account PROJECT, or set slurm.account")
+        fix = "give --account PROJECT, or set slurm.account to PROJECT"
+        others = {"machine": "its jobs require slurm.account"}
+        yield Violation("slurm.account", None, constraint, fix).at(others)
 
 
 def _queue(spec: RunSpec) -> QueueSpec | None:
@@ -80,20 +84,32 @@ def _queue(spec: RunSpec) -> QueueSpec | None:
         return None
     known = [q for q in queues.values() if slurm.partition in (None, q.partition) and slurm.qos == q.qos]
     if not known:
-        key = "partition" if slurm.partition and slurm.qos is None else "qos"
-        have = ", ".join(f"{q.partition}{f' with qos {q.qos}' if q.qos else ''}" for q in queues.values())
-        constraint = f"{spec.machine.name} has {have}"
-        fix = "use one of these, or add yours to site.queues in the machine file"
-        raise SpecError([Violation(f"slurm.{key}", getattr(slurm, key), constraint, fix)])
+        raise SpecError([_unknown_queue(spec, list(queues.values()))])
     fitting = [queue for queue in known if queue.limit(spec.nodes)]
     if not fitting:
         largest = max(known, key=lambda queue: queue.max_nodes)
-        constraint = (
-            f"at most {largest.max_nodes} in {largest.partition}: {_quote(spec, largest.limits[-1].rule)}"
-        )
-        fix = f"use at most {largest.max_nodes}, or another partition"
-        raise SpecError([Violation("nodes", spec.nodes, constraint, fix)])
+        rule = f"{largest.max_nodes} in {largest.partition}: {_quote(spec, largest.limits[-1].rule)}"
+        said = f"has no queue for nodes {spec.nodes}, at most {rule}"
+        others = dict.fromkeys(("slurm.partition", "slurm.qos", "machine"), said)
+        violation = Violation("nodes", spec.nodes, f"at most {rule}", f"use at most {largest.max_nodes}")
+        raise SpecError([violation.at(others)])
     return fitting[0]
+
+
+def _unknown_queue(spec: RunSpec, queues: Sequence[QueueSpec]) -> Violation:
+    """The site has no such partition, or no such quality of service in it."""
+    slurm = spec.slurm
+    beside = [queue for queue in queues if slurm.partition in (None, queue.partition)]
+    key = "qos" if beside else "partition"
+    choices = dict.fromkeys(getattr(queue, key) or "null" for queue in beside or queues)
+    have = ", ".join(f"{q.partition}{f' with qos {q.qos}' if q.qos else ''}" for q in queues)
+    others = {
+        "machine": f"has {have}, not {key} {getattr(slurm, key)}",
+        "slurm.partition": f"needs another {key}",
+    }
+    constraint = f"{spec.machine.name} has {have}"
+    fix = f"use {' or '.join(choices)}, or add yours to site.queues in the machine file"
+    return Violation(f"slurm.{key}", getattr(slurm, key), constraint, fix).at(others)
 
 
 def _lengths(spec: RunSpec, limit: SizeLimit | None) -> tuple[int, int]:
@@ -110,23 +126,34 @@ def _times(spec: RunSpec, queue: QueueSpec | None) -> Iterator[Violation]:
     limit = queue.limit(spec.nodes) if queue else None
     if slurm.time_limit is None and limit is None:
         constraint = f"is missing, and {spec.machine.name} has no default limit"
-        yield Violation("slurm.time_limit", None, constraint, "use --time 2:00:00, or set slurm.time_limit")
+        fix = "give --time 2:00:00, or set slurm.time_limit to 2:00:00"
+        others = {"machine": "has no default for slurm.time_limit"}
+        yield Violation("slurm.time_limit", None, constraint, fix).at(others)
         return
     if limit and slurm.segment_time and seconds(slurm.segment_time) > longest_s(limit):
         constraint = f"exceeds the limit for a job of {spec.nodes} nodes: {_quote(spec, limit.rule)}"
-        fix = f"use at most {clock(longest_s(limit))}, or remove it"
-        yield Violation("slurm.segment_time", slurm.segment_time, constraint, fix)
+        said = f"slurm.segment_time {slurm.segment_time} {constraint}"
+        violation = Violation(
+            "slurm.segment_time", slurm.segment_time, constraint, f"use at most {clock(longest_s(limit))}"
+        )
+        yield violation.at(dict.fromkeys(_SIZE, said))
         return
     total, each = _lengths(spec, limit)
     if limit and queue and not queue.chains and total > each:
         what = f"needs {-(-total // each)} jobs of {clock(each)}"
         constraint = f'{what}: {_quote(spec, limit.rule)} and "{queue.chains_rule or "no chains of jobs"}"'
-        fix = f"use at most {clock(each)}, or another partition or qos"
-        yield Violation("slurm.time_limit", slurm.time_limit, constraint, fix)
+        others = dict.fromkeys(("slurm.segment_time", *_SIZE), f"the run {constraint}")
+        violation = Violation("slurm.time_limit", slurm.time_limit, constraint, f"use at most {clock(each)}")
+        yield violation.at(others)
     if each < SHORTEST_JOB_S:
         key = "segment_time" if slurm.segment_time else "time_limit"
         yield Violation(f"slurm.{key}", getattr(slurm, key), "must be at least a minute", "use 1m or more")
     elif 2 * seconds(slurm.signal_before_end) > each:
+        before = slurm.signal_before_end
         constraint = f"must be at most half of a job's {clock(each)}"
-        fix = f"use {clock(each // 2)} or less, or raise the time limit"
-        yield Violation("slurm.signal_before_end", slurm.signal_before_end, constraint, fix)
+        fix = f"use {clock(each // 2)} or less"
+        if each == total and slurm.time_limit:
+            fix += f", or set slurm.time_limit to {clock(2 * seconds(before))} or more"
+        said = f"gives jobs of {clock(each)}, less than twice signal_before_end {before}"
+        violation = Violation("slurm.signal_before_end", before, constraint, fix)
+        yield violation.at(dict.fromkeys(("slurm.segment_time", "slurm.time_limit", *_SIZE), said))

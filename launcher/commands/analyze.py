@@ -11,6 +11,7 @@ import typer
 
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.errors import try_import
+from frontrunner.launcher.outputs import check_outputs
 
 if TYPE_CHECKING:
     from frontrunner.analysis.analyze import Analysis
@@ -47,6 +48,10 @@ def analyze(
 
     if steps is not None:
         check_ending(steps)
+    check_outputs(
+        {"--csv": csv, "--steps": steps, "--report": report},
+        {"--tensorboard": tensorboard, "--figures": figures},
+    )
     found = analyze_runs(read(paths), machine, read_sweeps(sweep or ()))
     for each in found.answer["unread"]:
         say(f"skipped {each['path']}: {each['reason']}")

@@ -14,6 +14,8 @@ import yaml
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.commands.plan import software_year
 from frontrunner.launcher.display.terminal import say, tell
+from frontrunner.launcher.outputs import check_outputs
+from frontrunner.run_folder import files
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import MachineSpec
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 def calibrate(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUNS...", help="Run folders, or YAML files of measured runs.")
+        list[Path],
+        typer.Argument(
+            metavar="RUNS...", help="Run folders, folders of them, or YAML files of measured runs."
+        ),
     ],
     machine: Annotated[str, typer.Option(help="The machine to fit: a preset or a file.")],
     software: Annotated[str | None, typer.Option(help="Software year (default: the newest).")] = None,
@@ -32,6 +37,7 @@ def calibrate(
     """Fit a machine's constants to measured runs and write a machine file."""
     from frontrunner.parallelism.planner.calibrate import at_bounds, constant, fit, log_errors, usable
 
+    check_outputs({"--output": output})
     known, year = _start(machine, software, output)
     measured = _read(runs, known, year)
     if not measured:
@@ -99,10 +105,29 @@ def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str,
     """Every run with its speed; SpecError for paths that are neither a run folder nor a file of runs."""
     found: list[tuple[str, Measured]] = []
     for path in paths:
-        if path.is_dir():
+        if not path.is_dir():
+            found += _published(path, machine, year)
+        elif (path / files.SPEC).exists() or not (below := _runs_below(path)):
             found.append((str(path), _own(path, machine, year)))
         else:
-            found += _published(path, machine, year)
+            found += _several(below, machine, year)
+    return found
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    from frontrunner.launcher.runs import find
+
+    return [run for run in find([folder]) if run != folder]
+
+
+def _several(runs: list[Path], machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
+    """The runs of a folder that were measured on this machine; the others are named on stderr."""
+    found = []
+    for run in runs:
+        try:
+            found.append((str(run), _own(run, machine, year)))
+        except SpecError as error:
+            typer.echo(f"skipped {run}: {error.violations[0]}", err=True)
     return found
 
 
@@ -112,10 +137,12 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
     from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.calibrate import Measured
     from frontrunner.parallelism.planner.candidates import Candidates, Workload
-    from frontrunner.run_folder import files
     from frontrunner.run_folder.record_reader import last_start, read_records, steps_of
     from frontrunner.run_folder.steady import steady_median
 
+    if not (folder / files.SPEC).exists():
+        constraint = f"is a folder without {files.SPEC}: there is no run in it"
+        raise SpecError([Violation("RUNS", str(folder), constraint, "name run folders, or a folder of them")])
     spec = read_resolved(folder / files.SPEC)
     was, now = (f"{m.packages_per_node} x {m.devices_per_package}" for m in (spec.machine, machine))
     if was != now:

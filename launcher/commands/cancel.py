@@ -22,7 +22,7 @@ def cancel(
     from frontrunner.run_folder import jobs
     from frontrunner.slurm.client import Slurm
 
-    lasts = {folder: jobs.read(folder).last for folder in run_dirs}
+    lasts = {folder: jobs.read(folder).last if folder.is_dir() else None for folder in run_dirs}
     wrong = [folder for folder, last in lasts.items() if last is None]
     if wrong:
         constraint, fix = "is not the folder of a submitted run", "list runs with `frontrunner status`"

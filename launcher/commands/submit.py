@@ -47,6 +47,7 @@ def submit(
 ) -> None:
     """Submit a run to Slurm, or print its job script."""
     from frontrunner.launcher import submission
+    from frontrunner.run_folder.folder import check_unused
     from frontrunner.slurm.script import render
 
     called_in = Path.cwd()
@@ -56,6 +57,8 @@ def submit(
     overrides = _overrides(override or (), nodes, time, account)
     document = submission.resolve(run, continued, overrides, os.environ)
     folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
+    if continued is None:
+        check_unused(folder)
     job, schedule, notes = submission.prepare(
         document, folder, force=force, continues=continued is not None, preview=dry_run
     )

@@ -13,6 +13,7 @@ import typer
 
 from frontrunner.launcher.display import terminal
 from frontrunner.launcher.errors import try_import
+from frontrunner.launcher.outputs import check_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ def run(
     from frontrunner.launcher.sweeping.view import ranking
 
     document = load_sweep(sweep)
+    check_outputs({}, {"--folder": folder})
     where = folder or _usual_folder(document)
 
     def say(line: str) -> None:

@@ -81,7 +81,8 @@ def folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = find([path])
         if not below:
-            constraint = "contains no run" if path.is_dir() else "does not exist"
+            missing = "is not a folder" if path.exists() else "does not exist"
+            constraint = "contains no run" if path.is_dir() else missing
             raise SpecError([Violation("RUN_DIR", str(path), constraint, "name a run folder")])
         found += below
     return found

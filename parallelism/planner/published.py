@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from frontrunner.configs import foreign
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import MachineSpec, ModelSpec
 from frontrunner.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -132,6 +133,8 @@ class Unusable(Exception):
 
 def read(path: Path) -> list[PublishedRun]:
     """Read the rows of a file. Raises SpecError with row and key if one is missing or wrong."""
+    if other := foreign.instead(path, "rows", str(path)):
+        raise SpecError([other])
     try:
         rows = yaml.load(path.read_text(), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError) as error:

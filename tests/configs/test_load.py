@@ -146,7 +146,7 @@ def test_a_machine_file_is_found_from_the_file_that_names_it(write: Write) -> No
     write("model: gpt-tiny\nmachine: my.yaml\ndata: synthetic\n", "site/run.yaml")
     spec = load_run("site/run.yaml").spec
     assert (spec.machine.name, spec.machine.num_nodes, spec.machine.packages_per_node) == ("my", 7, 4)
-    assert load_run("quickstart", ["machine=site/my.yaml"]).spec.machine.num_nodes == 7
+    assert load_run("quickstart", ["machine=site/my.yaml", "nodes=1"]).spec.machine.num_nodes == 7
 
 
 @pytest.mark.parametrize(

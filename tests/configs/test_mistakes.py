@@ -212,7 +212,7 @@ def test_one_mistake(
         ("- 1", "", "must be a mapping", "write key: value"),
         ("just words", "", "must be a mapping", "write key: value"),
         ("a: [", "", "is not YAML", "indentation"),
-        (b"\xff\xfe", "", "is not UTF-8", "UTF-8"),
+        (b"\xe9 name: a", "", "is not UTF-8", "UTF-8"),
     ],
 )
 def test_what_is_missing_or_not_there(

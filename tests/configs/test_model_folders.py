@@ -52,7 +52,7 @@ def test_a_folder_without_a_config(wrong: Wrong, tmp_path: Path) -> None:
 
 def test_other_kinds_are_not_folders(wrong: Wrong, config: Path) -> None:
     found = wrong(RUN.replace("workstation", "some-model"))["machine"]
-    assert found.constraint == "is neither a machine preset nor a file"
+    assert found.constraint == "is a Hugging Face model's folder, not a machine file"
 
 
 def test_mistakes_are_located_in_the_config(wrong: Wrong, write: Write) -> None:

@@ -150,7 +150,7 @@ def test_frontier_is_what_the_documents_say() -> None:
 
 def test_unknown_devices_have_no_peak() -> None:
     for name in ("workstation", "emulated"):
-        machine = load.load_run("quickstart", [f"machine={name}"]).spec.machine
+        machine = load.load_run("quickstart", [f"machine={name}", "nodes=1"]).spec.machine
         assert machine.device.peak_flops_per_s == {}
 
 

@@ -12,20 +12,26 @@ BIG = "gpt-22b-frontier"  # 48 layers; pipeline 8, batch 640, 16 devices of 2 no
 LLAMA = "llama-2-7b-lumi"  # 32 layers; tensor 2 with sequence parallelism, sequences of 4096
 
 BROKEN = [
-    (TINY, ["model.qkv_bias=false"], "model.qkv_bias", "must be true when linear_bias is true", "remove it"),
+    (
+        TINY,
+        ["model.qkv_bias=false"],
+        "model.qkv_bias",
+        "must be true when linear_bias is true",
+        "use true, or set",
+    ),
     (
         TINY,
         ["checkpoint.every_minutes=auto"],
         "checkpoint.every_minutes",
         "needs machine.reliability",
-        "set minutes",
+        "use 30",
     ),
     (
         TINY,
         ["checkpoint.every_steps=null", "checkpoint.keep_every=4"],
         "checkpoint.keep_every",
         "has no effect",
-        "set every_steps",
+        "use null, or set checkpoint.every_steps to 4",
     ),
     (
         TINY,
@@ -35,20 +41,20 @@ BROKEN = [
         "use 3 or 6",
     ),
     (TINY, ["model.num_kv_heads=3"], "model.num_kv_heads", "must divide num_heads 4", "use 1, 2 or 4"),
-    (TINY, ["model.num_heads=6"], "model.num_heads", "must divide hidden_size 128", "head_dim"),
+    (TINY, ["model.num_heads=6"], "model.num_heads", "must divide hidden_size 128", "use 1, 2, 4, 8, 16"),
     (
         TINY,
         ["model.position_embedding=rotary", "model.rotary_fraction=0.3"],
         "model.rotary_fraction",
         "rotates 9 of head_dim 32",
-        "even number",
+        "use 0.25",
     ),
     (
         TINY,
         ["model.position_embedding=rotary", "model.rotary_fraction=0.01"],
         "model.rotary_fraction",
         "rotates 0 of head_dim 32",
-        "even number",
+        "use 0.07",
     ),
     (
         TINY,
@@ -107,7 +113,7 @@ BROKEN = [
         ["layout.sequence_parallel=true"],
         "layout.sequence_parallel",
         "needs tensor greater than 1",
-        "raise",
+        "use false, or set layout.tensor to 2 or 4",
     ),
     (
         LLAMA,
@@ -130,7 +136,13 @@ BROKEN = [
         "pipeline 8 x virtual_stages 4 = 32 must divide num_layers 48",
         "use 1, 2, 3 or 6",
     ),
-    (TINY, ["layout.virtual_stages=2"], "layout.virtual_stages", "needs pipeline greater than 1", "raise"),
+    (
+        TINY,
+        ["layout.virtual_stages=2"],
+        "layout.virtual_stages",
+        "needs pipeline greater than 1",
+        "use 1, or set layout.pipeline to 2",
+    ),
     (
         TINY,
         ["layout.pipeline=2", "layout.virtual_stages=2", "training.global_batch_size=48"],
@@ -143,7 +155,7 @@ BROKEN = [
         ["layout.pipeline=3", "nodes=2"],
         "layout.pipeline",
         "tensor 1 x pipeline 3 = 3 must divide the 16 devices of 2 nodes x 8",
-        "or nodes",
+        "use 1, 2, 4, 8 or 16, or set nodes to 3",
     ),
     (
         TINY,
@@ -177,9 +189,9 @@ BROKEN = [
     (
         TINY,
         ["training.validation_samples=0"],
-        "training.validate_every_steps",
-        "needs training.validation_samples, but it is 0",
-        "set validation_samples",
+        "training.validation_samples",
+        "must be at least 1 for validate_every_steps 40",
+        "set training.validate_every_steps to 0, or set training.validation_samples to 128",
     ),
     (
         TINY,
@@ -192,16 +204,22 @@ BROKEN = [
         TINY,
         ["optimizer.warmup_steps=301"],
         "optimizer.warmup_steps",
-        "at most training.steps 260",
-        "at most 260",
+        "at most training.steps 160",
+        "at most 160",
     ),
-    (TINY, ["optimizer.decay_steps=19"], "optimizer.decay_steps", "at least warmup_steps 20", "lower"),
+    (
+        TINY,
+        ["optimizer.decay_steps=19"],
+        "optimizer.decay_steps",
+        "at least warmup_steps 20",
+        "use at least 20, or set",
+    ),
     (
         TINY,
         ["optimizer.min_learning_rate=0.01"],
         "optimizer.min_learning_rate",
-        "must be at most learning_rate 0.004",
-        "use at most 0.004",
+        "must be at most learning_rate 0.003",
+        "use at most 0.003",
     ),
 ]
 SOUND = [
@@ -216,7 +234,7 @@ SOUND = [
         TINY,
         ["training.validation_samples=0", "training.validate_every_steps=0", "data.validation_fraction=0"],
     ),
-    (TINY, ["optimizer.warmup_steps=260", "optimizer.decay_steps=260"]),
+    (TINY, ["optimizer.warmup_steps=160", "optimizer.decay_steps=160"]),
     (TINY, ["nodes=16", "training.global_batch_size=256"]),
     (BIG, ["layout.tensor=8", "layout.pipeline=2"]),
     (BIG, ["training.global_batch_size=642"]),  # 321 micro-batches over 8 stages: only interleaving minds

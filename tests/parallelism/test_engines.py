@@ -133,4 +133,4 @@ def test_the_quantiser_is_missed_where_auto_turns_out_to_be_a_cpu() -> None:
 
 def test_checkpoints_are_the_native_engines() -> None:
     spec = saving(run_with("fsdp", sharding="zero3"), every_steps=5)
-    assert "neither writes nor reads checkpoints" in refused(spec)["checkpoint"]
+    assert "neither writes nor reads checkpoints" in refused(spec)["checkpoint.every_steps"]

@@ -1,0 +1,24 @@
+"""Where commands write: mistakes are told before the work, not after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from frontrunner.configs.errors import SpecError, Violation
+
+
+def check_outputs(files: Mapping[str, Path | None], folders: Mapping[str, Path | None] | None = None) -> None:
+    """SpecError if a file or folder, by its option, cannot be made where it is wanted; None: not wanted."""
+    found = []
+    for option, path in files.items():
+        if path is not None and path.is_dir():
+            found.append(Violation(option, str(path), "is a folder", "name a file in it"))
+        elif path is not None and not path.absolute().parent.is_dir():
+            what = f"is in {path.parent}, which is not a folder"
+            found.append(Violation(option, str(path), what, "make that folder, or choose another place"))
+    for option, path in (folders or {}).items():
+        if path is not None and path.exists() and not path.is_dir():
+            found.append(Violation(option, str(path), "is a file, not a folder", "choose another folder"))
+    if found:
+        raise SpecError(found)
