@@ -13,7 +13,7 @@ from frontrunner.launcher.display.watch import Watch
 from frontrunner.launcher.errors import RunFailed, RunStopped, report
 from frontrunner.launcher.ranks.rank import TRAIN, run_rank, threads_per_rank
 from frontrunner.launcher.ranks.request import Request
-from frontrunner.parallelism.rendezvous import Rendezvous
+from frontrunner.parallelism.rendezvous import LOOPBACK, Rendezvous
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
@@ -85,6 +85,8 @@ def _prepare(place: Rendezvous, request: Request) -> tuple[RunSpec, Path]:
     # By default, torch uses all cores for each rank.
     ranks_here = min(spec.world_size, spec.machine.devices_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(ranks_here)))
+    if place.on_one_machine:
+        os.environ.update(LOOPBACK)
     return spec, request.folder or run_folder.of_job(spec.name, os.environ)
 
 
