@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from frontrunner.configs.errors import SpecError
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.run_folder import files, jobs, locks, state
 from frontrunner.run_folder.jobs import Chain
 from frontrunner.run_folder.record_reader import last_records, last_start, progress
@@ -128,6 +129,17 @@ class Runs:
             "segments": chain.allowed or 0,
             **progress(records, steps),
         }
+
+
+def check_no_job(run_dir: Path, env: Mapping[str, str]) -> None:
+    """SpecError if a job of the run waits or runs, by Slurm's word, and this process is not in it."""
+    runs = Runs([run_dir], env)
+    job, last = runs.job(run_dir), runs.chains[run_dir].last
+    if job is None or last is None or not job.active or last.job_id == env.get("SLURM_JOB_ID"):
+        return
+    what = "waits" if job.view().phase == "waiting" else "runs"
+    fix = f"wait for it, or type `frontrunner cancel {shlex.quote(str(run_dir))}` first"
+    raise SpecError([Violation("", str(run_dir), f"job {last.job_id} of this run {what}", fix)])
 
 
 def _last_records(run_dir: Path) -> list[Record]:

@@ -7,9 +7,10 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump
@@ -87,13 +88,11 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
 
 
 @contextmanager
-def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float = 0.0) -> Iterator[None]:
-    """The run folder, created or reopened, and locked.
+def claimed(run_dir: Path, patience_s: float = 0.0) -> Iterator[TextIO]:
+    """The lock of an existing run folder: nobody else trains in it or submits it meanwhile.
 
     SpecError if another process holds the lock for longer than ``patience_s``.
     """
-    if not continues:
-        create(run_dir, spec)
     with (run_dir / files.LOCK).open("a") as lock:
         deadline = time.monotonic() + patience_s
         while not locks.take(lock):
@@ -101,6 +100,27 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
                 constraint, fix = "another process is running in this folder", "wait until it ends"
                 raise SpecError([Violation("", str(run_dir), constraint, fix)])
             time.sleep(0.5)
+        yield lock
+
+
+@contextmanager
+def opened(
+    run_dir: Path,
+    spec: RunSpec,
+    *,
+    continues: bool,
+    patience_s: float = 0.0,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """The run folder, created or reopened, and locked.
+
+    SpecError if another process holds the lock for longer than ``patience_s``. ``check`` may refuse as well,
+    before an earlier run is touched, when nobody else can change it any more.
+    """
+    if not continues:
+        create(run_dir, spec)
+    with claimed(run_dir, patience_s) as lock:
+        check()
         if continues:
             reopen(run_dir, spec)
         locks.note_start(lock, os.environ.get("SLURM_JOB_ID"), spec.training.steps)

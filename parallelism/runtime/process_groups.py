@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core.process_groups_config import ProcessGroupCollection
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.constants import default_pg_timeout
 
 from frontrunner.parallelism.layout import Coordinates, Layout, Position
@@ -122,7 +123,7 @@ def _meeting_place(rendezvous: Rendezvous) -> dict[str, Any]:
     if rendezvous.served or not rendezvous.on_one_machine:
         return {"init_method": f"tcp://{host}:{port}"}
     first = rendezvous.rank == 0
-    store = dist.TCPStore(
+    store = TCPStore(
         host,
         port,
         rendezvous.world_size,
