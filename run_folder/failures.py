@@ -14,6 +14,7 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ _LOG_LINES, _CRASH_LINES = 20, 60
 _LONGEST_SUMMARY = 300
 #: Files of failures that are read to find the cause: a job of thousands of ranks leaves as many.
 _MOST_READ = 256
+#: More than is left on a disk that is full in all but name.
+_PROBE_BYTES = 64 * 1024
 HUNG = "hung"
 
 
@@ -129,7 +132,8 @@ def first_cause(run_dir: Path) -> Failure | None:
 def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | None:
     """The failure behind an exit code (negative: a signal's number), or None for 0.
 
-    A rank that could not write its traceback is described by how it ended and the end of its log.
+    A rank that could not write its traceback is described by why it could not, or by how it ended and the end
+    of its log.
     """
     if code == 0:
         return None
@@ -137,9 +141,27 @@ def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | N
     if written is not None:
         return written
     how = ending(code)
+    try:
+        try_writing(run_dir)
+    except OSError as error:
+        what = f"{run_dir} cannot be written ({error.strerror})"
+        return Failure(rank, socket.gethostname(), time_s, how, f"{what}; free some space, then continue")
     log = end_of_log(log_file(run_dir, rank))
     text = f"{how}\n{log}" if log else how
     return Failure(rank, socket.gethostname(), time_s, how, text)
+
+
+def try_writing(run_dir: Path) -> None:
+    """Raise OSError if the folder takes no file: a full disk, a quota, one that is read-only now."""
+    probe = run_dir / f".probe.{socket.gethostname()}.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # some file systems only refuse then
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def ending(code: int) -> str:

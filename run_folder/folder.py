@@ -93,7 +93,9 @@ def claimed(run_dir: Path, patience_s: float = 0.0) -> Iterator[TextIO]:
 
     SpecError if another process holds the lock for longer than ``patience_s``.
     """
-    with (run_dir / files.LOCK).open("a") as lock:
+    with _storage(run_dir):
+        file = (run_dir / files.LOCK).open("a")
+    with file as lock:
         deadline = time.monotonic() + patience_s
         while not locks.take(lock):
             if time.monotonic() >= deadline:
@@ -117,12 +119,15 @@ def opened(
     SpecError if another process holds the lock for longer than ``patience_s``. ``check`` may refuse as well,
     before an earlier run is touched, when nobody else can change it any more.
     """
-    if not continues:
-        create(run_dir, spec)
+    with _storage(run_dir):
+        if not continues:
+            create(run_dir, spec)
+        failures.try_writing(run_dir)
     with claimed(run_dir, patience_s) as lock:
         check()
         if continues:
-            reopen(run_dir, spec)
+            with _storage(run_dir):
+                reopen(run_dir, spec)
         locks.note_start(lock, os.environ.get("SLURM_JOB_ID"), spec.training.steps)
         written = _size(run_dir / files.RECORDS)
         try:
@@ -131,6 +136,16 @@ def opened(
             if not (_size(run_dir / files.RECORDS) > written and _stopped(run_dir)):
                 _note_end(run_dir, error)
             raise
+
+
+@contextmanager
+def _storage(run_dir: Path) -> Iterator[None]:
+    """Reports a folder that cannot be written as a SpecError."""
+    try:
+        yield
+    except OSError as error:
+        constraint, fix = f"cannot be written ({error.strerror})", "free some space, or make it writable"
+        raise SpecError([Violation("", str(run_dir), constraint, fix)]) from None
 
 
 def _note_end(run_dir: Path, error: BaseException) -> None:

@@ -97,14 +97,16 @@ def _explanation(folder: Path, place: Rendezvous, code: int) -> BaseException:
     if code == TO_BE_CONTINUED:
         stopped = RunStopped(f"stopped on request; to continue: {run_folder.how_to_go_on(folder)}")
         return stopped if place.rank == 0 else _Silent(code)
-    failure = failures.read(folder, place.rank)
-    assert failure is not None
+    failure = failures.from_exit(folder, place.rank, code, time.time())
+    assert failure is not None, "the code is not 0"
     if failure.secondary:
         time.sleep(_ECHO_DELAY_S)
     try:
         files.explained_file(folder).touch(exist_ok=False)
     except FileExistsError:
         return _Silent(code)
+    except OSError:  # a full disk may be why it failed
+        pass
     if failure.violations:
         return SpecError(failure.violations)
     return RunFailed(failure.explanation(place.world_size, folder))
