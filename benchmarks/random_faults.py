@@ -112,10 +112,7 @@ class Run:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise Bad(f"did not end within {LIMIT_S:.0f} s") from None
-        time.sleep(0.2)
-        left = [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
-        if left:
-            raise Bad(f"left the processes {left}")
+        wait_for_end(ranks)
         if codes and code not in codes:
             raise Bad(f"ended with {code}, not one of {codes}: {self.said[-300:]}")
 
@@ -144,11 +141,7 @@ def kill_parent(run: Run) -> None:
     ranks = run.ranks()
     run.process.kill()
     run.process.wait()
-    deadline = time.monotonic() + LIMIT_S
-    while any(alive(pid) for pid in ranks):
-        if time.monotonic() > deadline:
-            raise Bad("ranks outlive their parent")
-        time.sleep(0.05)
+    wait_for_end(ranks)
 
 
 def kill_all(run: Run) -> None:
@@ -365,6 +358,15 @@ def children(pid: int) -> list[int]:
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def wait_for_end(ranks: list[int]) -> None:
+    """A killed process gives back its memory before it is gone."""
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in ranks if alive(pid)]:
+        if time.monotonic() > deadline:
+            raise Bad(f"left the processes {left}")
+        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

@@ -58,7 +58,8 @@ def _changed_s(run_dir: Path) -> float | None:
 class Runs:
     """Runs and Slurm's word on their jobs, which is asked for at once for all of them.
 
-    ``problem`` is why Slurm could not be asked; None if it could, or there was nothing to ask.
+    ``unreadable`` says why a run's jobs cannot be read. ``problem`` is why Slurm could not be asked; None if
+    it could, or there was nothing to ask.
     """
 
     def __init__(self, run_dirs: Sequence[Path], env: Mapping[str, str]) -> None:
@@ -67,11 +68,18 @@ class Runs:
         self._slurm = Slurm(env)
         self._jobs: dict[str, JobState] = {}
         self.chains: dict[Path, Chain] = {}
+        self.unreadable: dict[Path, str] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read the chains again, and ask Slurm again."""
-        self.chains = {run_dir: jobs.read(run_dir) for run_dir in self.run_dirs}
+        self.chains, self.unreadable = {}, {}
+        for run_dir in self.run_dirs:
+            try:
+                self.chains[run_dir] = jobs.read(run_dir)
+            except OSError as error:
+                self.chains[run_dir] = Chain()
+                self.unreadable[run_dir] = f"{files.JOBS}: {error.strerror}"
         asked = {chain.last.job_id for chain in self.chains.values() if chain.last and not _over(chain)}
         self.problem = None
         try:
@@ -121,7 +129,7 @@ class Runs:
             "job_id": last.job_id if last else None,
             "state": now.state,
             "reason": now.reason,
-            "last_error": now.last_error,
+            "last_error": self.unreadable.get(run_dir, now.last_error),
             "next": now.next,
             "nodes": job.nodes if job else "",
             "time_left": job.time_left if job else "",

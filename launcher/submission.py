@@ -178,6 +178,9 @@ def _check_idle(folder: Path) -> Chain:
     runs = Runs([folder], os.environ)
     if runs.problem is not None:
         raise runs.problem
+    if folder in runs.unreadable:
+        fix = "repair or remove the file"
+        raise SpecError([Violation("", str(folder), runs.unreadable[folder], fix)])
     last, now = runs.chains[folder].last, runs.state(folder)
     if now.active:
         what = f"job {last.job_id} of this run" if last and runs.job(folder) else "this run"

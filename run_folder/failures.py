@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.run_folder import files
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
@@ -39,6 +40,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_LOG = 200_000
+_LARGEST = 2**24
 _LOG_LINES, _CRASH_LINES = 20, 60
 _LONGEST_SUMMARY = 300
 #: Files of failures that are read to find the cause: a job of thousands of ranks leaves as many.
@@ -109,12 +111,13 @@ def write(run_dir: Path, failure: Failure) -> None:
 
 def read(run_dir: Path, rank: int) -> Failure | None:
     """The failure that was written for a rank; None without one, or if its file is damaged."""
+    path = errors_file(run_dir, rank)
     try:
-        head, _, text = errors_file(run_dir, rank).read_text(encoding="utf-8").partition("\n\n")
+        head, _, text = read_plain(path, _LARGEST).decode().partition("\n\n")
         fields = json.loads(head)
         fields["violations"] = tuple(Violation(**violation) for violation in fields["violations"])
         return Failure(**fields, text=text)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -185,7 +188,7 @@ def out_of_memory(text: str) -> bool:
 def end_of_file(path: Path) -> str:
     """The last 200 kB of a log; empty without one."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LOG))
             return file.read().decode(errors="replace")
     except OSError:
@@ -221,7 +224,7 @@ def _stacks(run_dir: Path, world_size: int) -> str:
 
 def end_of_log(path: Path) -> str:
     """The last lines of a log, starting at a crash's stack if there is one; empty without a log."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = end_of_file(path)
     crash = text.rfind("Fatal Python error")
     lines = text[crash:].splitlines()[:_CRASH_LINES] if crash >= 0 else text.splitlines()[-_LOG_LINES:]
     return "\n".join([f"the end of {path}:", *lines]) if lines else ""

@@ -14,7 +14,9 @@ from typing import TextIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump
+from frontrunner.configs.plain_files import not_followed, read_plain
 from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.yaml_tree import LARGEST_FILE
 from frontrunner.run_folder import failures, files, locks
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.record_reader import last_records, summary
@@ -79,7 +81,7 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
     Raises SpecError if the run is complete.
     """
     check_unfinished(run_dir, spec)
-    if (run_dir / files.SPEC).read_text(encoding="utf-8") != dump(spec):
+    if read_plain(run_dir / files.SPEC, LARGEST_FILE).decode(errors="replace") != dump(spec):
         unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
         unfinished.write_text(dump(spec), encoding="utf-8")
         unfinished.replace(run_dir / files.SPEC)
@@ -94,7 +96,7 @@ def claimed(run_dir: Path, patience_s: float = 0.0) -> Iterator[TextIO]:
     SpecError if another process holds the lock for longer than ``patience_s``.
     """
     with _storage(run_dir):
-        file = (run_dir / files.LOCK).open("a")
+        file = open(run_dir / files.LOCK, "a", opener=not_followed)  # noqa: SIM115
     with file as lock:
         deadline = time.monotonic() + patience_s
         while not locks.take(lock):
