@@ -10,6 +10,7 @@ from typing import Any
 from frontrunner.configs import legal
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.presets import suggest
+from frontrunner.configs.secrets import holds_secret
 from frontrunner.configs.validate import Outcome
 
 LARGEST_CHOICE = 4096
@@ -255,6 +256,14 @@ def _checkpoints(f: _Facts) -> Iterator[Violation]:
         yield f.broken("checkpoint.keep_every", f"must be a multiple of every_steps {every}", fix)
 
 
+def _secrets(f: _Facts) -> Iterator[Violation]:
+    for name, value in f("slurm.environment").items():
+        if holds_secret(name, value or ""):
+            what = "looks like a secret, and would be kept in job scripts and records"
+            fix = "remove it, and export it before you submit: jobs inherit it"
+            yield Violation(f"slurm.environment.{name}", "***", what, fix)
+
+
 RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
     _heads,
     _head_dim,
@@ -274,6 +283,7 @@ RULES: tuple[Callable[[_Facts], Iterator[Violation]], ...] = (
     _schedule,
     _learning_rate,
     _checkpoints,
+    _secrets,
 )
 
 

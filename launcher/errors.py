@@ -11,6 +11,7 @@ from dataclasses import asdict
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.secrets import masked
 from frontrunner.run_folder.endings import (
     FAILED,
     INTERRUPTED,
@@ -47,12 +48,13 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason
         case _:
             code, message = FAILED, "".join(traceback.format_exception(error))
+    message = masked(message)
     print(message, file=sys.stderr, flush=True)
     if as_json:
         answer: dict[str, object] = {"error": message}
         if isinstance(error, SpecError):
             answer = {"valid": False, "violations": [_fields(violation) for violation in error.violations]}
-        print(json.dumps(answer, default=str), flush=True)
+        print(masked(json.dumps(answer, default=str)), flush=True)
     return code
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import open_plain, read_plain
+from frontrunner.configs.secrets import masked
 from frontrunner.run_folder import files
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
@@ -105,7 +106,8 @@ def write(run_dir: Path, failure: Failure) -> None:
     path = errors_file(run_dir, failure.rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(head, default=str) + "\n\n" + failure.text, encoding="utf-8")
+    text = json.dumps(head, default=str) + "\n\n" + failure.text
+    unfinished.write_text(masked(text), encoding="utf-8")
     unfinished.replace(path)
 
 
