@@ -13,6 +13,7 @@ from frontrunner.configs.errors import Violation
 from frontrunner.configs.facts import Facts, UnknownError, divisors, multiples, use
 from frontrunner.configs.layout_rules import LAYOUT_RULES
 from frontrunner.configs.presets import suggest
+from frontrunner.configs.secrets import holds_secret
 from frontrunner.configs.validate import Outcome
 
 _ABSENT = object()
@@ -160,6 +161,14 @@ def _checkpoints(f: Facts) -> Iterator[Violation]:
         yield f.broken("checkpoint.keep_every", f"must be a multiple of every_steps {every}", fix, others)
 
 
+def _secrets(f: Facts) -> Iterator[Violation]:
+    for name, value in f("slurm.environment").items():
+        if holds_secret(name, value or ""):
+            what = "looks like a secret, and would be kept in job scripts and records"
+            fix = "remove it, and export it before you submit: jobs inherit it"
+            yield Violation(f"slurm.environment.{name}", "***", what, fix)
+
+
 RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     _heads,
     _head_dim,
@@ -173,4 +182,5 @@ RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     _schedule,
     _learning_rate,
     _checkpoints,
+    _secrets,
 )

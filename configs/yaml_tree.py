@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from frontrunner.configs.errors import Violation
+from frontrunner.configs.plain_files import open_plain
 
 LARGEST_FILE = 1 << 20  # bytes
 LARGEST_TREE = 100_000  # values, with aliases expanded
@@ -141,7 +142,7 @@ class _StopError(Exception):
 def _text(path: Path) -> str:
     """A file's text; _StopError if it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         raise _StopError("no such file", "check the path") from None

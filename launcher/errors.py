@@ -9,6 +9,7 @@ import traceback
 from types import ModuleType
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.secrets import masked
 from frontrunner.launcher.display.terminal import say
 from frontrunner.run_folder.endings import (
     FAILED,
@@ -48,12 +49,13 @@ def report(error: BaseException, as_json: bool) -> int:
             code, message = FAILED, f"{error.filename}: {reason}" if error.filename else reason
         case _:
             code, message = FAILED, "".join(traceback.format_exception(error))
-    say(*(lines or message.splitlines()))
+    message = masked(message)
+    say(*(map(masked, lines) if lines else message.splitlines()))
     if as_json:
         answer: dict[str, object] = {"error": message}
         if isinstance(error, SpecError):
             answer = {"valid": False, "violations": [_fields(violation) for violation in error.violations]}
-        print(json.dumps(answer, default=str), flush=True)
+        print(masked(json.dumps(answer, default=str)), flush=True)
     return code
 
 

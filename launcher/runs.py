@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from frontrunner.configs.errors import SpecError
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.advice import advice_for
 from frontrunner.run_folder import files, jobs, locks, state
 from frontrunner.run_folder.jobs import Chain
@@ -58,7 +59,8 @@ def _changed_s(run_dir: Path) -> float | None:
 class Runs:
     """Runs and Slurm's word on their jobs, which is asked for at once for all of them.
 
-    ``problem`` is why Slurm could not be asked; None if it could, or there was nothing to ask.
+    ``unreadable`` says why a run's jobs cannot be read. ``problem`` is why Slurm could not be asked; None if
+    it could, or there was nothing to ask.
     """
 
     def __init__(self, run_dirs: Sequence[Path], env: Mapping[str, str]) -> None:
@@ -67,11 +69,18 @@ class Runs:
         self._slurm = Slurm(env)
         self._jobs: dict[str, JobState] = {}
         self.chains: dict[Path, Chain] = {}
+        self.unreadable: dict[Path, str] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read the chains again, and ask Slurm again."""
-        self.chains = {run_dir: jobs.read(run_dir) for run_dir in self.run_dirs}
+        self.chains, self.unreadable = {}, {}
+        for run_dir in self.run_dirs:
+            try:
+                self.chains[run_dir] = jobs.read(run_dir)
+            except OSError as error:
+                self.chains[run_dir] = Chain()
+                self.unreadable[run_dir] = f"{files.JOBS}: {error.strerror}"
         asked = {chain.last.job_id for chain in self.chains.values() if chain.last and not _over(chain)}
         self.problem = None
         try:
@@ -121,7 +130,7 @@ class Runs:
             "job_id": last.job_id if last else None,
             "state": now.state,
             "reason": now.reason,
-            "last_error": now.last_error,
+            "last_error": self.unreadable.get(run_dir, now.last_error),
             "next": now.next,
             "advice": advice_for(run_dir, now),
             "nodes": job.nodes if job else "",
@@ -130,6 +139,17 @@ class Runs:
             "segments": chain.allowed or 0,
             **progress(records, steps),
         }
+
+
+def check_no_job(run_dir: Path, env: Mapping[str, str]) -> None:
+    """SpecError if a job of the run waits or runs, by Slurm's word, and this process is not in it."""
+    runs = Runs([run_dir], env)
+    job, last = runs.job(run_dir), runs.chains[run_dir].last
+    if job is None or last is None or not job.active or last.job_id == env.get("SLURM_JOB_ID"):
+        return
+    what = "waits" if job.view().phase == "waiting" else "runs"
+    fix = f"wait for it, or type `frontrunner cancel {shlex.quote(str(run_dir))}` first"
+    raise SpecError([Violation("", str(run_dir), f"job {last.job_id} of this run {what}", fix)])
 
 
 def _last_records(run_dir: Path) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import Estimate, estimate
 from frontrunner.run_folder import files, jobs
 from frontrunner.run_folder import folder as run_folder
+from frontrunner.run_folder.jobs import Chain
 from frontrunner.run_folder.record_reader import last_step
 from frontrunner.slurm import exclusions, policy
 from frontrunner.slurm.client import Slurm
@@ -153,17 +155,18 @@ def send(
 ) -> tuple[str, str]:
     """Write the run folder and submit; returns job number and script. sbatch keeps ``holding`` open.
 
-    After a failure no job is left, and a new run leaves no files. If it is unknown whether a job exists
+    Of two that submit or train one run at once, one is refused. After a failure no job is left, and a new run
+    leaves no files. If it is unknown whether a job exists
     (NoAnswer, or an interruption), the files stay, because the job would need them.
     """
     slurm = Slurm(os.environ)
-    _check_idle(folder)
+    known = _check_idle(folder)
     queued = slurm.count_jobs(schedule.partition, schedule.qos) if schedule.queue else 0
     refusal = policy.too_many_jobs(document.spec, schedule.queue, queued)
     if refusal:
         raise refusal
     script = render(job)
-    with _storage(folder), _undone_unless_sent(folder, new):
+    with _storage(folder), _undone_unless_sent(folder, new), _kept_idle(folder, known, new):
         if new:
             run_folder.create(folder, document.spec)
         else:
@@ -190,16 +193,36 @@ def send(
     return job_id, script
 
 
-def _check_idle(folder: Path) -> None:
-    """SpecError if the run waits or runs, as a job or on this machine; SlurmFailed if Slurm does not say."""
+def _check_idle(folder: Path) -> Chain:
+    """The run's jobs so far, none of which waits or runs.
+
+    SpecError if one does, or it runs on this machine; SlurmFailed if Slurm does not say.
+    """
     runs = Runs([folder], os.environ)
     if runs.problem is not None:
         raise runs.problem
+    if folder in runs.unreadable:
+        fix = "repair or remove the file"
+        raise SpecError([Violation("", str(folder), runs.unreadable[folder], fix)])
     last, now = runs.chains[folder].last, runs.state(folder)
     if now.active:
         what = f"job {last.job_id} of this run" if last and runs.job(folder) else "this run"
         fix = "wait for it, or `frontrunner cancel` it"
         raise SpecError([Violation("", str(folder), f"{what} is {now.state}", fix)])
+    return runs.chains[folder]
+
+
+@contextmanager
+def _kept_idle(folder: Path, known: Chain, new: bool) -> Iterator[None]:
+    """Nobody else trains or submits the run meanwhile; SpecError if somebody did since ``known`` was read."""
+    if new:  # only one process can create it
+        yield
+        return
+    with run_folder.claimed(folder):
+        if jobs.read(folder) != known:
+            fix = f"see `frontrunner status {shlex.quote(str(folder))}`"
+            raise SpecError([Violation("", str(folder), "another process has just submitted this run", fix)])
+        yield
 
 
 @contextmanager

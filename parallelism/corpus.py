@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.configs.schema import DataSpec, RunSpec
 
 Split = Literal["train", "validation"]
@@ -29,6 +30,8 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}  # 6 and 7 are floats
 _CHUNK_TOKENS = 2**22
+_LARGEST_INFO = 2**26
+LARGEST_TOKENIZER = 2**28  # bytes; those of large models have 2**25
 _SCAN_TOKENS = 2**28  # limit for a corpus without PREFIX.json; samples are checked again when read
 
 
@@ -111,7 +114,7 @@ def read_index(prefix: str) -> CorpusIndex:
     idx, bin_ = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
     sizes = _sizes(prefix, idx, bin_)
     try:
-        with idx.open("rb") as file:
+        with open_plain(idx) as file:
             header = file.read(_HEADER.size)
             dtype, sequences, marks = _parse_header(prefix, idx, header)
             expected = _HEADER.size + 12 * sequences + 8 * marks
@@ -120,6 +123,10 @@ def read_index(prefix: str) -> CorpusIndex:
                 raise _bad(
                     prefix, f"{idx} is {wrong}: it has {sizes[0]:,} bytes, but its header says {expected:,}"
                 )
+            tokens = sizes[1] // dtype.itemsize
+            if max(sequences, marks - 2) > tokens:  # before reading: a sparse file costs its writer nothing
+                what = f"{sequences:,} sequences and {marks:,} marks of documents"
+                raise _bad(prefix, f"{idx} is corrupt: {what} for the {tokens:,} tokens of {bin_}")
             lengths = np.fromfile(file, "<i4", sequences)
             offsets = np.fromfile(file, "<i8", sequences)
             documents = np.fromfile(file, "<i8", marks)
@@ -137,7 +144,7 @@ def read_info(prefix: str) -> CorpusInfo | None:
     """Read ``PREFIX.json``; None if it does not exist. Raises SpecError if its content is invalid."""
     path = Path(f"{prefix}.json")
     try:
-        return CorpusInfo.model_validate_json(path.read_bytes())
+        return CorpusInfo.model_validate_json(read_plain(path, _LARGEST_INFO))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -244,7 +251,7 @@ def _tokenizer_faults(data: DataSpec, info: CorpusInfo | None) -> Iterator[Viola
     if data.tokenizer is None:
         return
     try:
-        digest = sha256(Path(data.tokenizer).read_bytes()).hexdigest()
+        digest = sha256(read_plain(Path(data.tokenizer), LARGEST_TOKENIZER)).hexdigest()
     except OSError as error:
         made = (
             f"use {Path(data.train).parent / info.tokenizer}" if info else "give the corpus's tokenizer.json"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import read_plain
 from frontrunner.configs.schema import DataSpec, RunSpec
-from frontrunner.parallelism.corpus import unreadable
+from frontrunner.parallelism.corpus import LARGEST_TOKENIZER, unreadable
 
 _BLOCK, _BLOCKS = 4096, 64
 
@@ -35,7 +36,7 @@ def fingerprint(spec: RunSpec) -> dict[str, str] | None:
     found["tokens"] = digest.hexdigest()
     if data.tokenizer is not None:
         with suppress(OSError):  # it is checked where it is used
-            found["tokenizer"] = sha256(Path(data.tokenizer).read_bytes()).hexdigest()
+            found["tokenizer"] = sha256(read_plain(Path(data.tokenizer), LARGEST_TOKENIZER)).hexdigest()
     return found
 
 

@@ -20,6 +20,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -30,13 +31,16 @@ _MPI_OR_SRUN = ("PMI_RANK", "PMIX_RANK")
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # the kernel picks ports from this range
 _FIRST_PORT = 10000  # ports below are well-known ports of services
+#: Where gloo and NCCL (RCCL) listen if all ranks are on this machine: their choice is an interface that other
+#: machines reach, and neither asks who connects.
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 @dataclass(frozen=True)
 class Rendezvous:
     """One rank's place among the ranks, and the address at which rank 0 listens.
 
-    ``source`` names, for messages, where the numbers came from.
+    ``source`` names, for messages, where the numbers came from. ``served``: the launcher listens there.
     """
 
     rank: int
@@ -45,6 +49,20 @@ class Rendezvous:
     master_addr: str
     master_port: int
     source: str
+    served: bool = False
+
+    @property
+    def on_one_machine(self) -> bool:
+        """Whether the address shows that all ranks are on this machine.
+
+        A host name does not: its own host may resolve it to a loopback address, where others do not get.
+        """
+        if self.master_addr == "localhost":
+            return True
+        try:
+            return ip_address(self.master_addr).is_loopback
+        except ValueError:
+            return False
 
 
 def from_environment(env: Mapping[str, str]) -> Rendezvous | None:
@@ -106,6 +124,7 @@ def _from_torchrun(env: Mapping[str, str]) -> Rendezvous:
         master_addr=env["MASTER_ADDR"],
         master_port=_integer(env, "MASTER_PORT"),
         source="RANK and WORLD_SIZE (torchrun)",
+        served=env.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
@@ -160,11 +179,16 @@ def _from_slurm(env: Mapping[str, str]) -> Rendezvous:
     else:
         # Equal on every rank without communication, different for steps of one job, below the kernel's range.
         port = 20000 + (_integer(env, "SLURM_JOB_ID") * 31 + _integer(env, "SLURM_STEP_ID")) % 12000
+    if "MASTER_ADDR" in env:
+        address = env["MASTER_ADDR"]
+    else:
+        alone = env.get("SLURM_STEP_NUM_NODES") == "1"
+        address = "127.0.0.1" if alone else first_host(env["SLURM_STEP_NODELIST"])
     return Rendezvous(
         rank=_integer(env, "SLURM_PROCID"),
         world_size=_integer(env, size_name),
         local_rank=_integer(env, "SLURM_LOCALID"),
-        master_addr=env["MASTER_ADDR"] if "MASTER_ADDR" in env else first_host(env["SLURM_STEP_NODELIST"]),
+        master_addr=address,
         master_port=port,
         source=f"Slurm's step variables (SLURM_PROCID, {size_name})",
     )

@@ -9,6 +9,7 @@ unless it was damaged later. It contains no pickles.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.configs.schema import ModelSpec
 from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 
@@ -28,6 +30,10 @@ FORMAT = 1
 _FREE = {"name", "sources", "attention_dropout", "hidden_dropout", "init_std"}
 _NAME = re.compile(r"step-(\d+)")
 _BLOCK = 1 << 22
+#: A manifest has about 200 bytes for each tensor and rank.
+_LARGEST_MANIFEST = 1 << 30
+#: Bytes of a value, by torch's name of its type.
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int64": 8, "int32": 4, "uint8": 1}
 
 
 class DamagedCheckpoint(Exception):
@@ -140,19 +146,46 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a checkpoint; DamagedCheckpoint if it is missing or damaged."""
     file = path / MANIFEST
     try:
-        whole = json.loads(file.read_text(encoding="utf-8"))
+        whole = json.loads(read_plain(file, _LARGEST_MANIFEST))
         body = whole["manifest"]
         if whole["crc32"] != _checksum(body):
             raise DamagedCheckpoint(f"{file}: the checksum is wrong")
         if body.pop("format") != FORMAT:
             raise DamagedCheckpoint(f"{file}: was written by another version of frontrunner")
+        body["files"] = tuple(File(**entry) for entry in body["files"])
+        body["tensors"] = {name: _tensor(entry) for name, entry in body["tensors"].items()}
+        manifest = Manifest(**body)
+        _check(manifest)
     except OSError as error:
         raise DamagedCheckpoint(f"{file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise DamagedCheckpoint(f"{file}: is not a valid manifest") from None
-    body["files"] = tuple(File(**entry) for entry in body["files"])
-    body["tensors"] = {name: _tensor(entry) for name, entry in body["tensors"].items()}
-    return Manifest(**body)
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError or TypeError unless all that the manifest describes lies in its files.
+
+    A checksum only shows that it is as it was written, not by whom.
+    """
+    for file in manifest.files:
+        if Path(file.name).name != file.name or file.name in ("", "..") or file.size < 0:
+            raise ValueError(file.name)
+    for tensor in manifest.tensors.values():
+        held = 0
+        for chunk in tensor.chunks:
+            boxes = zip(chunk.offset, chunk.shape, tensor.shape, strict=True)
+            numel = math.prod(chunk.shape)
+            end = chunk.position + numel * _BYTES[tensor.dtype]
+            if any(not 0 <= first <= first + length <= whole for first, length, whole in boxes):
+                raise ValueError(chunk.offset)
+            if chunk.file < 0 or chunk.position < 0 or end > manifest.files[chunk.file].size:
+                raise ValueError(chunk.position)
+            held += numel
+        if held != math.prod(tensor.shape):
+            raise ValueError(tensor.shape)
+    if not isinstance(manifest.spec["model"], dict) or not isinstance(manifest.state, dict):
+        raise TypeError(manifest.state)
 
 
 def check_model(manifest: Manifest, model: ModelSpec) -> None:
@@ -173,11 +206,13 @@ def check_file(path: Path, file: File) -> None:
     """Raise DamagedCheckpoint if a file of the checkpoint at ``path`` is damaged."""
     place = path / file.name
     try:
+        if place.resolve().parent != path.resolve():
+            raise DamagedCheckpoint(f"{place}: is a link out of the checkpoint")
         size = place.stat().st_size
         if size != file.size:
             raise DamagedCheckpoint(f"{place}: has {size} of {file.size} bytes")
         crc32 = 0
-        with place.open("rb", buffering=0) as content:
+        with open_plain(place) as content:
             while block := content.read(_BLOCK):
                 crc32 = zlib.crc32(block, crc32)
     except OSError as error:

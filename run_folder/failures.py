@@ -14,10 +14,13 @@ import socket
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import open_plain, read_plain
+from frontrunner.configs.secrets import masked
 from frontrunner.run_folder import files
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
@@ -38,10 +41,13 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_LOG = 200_000
+_LARGEST = 2**24
 _LOG_LINES, _CRASH_LINES = 20, 60
 _LONGEST_SUMMARY = 300
 #: Files of failures that are read to find the cause: a job of thousands of ranks leaves as many.
 _MOST_READ = 256
+#: More than is left on a disk that is full in all but name.
+_PROBE_BYTES = 64 * 1024
 HUNG = "hung"
 
 
@@ -101,18 +107,20 @@ def write(run_dir: Path, failure: Failure) -> None:
     path = errors_file(run_dir, failure.rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(head, default=str) + "\n\n" + failure.text, encoding="utf-8")
+    text = json.dumps(head, default=str) + "\n\n" + failure.text
+    unfinished.write_text(masked(text), encoding="utf-8")
     unfinished.replace(path)
 
 
 def read(run_dir: Path, rank: int) -> Failure | None:
     """The failure that was written for a rank; None without one, or if its file is damaged."""
+    path = errors_file(run_dir, rank)
     try:
-        head, _, text = errors_file(run_dir, rank).read_text(encoding="utf-8").partition("\n\n")
+        head, _, text = read_plain(path, _LARGEST).decode().partition("\n\n")
         fields = json.loads(head)
         fields["violations"] = tuple(Violation(**violation) for violation in fields["violations"])
         return Failure(**fields, text=text)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -130,7 +138,8 @@ def first_cause(run_dir: Path) -> Failure | None:
 def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | None:
     """The failure behind an exit code (negative: a signal's number), or None for 0.
 
-    A rank that could not write its traceback is described by how it ended and the end of its log.
+    A rank that could not write its traceback is described by why it could not, or by how it ended and the end
+    of its log.
     """
     if code == 0:
         return None
@@ -138,9 +147,27 @@ def from_exit(run_dir: Path, rank: int, code: int, time_s: float) -> Failure | N
     if written is not None:
         return written
     how = ending(code)
+    try:
+        try_writing(run_dir)
+    except OSError as error:
+        what = f"{run_dir} cannot be written ({error.strerror})"
+        return Failure(rank, socket.gethostname(), time_s, how, f"{what}; free some space, then continue")
     log = end_of_log(log_file(run_dir, rank))
     text = f"{how}\n{log}" if log else how
     return Failure(rank, socket.gethostname(), time_s, how, text)
+
+
+def try_writing(run_dir: Path) -> None:
+    """Raise OSError if the folder takes no file: a full disk, a quota, one that is read-only now."""
+    probe = run_dir / f".probe.{socket.gethostname()}.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())  # some file systems only refuse then
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def ending(code: int) -> str:
@@ -164,7 +191,7 @@ def out_of_memory(text: str) -> bool:
 def end_of_file(path: Path) -> str:
     """The last 200 kB of a log; empty without one."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LOG))
             return file.read().decode(errors="replace")
     except OSError:
@@ -200,7 +227,7 @@ def _stacks(run_dir: Path, world_size: int) -> str:
 
 def end_of_log(path: Path) -> str:
     """The last lines of a log, starting at a crash's stack if there is one; empty without a log."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = end_of_file(path)
     crash = text.rfind("Fatal Python error")
     lines = text[crash:].splitlines()[:_CRASH_LINES] if crash >= 0 else text.splitlines()[-_LOG_LINES:]
     return "\n".join([f"the end of {path}:", *lines]) if lines else ""

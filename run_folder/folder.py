@@ -7,13 +7,16 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump
+from frontrunner.configs.plain_files import not_followed, read_plain
 from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.yaml_tree import LARGEST_FILE
 from frontrunner.run_folder import failures, files, locks
 from frontrunner.run_folder.endings import TrainingFailed
 from frontrunner.run_folder.record_reader import last_records, summary
@@ -81,7 +84,7 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
     Raises SpecError if the run is complete.
     """
     check_unfinished(run_dir, spec)
-    if (run_dir / files.SPEC).read_text(encoding="utf-8") != dump(spec):
+    if read_plain(run_dir / files.SPEC, LARGEST_FILE).decode(errors="replace") != dump(spec):
         unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
         unfinished.write_text(dump(spec), encoding="utf-8")
         unfinished.replace(run_dir / files.SPEC)
@@ -90,22 +93,46 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
 
 
 @contextmanager
-def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float = 0.0) -> Iterator[None]:
-    """The run folder, created or reopened, and locked.
+def claimed(run_dir: Path, patience_s: float = 0.0) -> Iterator[TextIO]:
+    """The lock of an existing run folder: nobody else trains in it or submits it meanwhile.
 
     SpecError if another process holds the lock for longer than ``patience_s``.
     """
-    if not continues:
-        create(run_dir, spec)
-    with (run_dir / files.LOCK).open("a") as lock:
+    with _storage(run_dir):
+        file = open(run_dir / files.LOCK, "a", opener=not_followed)  # noqa: SIM115
+    with file as lock:
         deadline = time.monotonic() + patience_s
         while not locks.take(lock):
             if time.monotonic() >= deadline:
                 constraint, fix = "another process is running in this folder", "wait until it ends"
                 raise SpecError([Violation("", str(run_dir), constraint, fix)])
             time.sleep(0.5)
+        yield lock
+
+
+@contextmanager
+def opened(
+    run_dir: Path,
+    spec: RunSpec,
+    *,
+    continues: bool,
+    patience_s: float = 0.0,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """The run folder, created or reopened, and locked.
+
+    SpecError if another process holds the lock for longer than ``patience_s``. ``check`` may refuse as well,
+    before an earlier run is touched, when nobody else can change it any more.
+    """
+    with _storage(run_dir):
+        if not continues:
+            create(run_dir, spec)
+        failures.try_writing(run_dir)
+    with claimed(run_dir, patience_s) as lock:
+        check()
         if continues:
-            reopen(run_dir, spec)
+            with _storage(run_dir):
+                reopen(run_dir, spec)
         locks.note_start(lock, os.environ.get("SLURM_JOB_ID"), spec.training.steps)
         written = _size(run_dir / files.RECORDS)
         try:
@@ -114,6 +141,16 @@ def opened(run_dir: Path, spec: RunSpec, *, continues: bool, patience_s: float =
             if not (_size(run_dir / files.RECORDS) > written and _stopped(run_dir)):
                 _note_end(run_dir, error)
             raise
+
+
+@contextmanager
+def _storage(run_dir: Path) -> Iterator[None]:
+    """Reports a folder that cannot be written as a SpecError."""
+    try:
+        yield
+    except OSError as error:
+        constraint, fix = f"cannot be written ({error.strerror})", "free some space, or make it writable"
+        raise SpecError([Violation("", str(run_dir), constraint, fix)]) from None
 
 
 def _note_end(run_dir: Path, error: BaseException) -> None:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from frontrunner.configs.plain_files import not_followed, read_plain
 from frontrunner.run_folder import files
+
+_LARGEST = 2**24
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,17 @@ class Chain:
 def read(run_dir: Path) -> Chain:
     """The chain since a user last submitted it; empty if never submitted.
 
-    Invalid lines are skipped.
+    Invalid lines are skipped. Raises OSError for a file that cannot be read.
     """
     try:
-        lines = (run_dir / files.JOBS).read_text(encoding="utf-8").splitlines()
+        data = read_plain(run_dir / files.JOBS, _LARGEST)
     except FileNotFoundError:
         return Chain()
     chain = Chain()
-    for line in lines:
+    for line in data.decode(errors="replace").splitlines():
         try:
             chain = _with(chain, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return chain
 
@@ -116,7 +119,7 @@ def _with(chain: Chain, entry: dict[str, Any]) -> Chain:
 def append(run_dir: Path, kind: str, **fields: Any) -> None:
     """Append one whole line; raises OSError if the file system refuses it (quota)."""
     line = json.dumps({"kind": kind, "time": time.time(), **fields}) + "\n"
-    with (run_dir / files.JOBS).open("a", encoding="utf-8") as file:
+    with open(run_dir / files.JOBS, "a", encoding="utf-8", opener=not_followed) as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from frontrunner.configs.plain_files import open_plain, read_plain
+
+_LARGEST = 4096
+
 
 def take(file: TextIO) -> bool:
     """Whether this process got the lock of a file open for writing; True on file systems without locks."""
@@ -49,16 +53,16 @@ def note_start(file: TextIO, job_id: str | None, steps: int | None = None) -> No
 def last_start(path: Path) -> Start:
     """What :func:`note_start` wrote last."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_plain(path, _LARGEST))
         return Start(float(found["time"]), found["job_id"], found.get("steps"))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return Start()
 
 
 def held(path: Path) -> bool | None:
     """Whether a process holds the lock of a file; None if the file system cannot say."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _request())
     except FileNotFoundError:
         return False

@@ -9,11 +9,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.run_folder import files
 from frontrunner.run_folder.records import Record, Step, Summary, parse
 
 _TAIL_BYTES = 256 * 1024
 _RECENT = 20
+_AT_ONCE = 2**26
+_LARGEST = 2**32
 
 
 class Follower:
@@ -28,7 +31,7 @@ class Follower:
         self.lost = 0
         self.changed_s = 0.0
         # The next start of a run truncates a partial last line.
-        self._offset = self._path.read_bytes().rfind(b"\n") + 1 if from_end and self._path.exists() else 0
+        self._offset = _after_last_line(self._path) if from_end else 0
 
     def new_records(self) -> list[Record]:
         """The records completed since the last call, in order; a file that became shorter is reread.
@@ -39,16 +42,18 @@ class Follower:
             status = self._path.stat()
             if status.st_size < self._offset:
                 self._offset = 0
-            with self._path.open("rb") as file:
+            with open_plain(self._path) as file:
                 file.seek(self._offset)
-                whole = file.read().rpartition(b"\n")[0]
+                data = file.read(_AT_ONCE)
         except OSError:
             return []
         self.changed_s = status.st_mtime
-        if not whole:
-            return []
-        self._offset += len(whole) + 1
-        return self._parsed(whole.split(b"\n"))
+        whole, newline, _ = data.rpartition(b"\n")
+        if not newline and len(data) == _AT_ONCE:  # no record is that long
+            self._offset += len(data)
+        self._offset += len(whole) + len(newline)
+        found = self._parsed(whole.split(b"\n")) if whole else []
+        return found + self.new_records() if len(data) == _AT_ONCE and found else found
 
     def _parsed(self, lines: list[bytes]) -> list[Record]:
         found = [(line, parse(line)) for line in lines]
@@ -56,20 +61,37 @@ class Follower:
         return [record for _, record in found if record is not None]
 
 
+def _after_last_line(path: Path) -> int:
+    """The offset after the last whole line; 0 without a readable file."""
+    try:
+        with open_plain(path) as file:
+            end = file.seek(0, 2)
+            while end:
+                begin = max(0, end - _TAIL_BYTES)
+                file.seek(begin)
+                newline = file.read(end - begin).rfind(b"\n")
+                if newline >= 0:
+                    return begin + newline + 1
+                end = begin
+    except OSError:
+        pass
+    return 0
+
+
 def read_records(run_dir: Path) -> list[Record]:
     """All records of a run, oldest first. Raises OSError if the file cannot be read."""
-    lines = (run_dir / files.RECORDS).read_bytes().split(b"\n")
+    lines = read_plain(run_dir / files.RECORDS, _LARGEST).split(b"\n")
     return [record for record in map(parse, lines) if record is not None]
 
 
 def last_records(run_dir: Path, tail_bytes: int = _TAIL_BYTES) -> list[Record]:
-    """The complete records in the last bytes of the file, oldest first; empty without a file."""
+    """The complete records in the last bytes of the file, oldest first; empty without a readable file."""
     try:
-        with (run_dir / files.RECORDS).open("rb") as file:
+        with open_plain(run_dir / files.RECORDS) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - tail_bytes))
             data = file.read()
-    except FileNotFoundError:
+    except OSError:
         return []
     lines = data.split(b"\n")
     whole = lines[1 if size > tail_bytes else 0 : -1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,12 @@ from types import TracebackType
 from typing import Any
 
 import frontrunner.configs
+from frontrunner.configs.plain_files import not_followed
 from frontrunner.configs.schema import RunSpec
 from frontrunner.run_folder import files
 from frontrunner.run_folder.records import OnRecord
+
+_BLOCK = 1 << 16
 
 
 class RecordWriter:
@@ -24,7 +28,9 @@ class RecordWriter:
 
     def __init__(self, run_dir: Path, on_record: OnRecord | None = None) -> None:
         _drop_torn_line(run_dir / files.RECORDS)
-        self._file = (run_dir / files.RECORDS).open("a", encoding="utf-8")
+        self._file = open(  # noqa: SIM115
+            run_dir / files.RECORDS, "a", encoding="utf-8", opener=not_followed
+        )
         self._on_record = on_record
 
     def write(self, kind: str, **fields: object) -> None:
@@ -96,9 +102,17 @@ def _drop_torn_line(path: Path) -> None:
     """Truncate a partial last line of a killed run."""
     if not path.exists():
         return
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+    with open(path, "rb+", opener=not_followed) as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(begin + newline + 1)
+                return
+            end = begin
+        file.truncate(0)
 
 
 def _json_value(value: object) -> object:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ WIDTH = 20
 BLOCKS = "▁▂▃▄▅▆▇█"
 _ASK_EVERY_S = 10.0
 _NARROWEST = 40
+#: What is shown first if not all runs fit the screen.
+_INTEREST = ("failed", "running", "saving", "starting", "stopped", "cancelled", "queued", "finished")
 
 
 def top(
@@ -62,7 +64,7 @@ def top(
         console.lines(shown(runs, console.width))
         return
     asked_s = time.monotonic()
-    with Live(Group(*shown(runs, console.width)), console=console, auto_refresh=False) as live:
+    with Live(Group(*fitting(runs, *console.size)), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
             if time.monotonic() - asked_s > _ASK_EVERY_S:
@@ -70,7 +72,7 @@ def top(
                 asked_s = time.monotonic()
             for run in runs:
                 run.look(asked)
-            live.update(Group(*shown(runs, console.width)), refresh=True)
+            live.update(Group(*fitting(runs, *console.size)), refresh=True)
 
 
 def folders(paths: Sequence[Path]) -> list[Path]:
@@ -168,6 +170,29 @@ def shown(runs: Sequence[Followed], width: int = 80) -> list[RenderableType]:
         if run.steps:
             lines += [Text(f"  {line}") for line in _filled(figures, max(width, _NARROWEST) - 2)]
     return lines
+
+
+def fitting(runs: Sequence[Followed], width: int, height: int) -> list[RenderableType]:
+    """As many runs as fit the screen: those that failed or run first; then how many are not shown."""
+    from rich.text import Text
+
+    lines = shown(runs, width)
+    if len(lines) < height:
+        return lines
+    lines, left = [], sorted(runs, key=_interest)
+    while left and len(lines) + len(block := shown(left[:1], width)) < height - 1:
+        lines += block
+        left.pop(0)
+    counts = Counter(run.state.state if run.state else "starting" for run in left)
+    told = ", ".join(f"{count} {state}" for state, count in counts.items())
+    for line in lines:
+        if isinstance(line, Text):  # one that wraps would push another off the screen
+            line.no_wrap, line.overflow = True, "ellipsis"
+    return [*lines, Text(f"not shown: {told}; enlarge the window, or name run folders", style="dim")]
+
+
+def _interest(run: Followed) -> int:
+    return _INTEREST.index(run.state.state if run.state else "starting")
 
 
 def _filled(parts: Sequence[str], width: int) -> list[str]:

@@ -67,6 +67,7 @@ def _train_here(request: Request) -> dict[str, Any]:
     from frontrunner.launcher.display.watch import Watch
     from frontrunner.launcher.errors import RunFailed
     from frontrunner.launcher.ranks.local import launch, require_torch
+    from frontrunner.launcher.runs import check_no_job
     from frontrunner.run_folder import failures
     from frontrunner.run_folder import folder as run_folder
     from frontrunner.run_folder.record_reader import Follower
@@ -78,7 +79,9 @@ def _train_here(request: Request) -> dict[str, Any]:
         say(f"the run {line}")
     output = sys.stderr if request.as_json else sys.stdout
     with (
-        run_folder.opened(folder, spec, continues=request.continues),
+        run_folder.opened(
+            folder, spec, continues=request.continues, check=lambda: check_no_job(folder, os.environ)
+        ),
         Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch,
     ):
         watch.say(f"{spec.name}: starting {spec.world_size} ranks on this machine; run folder {folder}")

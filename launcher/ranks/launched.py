@@ -13,7 +13,7 @@ from frontrunner.launcher.display.watch import Watch
 from frontrunner.launcher.errors import RunFailed, RunStopped, report
 from frontrunner.launcher.ranks.rank import TRAIN, run_rank, threads_per_rank
 from frontrunner.launcher.ranks.request import Request
-from frontrunner.parallelism.rendezvous import Rendezvous
+from frontrunner.parallelism.rendezvous import LOOPBACK, Rendezvous
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
@@ -85,6 +85,8 @@ def _prepare(place: Rendezvous, request: Request) -> tuple[RunSpec, Path]:
     # By default, torch uses all cores for each rank.
     ranks_here = min(spec.world_size, spec.machine.devices_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(ranks_here)))
+    if place.on_one_machine:
+        os.environ.update(LOOPBACK)
     return spec, request.folder or run_folder.of_job(spec.name, os.environ)
 
 
@@ -95,14 +97,16 @@ def _explanation(folder: Path, place: Rendezvous, code: int) -> BaseException:
     if code == TO_BE_CONTINUED:
         stopped = RunStopped(f"stopped on request; to continue: {run_folder.how_to_go_on(folder)}")
         return stopped if place.rank == 0 else _Silent(code)
-    failure = failures.read(folder, place.rank)
-    assert failure is not None
+    failure = failures.from_exit(folder, place.rank, code, time.time())
+    assert failure is not None, "the code is not 0"
     if failure.secondary:
         time.sleep(_ECHO_DELAY_S)
     try:
         files.explained_file(folder).touch(exist_ok=False)
     except FileExistsError:
         return _Silent(code)
+    except OSError:  # a full disk may be why it failed
+        pass
     if failure.violations:
         return SpecError(failure.violations)
     return RunFailed(failure.explanation(place.world_size, folder))

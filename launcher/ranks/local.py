@@ -19,7 +19,7 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import RunFailed, RunStopped
 from frontrunner.launcher.ranks.rank import TRAIN, threads_per_rank
 from frontrunner.parallelism import versions
-from frontrunner.parallelism.rendezvous import free_port
+from frontrunner.parallelism.rendezvous import LOOPBACK, free_port
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import STOP_SIGNALS, TO_BE_CONTINUED
@@ -110,7 +110,7 @@ class _Ranks:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={"OMP_NUM_THREADS": str(threads_per_rank(world_size)), **os.environ},
+                env={"OMP_NUM_THREADS": str(threads_per_rank(world_size)), **os.environ, **LOOPBACK},
                 start_new_session=True,  # Ctrl-C goes only to the launcher
             )
         assert self._server.stdout is not None

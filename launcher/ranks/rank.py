@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
@@ -30,8 +30,8 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
     """Call ``target`` (``module:function``, with the arguments of ``train``) and return an exit code.
 
     Returns 0, 75 when stopped on request, 130 when interrupted, 2 for a SpecError and 1 for any other
-    failure; both kinds of failure are written to ``errors/rank-N.txt``. Raises nothing. From here on SIGUSR1
-    and SIGTERM are requests to stop.
+    failure; both kinds of failure are written to ``errors/rank-N.txt``, if the disk takes them. Raises
+    nothing. From here on SIGUSR1 and SIGTERM are requests to stop.
     """
     endings.listen()
     with _output_to(files.log_file(run_dir, rendezvous.rank)):
@@ -47,7 +47,8 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
         except endings.Stopped:
             return TO_BE_CONTINUED
         except BaseException as error:  # every failure must reach the user
-            failures.record(run_dir, rendezvous.rank, error)
+            with suppress(OSError):  # a full disk may be why it failed
+                failures.record(run_dir, rendezvous.rank, error)
             return WRONG_REQUEST if isinstance(error, SpecError) else FAILED
     return 0
 
@@ -74,5 +75,6 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log's disk is full
+        sys.stdout.flush()
+        sys.stderr.flush()

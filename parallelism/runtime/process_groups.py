@@ -5,12 +5,15 @@ Only members take part in creating a group, so start-up time does not grow with 
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core.process_groups_config import ProcessGroupCollection
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.constants import default_pg_timeout
 
 from frontrunner.parallelism.layout import Coordinates, Layout, Position
 from frontrunner.parallelism.rendezvous import Rendezvous
@@ -64,7 +67,7 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
     """Join the world and create this rank's groups; collective over all ranks."""
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{rendezvous.master_addr}:{rendezvous.master_port}",
+        **_meeting_place(rendezvous),
         world_size=rendezvous.world_size,
         rank=rendezvous.rank,
         device_id=device if device.type == "cuda" else None,
@@ -108,6 +111,32 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         network_hops=hops(ranks.network_hop),
         replica_hops=hops(ranks.replicas),
     )
+
+
+def _meeting_place(rendezvous: Rendezvous) -> dict[str, Any]:
+    """Where ranks find each other's addresses, as arguments of ``init_process_group``.
+
+    torch's store listens on all interfaces and asks nobody who they are. If all ranks are on this machine, it
+    gets a socket of the loopback interface.
+    """
+    host, port = rendezvous.master_addr, rendezvous.master_port
+    if rendezvous.served or not rendezvous.on_one_machine:
+        return {"init_method": f"tcp://{host}:{port}"}
+    first = rendezvous.rank == 0
+    store = TCPStore(
+        host,
+        port,
+        rendezvous.world_size,
+        is_master=first,
+        timeout=default_pg_timeout,
+        master_listen_fd=_listener(host, port).detach() if first else None,
+    )
+    return {"store": store}
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=4096)
 
 
 def _make(members: tuple[int, ...]) -> Group:

@@ -221,6 +221,13 @@ BROKEN = [
         "must be at most learning_rate 0.003",
         "use at most 0.003",
     ),
+    (
+        BIG,
+        ["slurm.environment={HF_TOKEN: abc}"],
+        "slurm.environment.HF_TOKEN",
+        "looks like a secret",
+        "jobs inherit it",
+    ),
 ]
 SOUND = [
     (TINY, ["layout.tensor=4", "layout.sequence_parallel=true"]),

@@ -135,6 +135,13 @@ def refuse(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord 
     raise SpecError([Violation("layout.tensor", 3, "3 must divide 4", "use 1, 2 or 4", "run.yaml", 7)])
 
 
+def tell_interfaces(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Write down on which interfaces this rank's libraries would listen."""
+    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    (run_dir / f"interfaces-{place.rank}").write_text(" ".join(os.environ[name] for name in names))
+    finish(spec, run_dir, place, on_record)
+
+
 def hang(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
     """Sleep, with a child that sleeps too."""
     with subprocess.Popen(["sleep", "1000"]):

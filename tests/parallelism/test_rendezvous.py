@@ -114,6 +114,28 @@ def test_slurm_step_smaller_than_its_job() -> None:
     assert found is not None and found.world_size == 4
 
 
+@pytest.mark.parametrize(
+    ("address", "one"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.1.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("node1", False),
+    ],
+)
+def test_an_address_of_one_machine(address: str, one: bool) -> None:
+    assert Rendezvous(0, 2, 0, address, 29500, "test").on_one_machine is one
+
+
+def test_a_slurm_step_on_one_node_meets_on_loopback() -> None:
+    found = from_environment(STEP | {"SLURM_STEP_NUM_NODES": "1"})
+    assert found is not None and found.master_addr == "127.0.0.1"
+    found = from_environment(STEP | {"SLURM_STEP_NUM_NODES": "1", "MASTER_ADDR": "n7"})
+    assert found is not None and found.master_addr == "n7"
+
+
 def test_slurm_step_with_an_address_given() -> None:
     found = from_environment(STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "3442"})
     assert found is not None and (found.master_addr, found.master_port) == ("10.0.0.1", 3442)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import open_plain
 
 PYTHON_STDLIB = "python-stdlib"
 SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
 _JSON_LINES = (".jsonl", ".ndjson", ".json")  # .json: Megatron's tools use it for JSON lines
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _PART_CHARACTERS = 2**18
+_LINE_CHARACTERS = 2**28
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -49,7 +51,7 @@ class Documents:
         for path, size in zip(self._files, self._sizes, strict=True):
             before = self.bytes_read
             try:
-                with path.open("rb") as raw:
+                with open_plain(path) as raw:
                     for text in self._of_file(path, raw):
                         self.bytes_read = before + raw.tell()
                         if text := self._clean(path, text):
@@ -135,7 +137,11 @@ def _parts(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _json_lines(path: Path, text: io.TextIOWrapper, key: str) -> Iterator[str]:
-    for number, line in enumerate(text, start=1):
+    lines = iter(lambda: text.readline(_LINE_CHARACTERS + 1), "")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > _LINE_CHARACTERS:
+            problem = f"has more than {_LINE_CHARACTERS:,} characters"
+            raise _bad_line(path, number, problem, "write one document per line")
         if not line.strip():
             continue
         try:

@@ -9,11 +9,14 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import read_plain
+from frontrunner.parallelism.corpus import LARGEST_TOKENIZER
 
 _END_TOKEN = "<|endoftext|>"
 _END_TOKENS = (_END_TOKEN, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]")
 _BYTES = 256
 _TRAINING_CHARACTERS = 2**28
+_LARGEST_ID = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def trained_encoder(vocab_size: int, documents: Iterable[str], characters: int) 
 def file_encoder(path: Path, end_token: str | None) -> Encoder:
     """The tokenizer of a Hugging Face tokenizer.json; ``end_token`` is needed if its name is unusual."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, LARGEST_TOKENIZER)
     except OSError as error:
         fix = "give a tokenizer.json, byte or train:N (for example train:8192)"
         raise _bad_file(path, f"{path} cannot be read ({error.strerror})", fix) from error
@@ -101,7 +104,11 @@ def _encoder(
     if found is None:
         problem = f"its vocabulary has no token to end a document: none of {', '.join(wanted)}"
         raise _bad_file(path, problem, "give one of its tokens with --end-token")
-    return Encoder(tokenizer, content, found, vocabulary[found], max(vocabulary.values()) + 1)
+    largest = max(vocabulary.values())
+    if largest > _LARGEST_ID:
+        problem = f"its largest token is {largest:,}, but a corpus holds none above {_LARGEST_ID:,}"
+        raise _bad_file(path, problem, "give the tokenizer of a trained model")
+    return Encoder(tokenizer, content, found, vocabulary[found], largest + 1)
 
 
 def _evenly(documents: Iterable[str], share: float) -> Iterator[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import load_model
+from frontrunner.configs.plain_files import read_plain
 from frontrunner.configs.schema import ModelSpec
 from frontrunner.parallelism.runtime.huggingface.mapping import Get, entries
 from frontrunner.parallelism.runtime.huggingface.write import INDEX, SINGLE
@@ -22,6 +23,7 @@ from frontrunner.parallelism.runtime.huggingface.write import INDEX, SINGLE
 _BUFFERS = re.compile(r"(.*\.)?(attn|attention)\.(bias|masked_bias)|.*\.rotary_emb\.inv_freq")
 _FLOATS = ("BF16", "F16", "F32", "F64")
 _SHOWN = 3
+_LARGEST_INDEX = 2**28
 
 
 def read_folder(folder: Path) -> tuple[ModelSpec, Get]:
@@ -63,6 +65,9 @@ class _Stored:
 
     def match(self, model: ModelSpec) -> dict[str, str]:
         """The stored name of each tensor of the model. Raises SpecError if the folder holds another model."""
+        if model.num_layers > len(self.files):
+            what = f"holds {len(self.files):,} tensors for the {model.num_layers:,} layers of config.json"
+            raise _wrong(self.folder, what, "use config.json and weights of the same model")
         shapes = dict(pair for entry in entries(model) for pair in entry.their_shapes())
         names = {name: next((s for s in _spellings(name) if s in self.files), "") for name in shapes}
         found: list[Violation] = []
@@ -121,8 +126,10 @@ def _paths(folder: Path) -> list[Path]:
         paths = [folder / SINGLE]
     else:
         try:
-            files = {str(file) for file in json.loads(index.read_text())["weight_map"].values()}
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            files = {
+                str(file) for file in json.loads(read_plain(index, _LARGEST_INDEX))["weight_map"].values()
+            }
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise _wrong(index, "is not an index with a weight_map", "download the file again") from error
         outside = sorted(file for file in files if Path(file).name != file)
         if outside:

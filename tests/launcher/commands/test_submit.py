@@ -9,11 +9,16 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+
+from frontrunner.configs.errors import SpecError
+from frontrunner.launcher import submission
+from frontrunner.run_folder import jobs
 
 FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -327,3 +332,34 @@ def test_a_run_continues_where_it_ran(submit: Submit, programs: Path, tmp_path: 
     assert f"\ncd -- {tmp_path}/work\n" in script and "--time=01:00:00" in script
     more = submit("run", "--nodes", "4")
     assert more.returncode == 0 and "the run changes nodes: 2 -> 4\n" in more.stderr
+
+
+def test_two_submissions_of_one_run_at_once(submit: Submit, programs: Path, tmp_path: Path) -> None:
+    """The second comes while the first waits for Slurm's answer."""
+    work = tmp_path / "work"
+    add(programs, "squeue", "exit 0")
+    add(programs, "sbatch", "echo 42")
+    assert submit(*FRONTIER, "--run-dir", "run").returncode == 0
+    asked, answer = tmp_path / "asked", tmp_path / "answer"
+    wait = f"while [ ! -e {answer} ]; do /bin/sleep 0.05; done"
+    add(programs, "sbatch", f"echo x >> {asked}; {wait}; echo 43")
+    env = {**os.environ, "PATH": str(programs)}
+    with subprocess.Popen([FRONTRUNNER, "submit", "run"], cwd=work, env=env, stdout=-1, text=True) as first:
+        while first.poll() is None and not asked.exists():
+            time.sleep(0.05)
+        second = submit("run")
+        answer.touch()
+        assert first.wait(60) == 0
+    assert second.returncode == 2 and "this run is starting; wait for it" in second.stderr
+    assert asked.read_text() == "x\n"
+
+
+def test_a_submission_between_the_check_and_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.append(tmp_path, "begun", working_folder=str(tmp_path), segments=1)
+    known = jobs.read(tmp_path)
+    jobs.append(tmp_path, "submitted", job_id="43", step=0)
+    with (
+        pytest.raises(SpecError, match="another process has just submitted this run"),
+        submission._kept_idle(tmp_path, known, new=False),
+    ):
+        pytest.fail("it would be submitted twice")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import faulty_ranks
@@ -22,6 +23,8 @@ from typer.testing import CliRunner, Result
 from frontrunner.configs.load import read_resolved
 from frontrunner.launcher.cli import build
 from frontrunner.launcher.ranks import local
+from frontrunner.run_folder import jobs
+from frontrunner.slurm.client import JobState, Slurm
 
 pytestmark = pytest.mark.usefixtures("no_process_left")
 PROGRAM = str(Path(sys.executable).with_name("frontrunner"))
@@ -98,6 +101,27 @@ def test_a_folder_that_cannot_go_on(
     result = train(monkeypatch, "finish", *(word.format(run_dir=run_dir) for word in arguments))
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(("state", "what"), [("PENDING", "waits"), ("RUNNING", "runs")])
+def test_a_run_whose_job_is_not_over(
+    monkeypatch: pytest.MonkeyPatch, run_dir: Path, state: str, what: str
+) -> None:
+    """It is refused before its folder is touched, except inside that job."""
+    jobs.append(run_dir, "begun", working_folder=str(run_dir), segments=1)
+    jobs.append(run_dir, "submitted", job_id="42", step=0)
+    (run_dir / "errors").mkdir()
+    monkeypatch.setattr(Slurm, "states", lambda self, asked: {job: JobState(job, state) for job in asked})
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    result = train(monkeypatch, "finish", str(run_dir))
+    assert result.exit_code == 2
+    assert (
+        f"job 42 of this run {what}; wait for it, or type `frontrunner cancel {quote(str(run_dir))}`"
+        in result.stderr
+    )
+    assert (run_dir / "errors").exists()
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    assert train(monkeypatch, "finish", str(run_dir)).exit_code == 0
 
 
 def test_asked_to_stop_in_json(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:

@@ -75,6 +75,14 @@ def test_rank_0_makes_the_folder_and_speaks(launch: Callable[..., list[Result]],
     assert "noise of rank 2 below Python" in (tmp_path / "new" / "logs" / "rank-2.log").read_text()
 
 
+def test_ranks_of_one_machine_listen_on_loopback(
+    launch: Callable[..., list[Result]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "hsn0,hsn1")
+    assert [code for code, _, _ in launch("tell_interfaces")] == [0, 0, 0]
+    assert {file.read_text() for file in (tmp_path / "new").glob("interfaces-*")} == {"lo lo"}
+
+
 @pytest.mark.parametrize("function", ["raise_first", "raise_last"])
 def test_one_rank_explains_a_failure(launch: Callable[..., list[Result]], function: str) -> None:
     results = launch(function)

@@ -50,6 +50,14 @@ def test_a_run_that_ends_well(run_dir: Path) -> None:
     assert not (run_dir / "errors").exists()
 
 
+def test_ranks_listen_on_loopback_whatever_is_set_for_jobs(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "hsn0")
+    assert finish(start(run_dir, "tell_interfaces"))[0] == 0
+    assert {file.read_text() for file in run_dir.glob("interfaces-*")} == {"lo lo"}
+
+
 @pytest.mark.parametrize("function", ["raise_first", "raise_last", "raise_alone"])
 def test_the_rank_at_fault_is_shown_once(run_dir: Path, function: str) -> None:
     code, err = finish(start(run_dir, function))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.parallelism.corpus import check_data, read_index, write_index
+from frontrunner.parallelism.corpus import check_data, read_index, read_info, write_index
 from frontrunner.parallelism.runtime.data import open_dataset
 from frontrunner.parallelism.runtime.data.prepare import prepare
 
@@ -48,6 +50,29 @@ def test_both_missing_files_are_named(tmp_path: Path, make_spec: MakeSpec) -> No
 def test_a_prefix_with_its_ending(make_corpus: MakeCorpus, make_spec: MakeSpec) -> None:
     prefix = make_corpus(LENGTHS)
     assert f"write the prefix alone: {prefix}" in problem(make_spec(f"{prefix}.bin"))
+
+
+@pytest.mark.parametrize(
+    ("sequences", "marks"), [(1 << 61, 2), (1 << 33, 2), (1, 1 << 33), ((1 << 64) - 1, 1)]
+)
+def test_an_index_that_claims_more_than_there_can_be(tmp_path: Path, sequences: int, marks: int) -> None:
+    """Its arrays may be terabytes of nothing, so they are not read."""
+    (tmp_path / "c.bin").write_bytes(bytes(20))
+    (tmp_path / "c.idx").write_bytes(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, sequences, marks))
+    if (size := HEADER + 12 * sequences + 8 * marks) < 1 << 40:
+        os.truncate(tmp_path / "c.idx", size)
+    with pytest.raises(SpecError, match=r"c\.idx is (corrupt|truncated): "):
+        read_index(str(tmp_path / "c"))
+
+
+def test_a_description_that_is_a_pipe_or_huge(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(SpecError, match="is not a regular file"):
+        read_info(str(tmp_path / "pipe"))
+    (tmp_path / "huge.json").touch()
+    os.truncate(tmp_path / "huge.json", 1 << 40)
+    with pytest.raises(SpecError, match="is larger than"):
+        read_info(str(tmp_path / "huge"))
 
 
 @pytest.mark.parametrize(

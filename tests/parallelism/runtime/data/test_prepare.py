@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -211,6 +212,24 @@ def test_a_bad_tokenizer(tmp_path: Path, tokenizer: str, says: str, monkeypatch:
     monkeypatch.chdir(tmp_path)
     Path("in.txt").write_text("text")
     refused(["in.txt"], tmp_path, says, tokenizer=tokenizer)
+
+
+def test_a_tokenizer_that_is_a_pipe_or_huge_or_has_tokens_that_no_corpus_holds(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    os.mkfifo(tmp_path / "pipe")
+    refused([tmp_path / "text.txt"], tmp_path, "is not a regular file", str(tmp_path / "pipe"))
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 40)
+    refused([tmp_path / "text.txt"], tmp_path, "is larger than", str(tmp_path / "huge"))
+    model = {"type": "BPE", "vocab": {"a": 2**32 - 1, "</s>": 1}, "merges": []}
+    (tmp_path / "large").write_text(json.dumps({"version": "1.0", "model": model}))
+    refused([tmp_path / "text.txt"], tmp_path, "its largest token is 4,294,967,295", str(tmp_path / "large"))
+
+
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontrunner.parallelism.runtime.data.sources._LINE_CHARACTERS", 20)
+    (tmp_path / "a.jsonl").write_text('{"text": "12345"}\n{"text": "123456789012"}\n')
+    refused([tmp_path / "a.jsonl"], tmp_path, "a.jsonl:2 this line has more than 20 characters")
 
 
 @pytest.mark.parametrize("output", ["folder/", ".", "corpus.bin", "corpus.idx", "tokenizer", "in.txt/corpus"])

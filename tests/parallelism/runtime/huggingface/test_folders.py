@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,49 @@ def test_an_index_that_is_none(tmp_path: Path, text: str, constraint: str) -> No
     (tmp_path / "model" / "model.safetensors.index.json").write_text(text)
     (found,) = constraints(tmp_path / "model")
     assert constraint in found
+
+
+def test_an_index_that_is_a_pipe_or_too_deep(tmp_path: Path) -> None:
+    write(tmp_path / "model", shard_bytes=20_000)
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text("[" * 100_000)
+    assert "is not an index" in constraints(tmp_path / "model")[0]
+    index.unlink()
+    os.mkfifo(index)
+    assert constraints(tmp_path / "model")
+
+
+def test_more_layers_than_tensors(tmp_path: Path) -> None:
+    """Their names alone would fill the memory."""
+    write(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text()) | {"num_hidden_layers": 10**12}
+    path.write_text(json.dumps(config))
+    assert "for the 1,000,000,000,000 layers of config.json" in constraints(tmp_path / "model")[0]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (1 << 60, b"{}"),
+        (200, b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'),
+        (None, b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,16]}}'),
+        (None, b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}'),
+        (None, b'{"a":{"dtype":"X9","shape":[4],"data_offsets":[0,16]}}'),
+        (
+            None,
+            b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},'
+            b'"b":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
+        ),
+        (None, b"[" * 100_000),
+    ],
+)
+def test_a_header_of_tensors_that_lies(tmp_path: Path, header: tuple[int | None, bytes]) -> None:
+    write(tmp_path / "model")
+    length, text = header
+    content = struct.pack("<Q", len(text) if length is None else length) + text + bytes(16)
+    (tmp_path / "model" / "model.safetensors").write_bytes(content)
+    assert "model.safetensors: cannot be read" in constraints(tmp_path / "model")[0]
 
 
 def test_a_family_that_cannot_be_read(tmp_path: Path) -> None:

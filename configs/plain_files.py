@@ -1,0 +1,45 @@
+"""Opens files that somebody else may have put there: regular files alone, and no more than fits in memory.
+
+A named pipe would wait for a writer forever, a device never ends, and a sparse file holds terabytes in no
+space.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A regular file, open for reading; OSError for anything else, without waiting."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a regular file; OSError if there are more than ``most``."""
+    with open_plain(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
+    return data
+
+
+def not_followed(path: str, flags: int) -> int:
+    """An ``opener`` for writing: OSError for a symbolic link or a pipe.
+
+    A folder that was copied from somebody may hold a link to a file of ours.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
