@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,39 @@ def flipped_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, rank: int,
 
     Trainer.update = spoilt  # type: ignore[method-assign]
     return train_run(rendezvous, spec, run_dir)
+
+
+def costs(
+    rendezvous: Rendezvous, spec: RunSpec, everies: tuple[int, ...], rounds: int, steps: int
+) -> tuple[dict[int, list[float]], float]:
+    """Step time with verification every so many steps, divided by that without just before and after.
+
+    Also the median seconds of a step without.
+    """
+    trainer, data = make_trainer(rendezvous, spec), Patterns(spec)
+    number = 0
+
+    def seconds(every: int) -> float:
+        nonlocal number
+        trainer.verifier.every = every
+        trainer.verifier.restart()
+        start = time.perf_counter()
+        for _ in range(steps):
+            trainer.step(number, data)
+            number += 1
+        return (time.perf_counter() - start) / steps
+
+    seconds(0)
+    ratios: dict[int, list[float]] = {every: [] for every in everies}
+    plain: list[float] = []
+    for _ in range(rounds):
+        for every in everies:
+            before, with_, after = seconds(0), seconds(every), seconds(0)
+            plain += [before, after]
+            ratios[every].append(2 * with_ / (before + after))
+    trainer.settle()
+    dist.destroy_process_group()
+    return ratios, statistics.median(plain)
 
 
 def faulty_device_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, rank: int, fault: str) -> str:

@@ -8,7 +8,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,9 +16,6 @@ from torch import Tensor
 
 from frontrunner.parallelism.runtime.integrity.checksums import digest, digests
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
-
-if TYPE_CHECKING:
-    from frontrunner.parallelism.runtime.transport import Transport
 
 
 class Changed(NamedTuple):
@@ -112,13 +109,15 @@ class Ledger:
         found = self._results.get(group)
         return digest(found) if found else torch.zeros((), dtype=torch.int64, device=self._device)
 
-    def compare(self, transport: Transport) -> list[Changed]:
-        """What this rank received changed since :meth:`begin`; all messages have arrived. Collective."""
+    def compare(self, exchange: Callable[[Tensor, Tensor, Group], None]) -> list[Changed]:
+        """What this rank received changed since :meth:`begin`; all messages have arrived. Collective.
+
+        ``exchange`` is an all-to-all of the second tensor's rows into the first.
+        """
         differs = []
         for channel in self._channels.values():
             said = torch.empty_like(channel.sent)
-            work = transport.exchange(said.view(-1, 1), channel.sent.view(-1, 1), channel.group)
-            transport.wait(work)
+            exchange(said.view(-1, 1), channel.sent.view(-1, 1), channel.group)
             differs.append(said != channel.received)
         if not differs or not torch.cat(differs).any().item():
             return []

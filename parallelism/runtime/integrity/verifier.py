@@ -25,6 +25,7 @@ from frontrunner.parallelism.runtime.integrity import copies
 from frontrunner.parallelism.runtime.integrity.checksums import digest
 from frontrunner.parallelism.runtime.integrity.findings import Finding, corrupted
 from frontrunner.parallelism.runtime.integrity.ledger import Ledger
+from frontrunner.parallelism.runtime.process_groups import Group
 
 if TYPE_CHECKING:
     from frontrunner.parallelism.runtime.sharding.optimizer import ShardedAdamW
@@ -111,7 +112,7 @@ class Verifier:
     def _verify(self, number: int, in_use: Tensor) -> None:
         """Compare what was collected up to and with step ``number`` (from 0)."""
         self._note(3, self._not_encoded(), number)
-        changed = self.ledger.compare(self.engine.transport)
+        changed = self.ledger.compare(self._exchange)
         own = torch.stack([in_use, self._weights(), *self._shared_state(), torch.zeros_like(in_use)])
         own[-1] = (self._bad > 0).sum() + len(changed)
         table = own.new_empty(self.groups.world.size(), len(own))
@@ -123,6 +124,10 @@ class Verifier:
             own_findings = Finding.of(odd, changed, self._local(), self.groups.rank)
             raise corrupted(number + 1, self._share(own_findings))
         self.verified = number + 1
+
+    def _exchange(self, received: Tensor, rows: Tensor, group: Group) -> None:
+        transport = self.engine.transport
+        transport.wait(transport.exchange(received, rows, group))
 
     def _shared_state(self) -> Iterator[Tensor]:
         """The checksums of what other ranks hold too, in the order of the table's columns."""
