@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from frontrunner.configs.types import Frozen, PositiveFloat, PositiveInt, say
+from frontrunner.configs.types import Count, Frozen, PositiveFloat, PositiveInt, say
 
 
 class CheckpointSpec(Frozen):
@@ -40,13 +40,19 @@ class CheckpointSpec(Frozen):
 
 
 class WatchSpec(Frozen):
-    """Limits that end a run that hangs or diverges."""
+    """What ends a run that hangs, diverges or computes with corrupted data."""
 
     hang_after_s: PositiveFloat = 600.0
     """End the run if a rank makes no progress for this long: no communication and no step."""
     stop_after_bad_steps: PositiveInt = 20
     """End the run after this many consecutive steps with a non-finite loss or gradient (float16 starts with
     some while its loss scale falls)."""
+    verify_every_steps: Count = 10
+    """Steps between checks for silent data corruption: messages arrive as they were sent, and copies of
+    weights and optimizer state are equal on all ranks. The state is also checked before each checkpoint.
+    0: never."""
+    self_test: bool = True
+    """Test the arithmetic and memory of each device before the run begins."""
 
 
 class ReliabilitySpec(Frozen):

@@ -7,6 +7,9 @@ import signal
 #: Exit codes of commands and ranks; 0 is success.
 FAILED, WRONG_REQUEST, TO_BE_CONTINUED, INTERRUPTED = 1, 2, 75, 130
 
+#: How the message of such a failure begins.
+CORRUPTED = "silent data corruption"
+
 #: Slurm sends the first before a time limit (``--signal``), and the second at it.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _asked: list[int] = []
@@ -22,6 +25,23 @@ class Stopped(Exception):
 
 class TrainingFailed(Exception):
     """Training cannot continue, and the message is complete."""
+
+
+class RankFailed(TrainingFailed):
+    """``rank`` on ``host`` is at fault, whichever rank says so."""
+
+    def __init__(self, message: str, rank: int, host: str) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.host = host
+
+
+class Corrupted(RankFailed):
+    """Silent data corruption was found at ``step``; no checkpoint holds it, because each is verified."""
+
+    def __init__(self, step: int, message: str, rank: int, host: str) -> None:
+        super().__init__(f"{CORRUPTED}, found at step {step}: {message}", rank, host)
+        self.step = step
 
 
 def listen() -> None:

@@ -22,7 +22,7 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.configs.secrets import masked
 from frontrunner.run_folder import files
-from frontrunner.run_folder.endings import TrainingFailed
+from frontrunner.run_folder.endings import CORRUPTED, RankFailed, TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
 
 # Messages of gloo, NCCL/RCCL, the store and MPI when another rank is gone.
@@ -86,25 +86,28 @@ class Failure:
 
 
 def record(run_dir: Path, rank: int, error: BaseException) -> Failure:
-    """Write ``errors/rank-N.txt``: one line of JSON for programs, then the traceback for people."""
+    """Write ``errors/rank-N.txt``: one line of JSON for programs, then the traceback for people.
+
+    A RankFailed names the rank at fault, which may be another than the one that writes.
+    """
     said = isinstance(error, TrainingFailed)
     failure = Failure(
-        rank=rank,
-        host=socket.gethostname(),
+        rank=error.rank if isinstance(error, RankFailed) else rank,
+        host=error.host if isinstance(error, RankFailed) else socket.gethostname(),
         time_s=time.time(),
         message=str(error) if said else f"{type(error).__name__}: {error}",
         text=str(error) if said else "".join(traceback.format_exception(error)),
         violations=error.violations if isinstance(error, SpecError) else (),
     )
-    write(run_dir, failure)
+    write(run_dir, failure, rank)
     return failure
 
 
-def write(run_dir: Path, failure: Failure) -> None:
-    """Write a failure where :func:`read` finds it."""
+def write(run_dir: Path, failure: Failure, writer: int | None = None) -> None:
+    """Write a failure where :func:`read` finds it for rank ``writer``, by default the one that failed."""
     head = {name: value for name, value in asdict(failure).items() if name != "text"}
     head["violations"] = [violation.fields() for violation in failure.violations]
-    path = errors_file(run_dir, failure.rank)
+    path = errors_file(run_dir, failure.rank if writer is None else writer)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
     text = json.dumps(head, default=str) + "\n\n" + failure.text
@@ -186,6 +189,11 @@ def cause(failures: Sequence[Failure]) -> Failure:
 def out_of_memory(text: str) -> bool:
     """Whether a message or log says that memory ran out: torch's, the kernel's, Slurm's."""
     return _NO_MEMORY.search(text) is not None
+
+
+def corrupted(text: str) -> bool:
+    """Whether a failure's message or summary says that data were corrupted."""
+    return f"{CORRUPTED}, found at" in text
 
 
 def end_of_file(path: Path) -> str:

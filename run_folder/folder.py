@@ -88,6 +88,11 @@ def reopen(run_dir: Path, spec: RunSpec) -> None:
         unfinished = run_dir / f".{files.SPEC}.{os.getpid()}"
         unfinished.write_text(dump(spec), encoding="utf-8")
         unfinished.replace(run_dir / files.SPEC)
+    clear_failures(run_dir)
+
+
+def clear_failures(run_dir: Path) -> None:
+    """Remove what the ranks of an earlier start wrote about their failures."""
     for name in (files.ERRORS, files.STACKS):
         shutil.rmtree(run_dir / name, ignore_errors=True)
 

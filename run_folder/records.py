@@ -132,7 +132,7 @@ class Warning(TypedDict):
 
     kind: Literal["warning"]
     about: str
-    """Topic: start, loss, straggler or checkpoint."""
+    """Topic: start, loss, straggler, checkpoint or corruption."""
     step: int
     """Steps taken before it."""
     message: str

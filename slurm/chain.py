@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
-from frontrunner.run_folder.failures import out_of_memory
-from frontrunner.run_folder.jobs import Chain
+from frontrunner.run_folder.failures import corrupted, out_of_memory
+from frontrunner.run_folder.jobs import Chain, Segment
 
 #: A retry would end the same way, or was not wanted.
 _FINAL = (WRONG_REQUEST, INTERRUPTED)
 _MOST_FAST_FAILURES = 2
+_MOST_CORRUPTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Decision:
 def decide(chain: Chain, allowed: int) -> Decision:
     """What follows the last segment, which has ended; the time limit allows ``allowed`` segments.
 
-    A failed segment is retried, because nodes fail. After two segments in a row without progress, more
-    retries would not help.
+    A failed segment is retried, because nodes fail and data get corrupted. After two segments in a row
+    without progress, or four that found corruption, more retries would not help.
     """
     last = chain.last
     assert last is not None and last.code is not None
@@ -36,8 +37,22 @@ def decide(chain: Chain, allowed: int) -> Decision:
         return Decision("stop", "it was cancelled")
     if last.code in _FINAL:
         return Decision("stop", f"exit code {last.code}: a retry would fail the same way")
+    if reason := _hopeless(chain, last):
+        return Decision("stop", reason)
+    if last.number >= allowed:
+        if last.code == TO_BE_CONTINUED:
+            return Decision("stop", f"the time of {_all_segments(allowed)} is used up")
+        return Decision("stop", f"segment {last.number} failed (exit code {last.code}), and it was the last")
+    return Decision("next")
+
+
+def _hopeless(chain: Chain, last: Segment) -> str:
+    """Why a retry would end the same way; empty if it may not."""
     if not last.progressed and out_of_memory(last.error):
-        return Decision("stop", "memory ran out before a new step: a retry would end the same way")
+        return "memory ran out before a new step: a retry would end the same way"
+    corruptions = sum(corrupted(segment.error) for segment in chain.segments)
+    if corrupted(last.error) and corruptions > _MOST_CORRUPTIONS:
+        return f"data were corrupted in {corruptions} segments: exclude the node that is named"
     idle = 0
     for segment in reversed(chain.segments):
         if segment.progressed:
@@ -45,12 +60,8 @@ def decide(chain: Chain, allowed: int) -> Decision:
         idle += 1
     if idle >= _MOST_FAST_FAILURES:
         numbers = " and ".join(str(segment.number) for segment in chain.segments[-2:])
-        return Decision("stop", f"segments {numbers} ended without a new step (exit code {last.code})")
-    if last.number >= allowed:
-        if last.code == TO_BE_CONTINUED:
-            return Decision("stop", f"the time of {_all_segments(allowed)} is used up")
-        return Decision("stop", f"segment {last.number} failed (exit code {last.code}), and it was the last")
-    return Decision("next")
+        return f"segments {numbers} ended without a new step (exit code {last.code})"
+    return ""
 
 
 def _all_segments(number: int) -> str:

@@ -66,7 +66,7 @@ def _train_here(request: Request) -> dict[str, Any]:
     from frontrunner.launcher.continuing import prospects
     from frontrunner.launcher.display.watch import Watch
     from frontrunner.launcher.errors import RunFailed
-    from frontrunner.launcher.ranks.local import launch, require_torch
+    from frontrunner.launcher.ranks.local import launch_again_if_corrupted, require_torch
     from frontrunner.launcher.runs import check_no_job
     from frontrunner.run_folder import failures
     from frontrunner.run_folder import folder as run_folder
@@ -92,7 +92,7 @@ def _train_here(request: Request) -> dict[str, Any]:
                 watch.record(record)
 
         try:
-            launch(folder, spec.world_size, on_tick=on_tick)
+            launch_again_if_corrupted(folder, spec.world_size, on_tick, watch.say)
         except RunFailed as error:
             if not failures.out_of_memory(str(error)):
                 raise

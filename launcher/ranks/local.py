@@ -20,7 +20,7 @@ from frontrunner.launcher.errors import RunFailed, RunStopped
 from frontrunner.launcher.ranks.rank import TRAIN, threads_per_rank
 from frontrunner.parallelism import versions
 from frontrunner.parallelism.rendezvous import LOOPBACK, free_port
-from frontrunner.run_folder import failures, files
+from frontrunner.run_folder import checkpoints, failures, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import STOP_SIGNALS, TO_BE_CONTINUED
 
@@ -38,6 +38,7 @@ from frontrunner.launcher.ranks.forkserver import main
 main()
 """
 _TICK_S = 0.1
+_MOST_CORRUPTIONS = 3  # after which the run ends
 _GRACE_S = 1.0  # after the first failure, to identify the rank at fault
 
 
@@ -82,6 +83,26 @@ def launch(
     if noted.end_now and not ranks.done:
         raise KeyboardInterrupt
     ranks.check()
+
+
+def launch_again_if_corrupted(
+    run_dir: Path, world_size: int, on_tick: Callable[[], None], say: Callable[[str], None]
+) -> None:
+    """:func:`launch`, and again from the last checkpoint if the ranks found corrupted data, a few times.
+
+    ``say`` gets a line before each further start. Raises what :func:`launch` raises.
+    """
+    for left in range(_MOST_CORRUPTIONS, -1, -1):
+        try:
+            launch(run_dir, world_size, on_tick=on_tick)
+            return
+        except RunFailed as error:
+            if not (failures.corrupted(str(error)) and left):
+                raise
+        newest = next(iter(checkpoints.found(run_dir)), None)
+        where = f"from {newest}" if newest else "from the beginning: there is no checkpoint"
+        say(f"data were corrupted; the run goes back and starts again {where} ({left} of these starts left)")
+        run_folder.clear_failures(run_dir)
 
 
 class _Ranks:

@@ -42,13 +42,18 @@ class Saving:
         return self.checkpointer is not None and self.checkpointer.due_by_time()
 
     def after_step(self, progress: Progress, notes: Notes, last: bool) -> None:
-        """Save if one is due: by steps, by the clock, before a stop, or at the end. Collective."""
+        """Save if one is due: by steps, by the clock, before a stop, or at the end. Collective.
+
+        Raises Corrupted instead of saving state that is.
+        """
         checkpointer = self.checkpointer
         if checkpointer is None:
             return
         self._say(checkpointer.poll())
         at_end = last and self.spec.checkpoint.at_end
         if notes.stop or notes.save or at_end or checkpointer.due_by_steps(progress.step):
+            if self.trainer is not None:
+                self.trainer.verifier.before_saving(progress.step)
             self.write("saving", step=progress.step)
             self._say(checkpointer.save(progress))
         if notes.stop or at_end:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +22,14 @@ from frontrunner.parallelism.runtime.device import (
     use_deterministic_kernels,
 )
 from frontrunner.parallelism.runtime.engines import make_trainer
+from frontrunner.parallelism.runtime.integrity import self_test
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
 from frontrunner.parallelism.runtime.saving import Saving
 from frontrunner.parallelism.runtime.step import StepReport, Write, take_step
 from frontrunner.parallelism.runtime.validation import validation
 from frontrunner.parallelism.runtime.watchdog import Watchdog
-from frontrunner.run_folder.endings import Stopped, TrainingFailed
+from frontrunner.run_folder.endings import Corrupted, Stopped, TrainingFailed
 from frontrunner.run_folder.record_writer import RecordWriter, header
 from frontrunner.run_folder.records import OnRecord, Step
 from frontrunner.run_folder.steady import steady_median
@@ -52,6 +55,8 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     hosts = [place.host for place in places]
     if spec.machine.device.limit_memory:
         limit_memory(device, spec.machine.device.memory_bytes)
+    if spec.watch.self_test:
+        self_test.run(device)
     warnings = []
     if groups.rank == 0:
         warnings = [*map(str, versions.unsupported()), *placement.misbound(spec.machine, places)]
@@ -99,14 +104,15 @@ def _run(
     taken: list[Step] = []
     for number in range(progress.step, training.steps):
         watchdog.beat()
-        record, notes = take_step(spec, trainer, number, dataset, report, saving.due_by_time)
-        taken.append(cast(Step, record))
-        sent = record["bytes_sent"]
         done = number + 1
-        due = training.validate_every_steps and done % training.validate_every_steps == 0
-        if due or done == training.steps:
-            last = validate(done)
-        saving.after_step(report.progress(done, first), notes, last=done == training.steps)
+        with _telling_of_corruption(saving, write, done):
+            record, notes = take_step(spec, trainer, number, dataset, report, saving.due_by_time)
+            taken.append(cast(Step, record))
+            sent = record["bytes_sent"]
+            due = training.validate_every_steps and done % training.validate_every_steps == 0
+            if due or done == training.steps:
+                last = validate(done)
+            saving.after_step(report.progress(done, first), notes, last=done == training.steps)
         _check_health(spec, report, saving)
         if notes.stop and done < training.steps:
             write("stopped", step=done)
@@ -124,6 +130,17 @@ def _run(
         bytes_per_step=sent,
         elapsed_s=time.perf_counter() - begin,
     )
+
+
+@contextmanager
+def _telling_of_corruption(saving: Saving, write: Write, step: int) -> Iterator[None]:
+    """Record that step ``step`` found corruption, after the checkpoint that is being written."""
+    try:
+        yield
+    except Corrupted as error:
+        write("warning", about="corruption", step=step - 1, message=str(error))
+        saving.end()
+        raise
 
 
 def _check_health(spec: RunSpec, report: StepReport, saving: Saving) -> None:

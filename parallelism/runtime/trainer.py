@@ -8,6 +8,7 @@ import frontrunner.parallelism.runtime.quick_import  # noqa: F401  (before megat
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime.gpt.build import build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
+from frontrunner.parallelism.runtime.integrity.verifier import Verifier
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer, StepResult
 from frontrunner.parallelism.runtime.schedule import Schedule
@@ -24,6 +25,7 @@ class Trainer(RankTrainer):
         chunks = build_chunks(spec, groups, config)
         self.engine = ShardingEngine(spec, chunks, groups, self.transport, device)
         self.optimizer = ShardedAdamW(spec, self.engine)
+        self.verifier = Verifier(spec, self.optimizer)
         config.grad_scale_func = lambda loss: loss * self.optimizer.loss_scale.value
         self.schedule = Schedule(spec, chunks, groups, config, self.transport)
 
@@ -39,12 +41,16 @@ class Trainer(RankTrainer):
             self.engine.release()
             return loss
         self.engine.begin_step()
+        self.verifier.begin_step()
         with self.transport.counting_tensor_parallel():
             return self.schedule.run(batches)
 
     def update(self, number: int, loss: torch.Tensor) -> StepResult:
         self.engine.finish_gradients()
-        return self.optimizer.step(number, loss)
+        self.verifier.before_update(number)
+        result = self.optimizer.step(number, loss)
+        self.verifier.after_update(number)
+        return result
 
     def _set_dropout(self, active: bool) -> None:
         for chunk in self.schedule.chunks:

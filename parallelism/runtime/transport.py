@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,9 @@ import torch.distributed as dist
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_parallel_collectives
 from frontrunner.parallelism.runtime.process_groups import Group
+
+if TYPE_CHECKING:
+    from frontrunner.parallelism.runtime.integrity.ledger import Ledger
 
 # megatron-core's layers call torch.distributed by name; keeping these avoids counting twice.
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the name since torch 2.13
@@ -29,7 +32,7 @@ class Transport:
 
     ``progress_s`` is when the rank last sent something or finished waiting (``time.monotonic``);
     ``waiting_for`` says what it waits for now. On a GPU, collectives return once they are queued, so
-    ``waited_s`` only covers the host.
+    ``waited_s`` only covers the host. ``ledger`` keeps checksums of messages while a step is verified.
     """
 
     def __init__(self, layout: Layout, rank: int) -> None:
@@ -39,19 +42,28 @@ class Transport:
         self.waited_s = 0.0
         self.progress_s = time.monotonic()
         self.waiting_for: str | None = None
+        self.ledger: Ledger | None = None
         self._ranks: dict[Group, list[int]] = {}
 
     def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> Any:
         """Start gathering ``output`` [n * len(shard)] from each rank's ``shard``, in the group's order."""
         self._count_ring(group, shard.nbytes * (group.size() - 1))
-        return _all_gather(output, shard, group=group, async_op=True)
+
+        def start() -> Any:
+            return _all_gather(output, shard, group=group, async_op=True)
+
+        return start() if self.ledger is None else self.ledger.gather(start, output, shard, group)
 
     def exchange(self, received: torch.Tensor, chunks: torch.Tensor, group: Group) -> Any:
         """Start an all-to-all of [n, m] chunks: row i goes to the group's rank i, and i came from there."""
         for other in self._members(group):
             if other != self.rank:
                 self.count_to(other, chunks[0].nbytes)
-        return dist.all_to_all_single(received, chunks, group=group, async_op=True)
+
+        def start() -> Any:
+            return dist.all_to_all_single(received, chunks, group=group, async_op=True)
+
+        return start() if self.ledger is None else self.ledger.exchange(start, received, chunks, group)
 
     def wait(self, work: Any) -> None:
         """Wait for a started collective."""
@@ -64,6 +76,8 @@ class Transport:
         self._count_ring(group, 2 * tensor.nbytes * (size - 1) // size)
         with self.waiting("a sum over ranks"):
             _all_reduce(tensor, op=op, group=group)
+        if self.ledger is not None:
+            self.ledger.result(tensor, group)
 
     def take(self) -> tuple[dict[str, int], float]:
         """Bytes by level, and seconds waited, since the last call."""

@@ -183,6 +183,38 @@ def freeze_in_training(spec: RunSpec, run_dir: Path, place: Rendezvous, on_recor
     _train(spec, run_dir, place, lambda: os.kill(os.getpid(), signal.SIGSTOP))
 
 
+def corrupt_once(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Train; in the first start, a bit of rank 1's state flips after the third step."""
+    if (run_dir / "flipped").exists():
+        from frontrunner.parallelism.runtime.train import train
+
+        train(spec, run_dir, place)
+        return
+    corrupt_always(spec, run_dir, place, on_record)
+
+
+def corrupt_always(spec: RunSpec, run_dir: Path, place: Rendezvous, on_record: OnRecord | None) -> None:
+    """Train; after the third step of each start, a bit of rank 1's state flips."""
+    import torch
+
+    from frontrunner.parallelism.runtime.train import train
+    from frontrunner.parallelism.runtime.trainer import Trainer
+
+    update, taken = Trainer.update, 0
+
+    def faulty(self: Trainer, *args: Any) -> Any:
+        nonlocal taken
+        result = update(self, *args)
+        taken += 1
+        if taken == 3 and place.rank == 1:
+            (run_dir / "flipped").touch()
+            self.optimizer.moments[0][0].view(torch.int32)[0] ^= 1 << 20
+        return result
+
+    Trainer.update = faulty  # type: ignore[method-assign,assignment]
+    train(spec, run_dir, place)
+
+
 def _train(spec: RunSpec, run_dir: Path, place: Rendezvous, fault: Callable[[], object]) -> None:
     from frontrunner.parallelism.runtime.train import train
     from frontrunner.parallelism.runtime.trainer import Trainer

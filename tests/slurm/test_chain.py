@@ -58,6 +58,20 @@ def test_memory_that_ran_out_before_a_step_runs_out_again(tmp_path: Path) -> Non
     assert chain.decide(jobs.read(tmp_path), 9).action == "next", "it came further: a retry may help"
 
 
+def test_corruption_is_retried_a_few_times(tmp_path: Path) -> None:
+    """Each segment comes further, and each finds corruption: the node is bad."""
+    error = "rank 3: silent data corruption, found at step 12: rank 3 on node-b (cuda:3): weights differ"
+    for number in range(1, 5):
+        jobs.append(tmp_path, "submitted", job_id=str(number), step=10 * number - 10)
+        jobs.append(tmp_path, "ended", job_id=str(number), code=1, step=10 * number, error=error)
+        decision = chain.decide(jobs.read(tmp_path), 9)
+        assert decision.action == ("next" if number < 4 else "stop")
+    assert decision.reason == "data were corrupted in 4 segments: exclude the node that is named"
+    jobs.append(tmp_path, "submitted", job_id="5", step=40)
+    jobs.append(tmp_path, "ended", job_id="5", code=75, step=50)
+    assert chain.decide(jobs.read(tmp_path), 9).action == "next", "the last one found none"
+
+
 def test_failures_apart_do_not_add_up(tmp_path: Path) -> None:
     ends = [(1, 0), (75, 10), (1, 10), (75, 20), (1, 20)]
     assert chain.decide(after(tmp_path, *ends), 99).action == "next"

@@ -94,7 +94,7 @@ class ShardingEngine:
         """Free the gathered weights that are still held."""
         for unit in self.held:
             self.gatherer.finish(unit)
-            unit.free()
+            self.gatherer.free(unit)
         self.held = []
 
     def _install(self, model: LanguageModel) -> None:
@@ -181,7 +181,7 @@ class ShardingEngine:
         for other in self.held:
             if other not in coming:
                 self.gatherer.finish(other)
-                other.free()
+                self.gatherer.free(other)
         self.held = coming
         for each in coming:
             self.gatherer.start(each, backward)

@@ -36,6 +36,14 @@ class Gatherer:
         if handle is not None:
             self.use_stream.wait(handle)
             unit.gathered = True
+            if self.transport.ledger is not None:
+                self.transport.ledger.hold(unit, unit.full)
+
+    def free(self, unit: ShardUnit) -> None:
+        """Free a unit that is gathered; nothing if its weights are not cut."""
+        if self.transport.ledger is not None:
+            self.transport.ledger.release(unit, unit.full)
+        unit.free()
 
     def update(self, unit: ShardUnit) -> None:
         """Encode this rank's new weights and start collecting those of its weight shard.

@@ -69,6 +69,45 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
     assert f"run folder {created}" in result.stdout
 
 
+CORRUPTED = ["-o", "training.steps=6", "-o", "checkpoint.every_steps=2", "-o", "watch.verify_every_steps=1"]
+
+
+def train_for_real(monkeypatch: pytest.MonkeyPatch, function: str, *arguments: str) -> Result:
+    """The same with ranks that train."""
+    launch = partial(local.launch, target=f"faulty_ranks:{function}")
+    monkeypatch.setattr(local, "launch", launch)
+    command = ["train", *arguments]
+    return CliRunner().invoke(build(command), command)
+
+
+def test_corrupted_data_send_a_run_back(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    pytest.importorskip("megatron.core")
+    result = train_for_real(monkeypatch, "corrupt_once", "three.yaml", "--run-dir", "new", *CORRUPTED)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("silent data corruption, found at step 4: rank 1 on ") == 1
+    where = Path("new/checkpoints/step-00000002")
+    line = f"data were corrupted; the run goes back and starts again from {where} (3 of these starts left)"
+    assert line in result.stdout and "continues after step 2" in result.stdout
+    records = [json.loads(line) for line in Path("new/records.jsonl").read_text().splitlines()]
+    assert [r["continued_from"] for r in records if r["kind"] == "header"] == [0, 2]
+    assert [r["step"] for r in records if r["kind"] == "step"] == [1, 2, 3, 3, 4, 5, 6]
+    assert not Path("new/errors").exists()
+
+
+def test_data_that_are_always_corrupted_end_a_run(monkeypatch: pytest.MonkeyPatch, run_file: Path) -> None:
+    """Every start flips a bit, and no checkpoint comes further than the last."""
+    pytest.importorskip("megatron.core")
+    monkeypatch.setattr(local, "_MOST_CORRUPTIONS", 1)
+    steps = ["-o", "training.steps=60"]
+    result = train_for_real(
+        monkeypatch, "corrupt_always", "three.yaml", "--run-dir", "new", *CORRUPTED, *steps
+    )
+    assert result.exit_code == 1
+    assert "rank 1 of 3 on " in result.stderr and "silent data corruption, found at step 6" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout.count("of these starts left)") == 1
+
+
 def test_a_folder_in_use(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
     before = (run_dir / "run.yaml").read_text()
     result = train(monkeypatch, "finish", "three.yaml", "--run-dir", str(run_dir), "-o", "name=other")

@@ -1,0 +1,1 @@
+"""Finds silent data corruption: memory and messages that change without an error."""
