@@ -60,7 +60,7 @@ def test_a_dry_run_needs_neither_the_corpus_nor_an_account(submit: Submit, tmp_p
     done = submit(*words, "--dry-run")
     assert done.returncode == 0 and done.stdout.startswith("#!/bin/bash\n")
     assert "corpus/train.bin and .idx are not on this machine" in done.stderr
-    assert "note: frontier requires an account: use --account PROJECT" in done.stderr
+    assert "note: frontier requires an account: give --account PROJECT" in done.stderr
     assert submit(*words).returncode == 2
     (tmp_path / "work" / "corpus").mkdir()
     (tmp_path / "work" / "corpus" / "train.bin").write_bytes(b"")
