@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher.display.units import bytes_text
+from frontrunner.configs.units import bytes_text
 
 
 def memory_advice(spec: RunSpec) -> list[str]:

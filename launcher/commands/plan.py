@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, seconds_text
 from frontrunner.launcher.verify import verified
 
 if TYPE_CHECKING:

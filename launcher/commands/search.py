@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.configs.units import bytes_text
 from frontrunner.launcher.commands.plan import check_tokens, software_year
 from frontrunner.launcher.display.search_tables import Answer, layout_text, show
-from frontrunner.launcher.display.units import bytes_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec

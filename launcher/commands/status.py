@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frontrunner.launcher.display.units import duration_text, number_text
+from frontrunner.configs.units import duration_text, number_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from frontrunner.analysis.analyze import titles
-from frontrunner.launcher.display.units import UNKNOWN, bytes_text, flops_text, number_text, seconds_text
+from frontrunner.configs.units import (
+    UNKNOWN,
+    bytes_text,
+    change_text,
+    digits,
+    flops_text,
+    number_text,
+    seconds_text,
+    share_text,
+)
 
 Figures = dict[str, Any]
 #: Further runs are shown only by --csv and --report.
@@ -68,7 +77,7 @@ def _speed(runs: list[Figures]) -> Table:
         table.add_row(
             Text(run["id"]),
             *(seconds_text(run[f"step_time_{which}s"]) for which in ("", "p5_", "p95_")),
-            number_text(run["tokens_per_s_per_device"], ",.1f"),
+            digits(run["tokens_per_s_per_device"]),
             flops_text(run["model_flops_per_s_per_device"]),
             share_text(run["mfu"]),
             flops_text(run["hardware_flops_per_s_per_device"]),
@@ -84,12 +93,8 @@ def layout_text(layout: Figures) -> str:
     return ", ".join([*known, *([str(layout["sharding"])] if layout.get("sharding") else [])]) or UNKNOWN
 
 
-def share_text(value: float | None) -> str:
-    return number_text(value, ".1%")
-
-
-def interval_text(bounds: list[float] | None, form: str) -> str:
-    return UNKNOWN if bounds is None else f"{format(bounds[0], form)} to {format(bounds[1], form)}"
+def interval_text(bounds: list[float] | None) -> str:
+    return UNKNOWN if bounds is None else f"{share_text(bounds[0])} to {share_text(bounds[1])}"
 
 
 def _scaling(title: str, group: Figures) -> Table:
@@ -99,10 +104,10 @@ def _scaling(title: str, group: Figures) -> Table:
         table.add_row(
             str(point["devices"]),
             seconds_text(point["step_time_s"]),
-            number_text(point["tokens_per_s_per_device"], ",.1f"),
-            f"{point['speedup']:.2f}",
-            f"{point['efficiency']:.1%}",
-            interval_text(point["efficiency_interval"], ".1%"),
+            digits(point["tokens_per_s_per_device"]),
+            digits(point["speedup"]),
+            share_text(point["efficiency"]),
+            interval_text(point["efficiency_interval"]),
             share_text(point["serial_fraction"]),
         )
     return table
@@ -112,11 +117,12 @@ def _fit(group: Figures) -> Iterator[str]:
     fit = group["fit"]
     off = fit["largest_error_pct"]
     checked = "exact (two points)" if off is None else f"within {off:.1f} % of the points"
-    yield f"fit: {fit['formula']} with a = {fit['a_s']:.4g} s, b = {fit['b_s']:.4g} s, {checked}"
+    constants = f"a = {seconds_text(fit['a_s'])}, b = {seconds_text(fit['b_s'])}"
+    yield f"fit: {fit['formula']} with {constants}, {checked}"
     for each in group["predictions"]:
         yield (
             f"  {each['devices']} devices by that fit: {seconds_text(each['step_time_s'])} per step, "
-            f"efficiency {each['efficiency']:.1%}"
+            f"efficiency {share_text(each['efficiency'])}"
         )
 
 
@@ -131,13 +137,9 @@ def _predicted(runs: list[Figures]) -> Table:
             Text(run["id"]),
             seconds_text(plan["step_time_s"]),
             seconds_text(run["step_time_s"]),
-            percent_text(off["step_time_error_pct"]),
+            change_text(off["step_time_error_pct"]),
             bytes_text(plan["peak_memory_bytes_per_device"]),
             bytes_text(run["memory_bytes"]),
-            percent_text(off["memory_error_pct"]),
+            change_text(off["memory_error_pct"]),
         )
     return table
-
-
-def percent_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+.1f} %"

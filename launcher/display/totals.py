@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from frontrunner.launcher.display.units import (
+from frontrunner.configs.units import (
     UNKNOWN,
     bytes_text,
     duration_text,

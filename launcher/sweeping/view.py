@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from frontrunner.launcher.display.units import number_text
+from frontrunner.configs.units import number_text
 from frontrunner.launcher.sweeping.report import Report, row
 from frontrunner.launcher.sweeping.store import Trial
 
