@@ -34,7 +34,7 @@ def test_a_sound_log_has_no_flag_but_what_it_lacks(tmp_path: Path) -> None:
     ("options", "flag", "words"),
     [
         ({"tflops": 250.0}, "implausible", "exceeds the peak"),
-        ({"tflops": 150.0}, "implausible", "% of the peak"),
+        ({"tflops": 150.0}, "implausible", "78.3 % of the peak"),
         ({"extra": ["[x] CONFIG: micro_batches=1 micro_batch_size=4"]}, "micro-batches", "2 micro-batches"),
         ({"loss": "NaN"}, "loss", "no step has a finite loss"),
         ({}, "loss", "never moves"),

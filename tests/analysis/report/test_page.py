@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from frontrunner.analysis.analyze import Analysis, analyze
 from frontrunner.analysis.read import read
 from frontrunner.analysis.report import sections
-from frontrunner.analysis.report.page import page, script_json
+from frontrunner.analysis.report.escape import script_json
+from frontrunner.analysis.report.page import page
 from frontrunner.analysis.report.papers import STYLE, _draw, draw
 from frontrunner.analysis.report.sweeps import SHARE_COLUMNS, ranking_columns
 from frontrunner.analysis.report.table import shown, value_at
