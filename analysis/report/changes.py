@@ -7,7 +7,7 @@ from typing import Any
 
 from frontrunner.analysis.analyze import Analysis
 from frontrunner.analysis.report import charts
-from frontrunner.analysis.report.summary import why_no_plan
+from frontrunner.analysis.report.summary import ranked, why_no_plan
 from frontrunner.analysis.report.table import Cell, Column, Remarks, Section, Table, table_of_runs
 from frontrunner.configs.units import share_text
 
@@ -15,7 +15,7 @@ Figures = dict[str, Any]
 
 MOST_WARNINGS = 200
 MOST_NAMES = 3
-#: Fewer than this are shown at once.
+#: The largest parts of a step that are named.
 MOST_SHARES = 4
 CHANGE_COLUMNS = (
     Column("change", "change"),
@@ -85,8 +85,8 @@ def changes(found: Analysis) -> Section:
     """The planner's single changes, or why there are none, and the warnings."""
     answer = found.answer
     rows, notes = [], []
-    for index, run in enumerate(answer["runs"]):
-        told = (run["predicted"] or {}).get("changes", [])
+    for index in ranked(answer["runs"]):
+        told = (answer["runs"][index]["predicted"] or {}).get("changes", [])
         rows += [f"runs.{index}.predicted.changes.{n}" for n in range(len(told))]
     advice = []
     if rows:

@@ -164,11 +164,15 @@ def log_ticks(values: Iterable[float]) -> list[float]:
     return [tick for tick in ticks if low - margin <= math.log10(tick) <= high + margin]
 
 
-def without_shared_start(names: Sequence[str]) -> list[str]:
-    """The names without what all begin with, up to a separator, so that what tells them apart is seen."""
+def without_shared_start(names: Sequence[str], most: int) -> list[str]:
+    """The names without what all begin with, cut at a separator. As much stays as ``most`` letters hold."""
     start = commonprefix(list(names)) if len(set(names)) > 1 else ""
-    cut = max(start.rfind(separator) for separator in "-_/ ") + 1
-    return [f"…{name[cut:]}" for name in names] if cut > 3 else list(names)
+    cuts = [place + 1 for place, letter in enumerate(start) if letter in "-_/ "]
+    if not cuts:
+        return list(names)
+    longest = max(map(len, names))
+    cut = next((cut for cut in cuts if longest - cut < most), cuts[-1])
+    return [f"…{name[cut:]}" for name in names]
 
 
 def shortened(name: str, most: int) -> str:

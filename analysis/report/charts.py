@@ -102,7 +102,7 @@ def _ahead(
     return [Series("fit, next doublings", x, [values[-1], *fitted], dashed=True)]
 
 
-def speed(answer: Figures, order: Sequence[Figures]) -> list[Chart]:
+def speed(order: Sequence[Figures]) -> list[Chart]:
     """Tokens/s of the runs in ``order``, measured and planned; none for a single run."""
     runs = [run for run in order if run["tokens_per_s_per_device"]]
     if len(runs) < 2:

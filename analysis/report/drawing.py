@@ -157,7 +157,7 @@ def _labels(chart: Chart, most: int) -> list[str]:
     pairs = [name.rsplit("\n", 1) for name in names(chart)]
     heads = [pair[0] for pair in pairs]
     if max(map(len, heads)) > most:
-        heads = without_shared_start(heads)
+        heads = without_shared_start(heads, most)
     lines = [[shortened(head, most), *pair[1:]] for head, pair in zip(heads, pairs, strict=True)]
     return ["<br>".join(map(escape, each)) for each in lines]
 

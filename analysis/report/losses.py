@@ -48,7 +48,7 @@ def losses(found: Analysis) -> list[Chart]:
 
 def smoothing(steps: int) -> int:
     """Steps in a mean, an odd number; 1 for a run with too few steps to smooth."""
-    return 1 if steps < FEWEST_SMOOTHED else max(3, 2 * round(SMOOTHED_SHARE * steps / 2) + 1)
+    return 1 if steps < FEWEST_SMOOTHED else max(3, 2 * int(SMOOTHED_SHARE * steps / 2) + 1)
 
 
 def _line(name: str, steps: pl.DataFrame, color: int, raw: bool = False) -> Series:

@@ -105,7 +105,7 @@
   }
 
   // Long tables begin folded.
-  const most = 12;
+  const most = 8;
   document.querySelectorAll("section > .table").forEach((table) => {
     const rows = table.querySelectorAll("tbody tr").length;
     if (rows <= most + 3) return;

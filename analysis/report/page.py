@@ -85,7 +85,8 @@ def _what(found: Analysis) -> str:
     answer = found.answer
     runs = answer["runs"]
     steps = f"{answer['steps']:,} steps"
-    lost = f", {answer['lost_lines']:,} lines could not be read" if answer["lost_lines"] else ""
+    count = answer["lost_lines"]
+    lost = f", {count:,} {'line' if count == 1 else 'lines'} could not be read" if count else ""
     if len(runs) > 1:
         return f"{steps} of {len(runs):,} runs{lost}"
     run = runs[0]

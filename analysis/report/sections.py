@@ -166,7 +166,8 @@ def _roofline(found: Analysis) -> Section | None:
 
 def _predicted(found: Analysis) -> Section | None:
     answer = found.answer
-    places = _places(answer, lambda run: run["predicted"])
+    order = summary.ranked(answer["runs"])
+    places = [f"runs.{index}" for index in order if answer["runs"][index]["predicted"]]
     if not places:
         return None
     tables = [table(answer, "Step time and memory", PREDICTED_COLUMNS, places)]

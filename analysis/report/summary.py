@@ -31,7 +31,7 @@ def section(answer: Figures) -> Section:
     runs = answer["runs"]
     if len(runs) == 1:
         return Section("summary", "At a glance", tiles=_one(runs[0]))
-    order = sorted(range(len(runs)), key=lambda index: _rank(runs[index]))
+    order = ranked(runs)
     places = [f"runs.{index}" for index in order]
     doubtful = [run["id"] for run in runs if not credible(run)]
     notes = ["Medians of the steady steps; the fastest run comes first."]
@@ -40,10 +40,15 @@ def section(answer: Figures) -> Section:
             f"{len(doubtful):,} of {len(runs):,} runs cannot be as fast as their logs say. They come last, "
             "and figures leave them out here: see the warnings."
         )
-    ranked = [runs[index] for index in order if credible(runs[index])]
+    fastest = [runs[index] for index in order if credible(runs[index])]
     caption = "Runs by tokens/s of a device"
     tables = [table(answer, caption, COLUMNS, places)]
-    return Section("summary", "At a glance", notes, tables, charts.speed(answer, ranked), _many(runs))
+    return Section("summary", "At a glance", notes, tables, charts.speed(fastest), _many(runs))
+
+
+def ranked(runs: Sequence[Figures]) -> list[int]:
+    """The places of runs, the fastest device first; those whose speed cannot be true come last."""
+    return sorted(range(len(runs)), key=lambda index: _rank(runs[index]))
 
 
 def credible(run: Figures) -> bool:
