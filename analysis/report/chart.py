@@ -12,6 +12,9 @@ from frontrunner.configs.units import Kind, count_text, digits, quantity, unit_o
 
 Value = float | None
 
+#: A part of a stack below this share of the longest part leaves no mark: less than a pixel.
+THINNEST = 0.001
+
 
 @dataclass(frozen=True)
 class Series:
@@ -83,12 +86,15 @@ def colors(series: Sequence[Series]) -> list[int]:
 
 
 def _marks(chart: Chart, series: Series) -> Iterator[bool]:
+    """For each point, whether it is seen. A part of a stack can be thinner than a pixel."""
+    lengths = _numbers(value for each in chart.series for value in each.y) if chart.stacked else []
+    least = THINNEST * max(map(abs, lengths), default=0.0)
     for x, y in zip(series.x, series.y, strict=True):
         known = y is not None and math.isfinite(y) and x is not None
         if not known or y is None:
             yield False
         elif series.kind == "bar":
-            yield y != 0
+            yield abs(y) > least
         else:
             yield (y > 0 or not chart.log_y) and (not isinstance(x, int | float) or x > 0 or not chart.log_x)
 

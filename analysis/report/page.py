@@ -65,7 +65,8 @@ def _title(found: Analysis) -> str:
 
 
 def _head(found: Analysis, parts: list[Section]) -> Iterator[str]:
-    yield f"<header><div><h1>{escape(_title(found))}</h1>"
+    yield '<header><button type="button" id="theme" aria-pressed="false">Dark</button>'
+    yield f"<div><h1>{escape(_title(found))}</h1>"
     flagged = sum(1 for run in found.answer["runs"] if run["warnings"])
     some = (
         f"{flagged:,} of {len(found.answer['runs']):,} runs have"
@@ -73,8 +74,7 @@ def _head(found: Analysis, parts: list[Section]) -> Iterator[str]:
         else "It has"
     )
     link = f'; <a href="#warnings">{some} warnings</a>' if flagged else ""
-    yield f'<p class="note">{escape(_what(found))}{link}</p></div>'
-    yield '<button type="button" id="theme" aria-pressed="false">Dark</button></header>'
+    yield f'<p class="note">{escape(_what(found))}{link}</p></div></header>'
     yield '<nav aria-label="Sections"><ul>'
     yield from (f'<li><a href="#{part.id}">{escape(part.title)}</a></li>' for part in parts)
     yield "</ul></nav>"
@@ -188,7 +188,7 @@ def _numbers(chart: Chart) -> Iterator[str]:
     yield _scroll(f"Numbers: {chart.title}") + "<thead><tr>"
     yield from (f'<th scope="col"{kind}>{escape(t)}</th>' for t, kind in zip(heads, kinds, strict=True))
     yield "</tr></thead><tbody>"
-    for series in visible(chart):
+    for series in chart.series:
         if not _listed(series):
             continue
         for x, y in zip(series.x, series.y, strict=True):
@@ -205,5 +205,7 @@ def _numbers(chart: Chart) -> Iterator[str]:
 
 
 def _listed(series: Series) -> bool:
-    """Whether its numbers say something: not those of ideals, faint lines or many points."""
-    return not (series.faint or len(series.x) > 100 or (series.dashed and series.kind == "lines"))
+    """Whether its numbers say something: not those of ideals, faint lines, many points or none."""
+    return any(y is not None for y in series.y) and not (
+        series.faint or len(series.x) > 100 or (series.dashed and series.kind == "lines")
+    )

@@ -27,6 +27,12 @@ def test_series_that_leave_no_mark_are_not_drawn() -> None:
     assert [series.name for series in chart.visible(figure(*bars))] == ["long"]
 
 
+def test_a_part_of_a_stack_that_is_thinner_than_a_pixel_leaves_no_mark() -> None:
+    bars = (Series("long", ["a"], [347.0], "bar"), Series("thin", ["a"], [0.037], "bar"))
+    assert [series.name for series in chart.visible(figure(*bars, stacked=True))] == ["long"]
+    assert [series.name for series in chart.visible(figure(*bars))] == ["long", "thin"]
+
+
 def test_an_axis_has_the_unit_of_its_largest_value_or_limit() -> None:
     series = Series("a", [1], [3 * 2.0**20])
     assert chart.unit_y(figure(series, y_kind="bytes")) == ("MiB", 2.0**20)
