@@ -59,6 +59,7 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
         "step_time_interval_s": list(bootstrap.median_interval(times)) if len(times) > 1 else None,
         "first_loss": row["first_loss"],
         "last_loss": row["last_loss"],
+        "validation": _validation(run),
         "lost_lines": run.lost_lines,
     }
     found["seq_len"] = seq_len
@@ -73,6 +74,12 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
     found["flags"] = sorted({kind for kind, _ in odd})
     found["corrected"] = _corrected(run, found)
     return found
+
+
+def _validation(run: RunLog) -> list[Figures]:
+    """Validation losses by step; of a step that was repeated, the last."""
+    told = dict(run.facts.get("validation", ()))
+    return [{"step": step, "loss": told[step]} for step in sorted(told)]
 
 
 def _identity(run: RunLog, machine: MachineSpec | None) -> Figures:

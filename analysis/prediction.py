@@ -6,7 +6,7 @@ runs, from what their engine keeps and sends (``planner/engine_profile.py``).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import MachineSpec, ModelSpec, RunSpec
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.advise import advise
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import assumptions, estimate
 from frontrunner.parallelism.planner.published import PublishedModel, PublishedRun, Unusable, prepare
@@ -61,7 +62,11 @@ def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, 
     try:
         if run.unsupported:
             raise Unusable(run.unsupported[0].reason)
-        workload, candidates = _own(run) if run.spec is not None else _published(run, machine)
+        spec = None
+        if run.spec is not None:
+            spec, workload, candidates = _own(run)
+        else:
+            workload, candidates = _published(run, machine)
     except Unusable as reason:
         return None, str(reason)
     estimated = estimate(workload, candidates)
@@ -72,19 +77,21 @@ def _predict(run: RunLog, machine: MachineSpec | None) -> tuple[Figures | None, 
         "tokens_per_s_per_device",
         "peak_memory_bytes_per_device",
         "memory",
+        "fits",
     )
     figures: Figures = {key: found[key] for key in keys}
     figures["roofline"] = roofline(workload, candidates)
     figures["assumptions"] = assumptions(workload)
+    figures["changes"] = [asdict(advice) for advice in advise(spec, estimated)] if spec else []
     return figures, None
 
 
-def _own(run: RunLog) -> tuple[Workload, Candidates]:
+def _own(run: RunLog) -> tuple[RunSpec, Workload, Candidates]:
     try:
         spec = RunSpec.model_validate(run.spec)
         if spec.engine != "native":
             raise Unusable(f"the planner does not know how {spec.engine} spends its time")
-        return Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+        return spec, Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(str(part) for part in wrong["loc"])
@@ -152,10 +159,17 @@ def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:
 
 
 def compare(measured: Figures, predicted: Figures) -> Figures:
-    """Errors in percent (predicted against measured), and the seconds of parts that both sides give."""
+    """Differences in percent, and the seconds of parts that both sides give.
+
+    Errors are those of the prediction; ``against_plan`` is how much more the run took than planned.
+    """
+    planned = (predicted["step_time_s"], predicted["peak_memory_bytes_per_device"])
+    seen = (measured["step_time_s"], measured["memory_bytes"])
     found: Figures = {
-        "step_time_error_pct": _error(predicted["step_time_s"], measured["step_time_s"]),
-        "memory_error_pct": _error(predicted["peak_memory_bytes_per_device"], measured["memory_bytes"]),
+        "step_time_error_pct": _difference(planned[0], seen[0]),
+        "memory_error_pct": _difference(planned[1], seen[1]),
+        "step_time_against_plan_pct": _difference(seen[0], planned[0]),
+        "memory_against_plan_pct": _difference(seen[1], planned[1]),
         "parts": [],
     }
     parts, own = predicted["step_time_parts_s"], measured["parts_s"]
@@ -166,12 +180,12 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
         "communication not hidden": ("tensor", "pipeline", "weights", "gradients", "update"),
         "optimizer": ("optimizer",),
     }
-    seen = dict.fromkeys(groups, None) | own
+    known = dict.fromkeys(groups, None) | own
     operations = {
         each["operation"]: each["seconds_per_step"] for each in measured["communication"]["operations"]
     }
     found["parts"] = [
-        {"part": name, "predicted_s": sum(parts[key] for key in keys), "measured_s": seen[name]}
+        {"part": name, "predicted_s": sum(parts[key] for key in keys), "measured_s": known[name]}
         for name, keys in groups.items()
     ]
     if "all_reduce" in operations:
@@ -185,5 +199,5 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
     return found
 
 
-def _error(predicted: float | None, measured: float | None) -> float | None:
-    return (predicted / measured - 1) * 100 if predicted and measured else None
+def _difference(value: float | None, base: float | None) -> float | None:
+    return (value / base - 1) * 100 if value and base else None

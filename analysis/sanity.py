@@ -12,6 +12,7 @@ from typing import Any
 from frontrunner.analysis.machines import best_product_flops_per_s, peak_flops_per_s
 from frontrunner.analysis.run_log import RunLog
 from frontrunner.configs.schema import MachineSpec
+from frontrunner.configs.units import bytes_text, digits, flops_text, seconds_text, share_text
 
 Figures = dict[str, Any]
 Flag = tuple[str, str]
@@ -63,15 +64,15 @@ def _implausible(run: RunLog, figures: Figures, row: Figures, machine: MachineSp
     if speed > peak:
         yield (
             "implausible",
-            f"up to {_tera(speed)} per device (hardware FLOPs) exceeds the peak of {machine.device.name}, "
-            f"{_tera(peak)}",
+            f"up to {flops_text(speed)} per device (hardware FLOPs) exceeds the peak of "
+            f"{machine.device.name}, {flops_text(peak)}",
         )
     elif best and speed > best:
         yield (
             "implausible",
-            f"up to {_tera(speed)} per device (hardware FLOPs) is not plausible for a whole step: "
-            f"it is {speed / peak:.0%} of the peak of {machine.device.name} and exceeds its best measured "
-            f"matrix product, {_tera(best)}",
+            f"up to {flops_text(speed)} per device (hardware FLOPs) is not plausible for a whole step: "
+            f"it is {share_text(speed / peak)} of the peak of {machine.device.name} and exceeds its "
+            f"best measured matrix product, {flops_text(best)}",
         )
 
 
@@ -87,7 +88,11 @@ def _micro_batches(
         return
     factor, ran, counted = found
     speed = _claimed(figures, row)
-    truth = f"; the real speed is {_tera(speed * factor)}, not {_tera(speed)} per device" if speed else ""
+    truth = (
+        f"; the real speed is {flops_text(speed * factor)}, not {flops_text(speed)} per device"
+        if speed
+        else ""
+    )
     yield (
         "micro-batches",
         f"the engine ran {ran} micro-batches a step but the log counts {counted}: the engine's "
@@ -128,10 +133,10 @@ def _loss(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | No
     if span <= 1e-3 * abs(first):
         yield (
             "loss",
-            f"the loss never moves: it stays within {span:.2g} of {first:.4g} for {steps} steps",
+            f"the loss never moves: it stays within {digits(span)} of {digits(first)} for {steps} steps",
         )
     elif last > 1.5 * row["smallest_loss"] and last > first:
-        yield "loss", f"the loss went up: from {first:.4g} to {last:.4g}"
+        yield "loss", f"the loss went up: from {digits(first)} to {digits(last)}"
 
 
 def _disagreement(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | None) -> Iterator[Flag]:
@@ -141,21 +146,22 @@ def _disagreement(run: RunLog, figures: Figures, row: Figures, machine: MachineS
     if printed and own and abs(printed / own - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log prints {_tera(printed)}, but its step time and batch give {_tera(own)} per device "
-            f"({convention} FLOPs)",
+            f"the log prints {flops_text(printed)}, but its step time and batch give {flops_text(own)} per "
+            f"device ({convention} FLOPs)",
         )
     samples, time, batch = row["samples_per_s"], row["step_time_s"], figures["global_batch_size"]
     if samples and time and batch and abs(samples * time / batch - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log prints {samples:.4g} sequences/s, but {batch} sequences in {time:.4g} s give "
-            f"{batch / time:.4g}",
+            f"the log prints {digits(samples)} sequences/s, but {batch} sequences in {seconds_text(time)} "
+            f"give {digits(batch / time)}",
         )
     told, speed = row["tokens_per_s_per_device"], figures["tokens_per_s_per_device"]
     if told and speed and abs(told / speed - 1) > DISAGREEMENT:
         yield (
             "disagreement",
-            f"the log prints {told:,.4g} tokens/s per device, but its batch and step time give {speed:,.4g}",
+            f"the log prints {digits(told)} tokens/s per device, but its batch and step time give "
+            f"{digits(speed)}",
         )
 
 
@@ -218,8 +224,8 @@ def _memory(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec | 
         capacity = machine.device.memory_bytes
         yield (
             "memory",
-            f"{peak / 2**30:.1f} GiB per device exceed the memory of {machine.device.name}, "
-            f"{capacity / 2**30:.1f} GiB",
+            f"{bytes_text(peak)} per device exceed the memory of {machine.device.name}, "
+            f"{bytes_text(capacity)}",
         )
 
 
@@ -235,7 +241,3 @@ def _reading(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec |
         yield "steady", f"only {row['steady']} steps are steady, so the step time is uncertain"
     if run.events:
         yield "events", f"the run logged {len(run.events)} warnings; the last: {run.events[-1]}"
-
-
-def _tera(value: float) -> str:
-    return f"{value / 1e12:.1f} TFLOP/s" if value >= 1e10 else f"{value / 1e9:.3g} GFLOP/s"

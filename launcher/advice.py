@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frontrunner.configs.errors import SpecError
-from frontrunner.launcher.display.units import bytes_text
+from frontrunner.configs.units import bytes_text
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder.state import RunState
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.configs.units import bytes_text, number_text, seconds_text
 from frontrunner.launcher.display.tables import Table
 from frontrunner.launcher.display.totals import Totals
-from frontrunner.launcher.display.units import bytes_text, number_text, seconds_text
 from frontrunner.launcher.errors import RunFailed
 from frontrunner.launcher.ranks.local import launch
 from frontrunner.launcher.ranks.request import Request

@@ -11,8 +11,8 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, examine_keys
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import WireSpec
+from frontrunner.configs.units import bytes_text
 from frontrunner.launcher.display.search_tables import layout_text
-from frontrunner.launcher.display.units import bytes_text
 from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates, Workload

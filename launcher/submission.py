@@ -14,8 +14,8 @@ from pathlib import Path
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, dump
 from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.units import bytes_text, duration_text
 from frontrunner.launcher.continuing import prospects
-from frontrunner.launcher.display.units import bytes_text, duration_text
 from frontrunner.launcher.runs import Runs
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.corpus import check_data, is_here

@@ -51,7 +51,7 @@ def run_log(
             "validation": [
                 (event["step"], event["loss"])
                 for event in events
-                if event["kind"] == "validation" and _count(event.get("step")) and number(event.get("loss"))
+                if event["kind"] == "validation" and _is_step(event.get("step")) and number(event.get("loss"))
             ],
             "engine": spec.get("engine"),
             "starts": len(headers),
@@ -98,6 +98,11 @@ def _count(value: object) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_COUNT
         else None
     )
+
+
+def _is_step(value: object) -> bool:
+    """Whether it is a step; 0 is the validation before the first."""
+    return value == 0 and value is not False or _count(value) is not None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from frontrunner.analysis.report.chart import Chart, Series
-from frontrunner.analysis.report.charts import MOST_RUNS, TERA, Figures, chosen
+from frontrunner.analysis.report.charts import MOST_RUNS, Figures, chosen, not_drawn
+from frontrunner.configs.units import change_text
+
+#: The bars of measured and planned times show fewer runs with their names.
+FEWEST_POINTS = MOST_RUNS + 1
 
 
 def roofline(answer: Figures) -> list[Chart]:
@@ -27,18 +31,18 @@ def roofline(answer: Figures) -> list[Chart]:
                 f"roofline-{index}",
                 f"Roofline of a device of {machine}",
                 "FLOPs per byte of memory traffic",
-                "TFLOP/s",
+                "rate of a device",
                 [
                     Series(
                         "peak and memory bandwidth",
                         x,
-                        [min(peak or 1e30, bandwidth * i) / TERA for i in x],
+                        [min(peak or 1e30, bandwidth * i) for i in x],
                         "lines",
                     ),
                     Series(
                         "best measured matrix product",
                         x,
-                        [min(best, bandwidth * i) / TERA for i in x],
+                        [min(best, bandwidth * i) for i in x],
                         "lines",
                         dashed=True,
                     ),
@@ -46,8 +50,10 @@ def roofline(answer: Figures) -> list[Chart]:
                 ],
                 "FLOPs per byte of memory traffic against the planner's rate, for matrix products, attention "
                 "and the optimizer, below the device's peak and memory bandwidth.",
+                y_kind="flops",
                 log_x=True,
                 log_y=True,
+                notes=not_drawn(answer["runs"]),
             )
         )
     return found
@@ -63,7 +69,7 @@ def _kernels(runs: Sequence[Figures]) -> list[Series]:
         Series(
             name,
             [point["flops_per_byte"] for point, _ in each],
-            [point["flops_per_s"] / TERA for point, _ in each],
+            [point["flops_per_s"] for point, _ in each],
             "markers",
             labels=[run for _, run in each],
         )
@@ -78,7 +84,7 @@ def predicted(answer: Figures) -> list[Chart]:
         for run in answer["runs"][:200]
         if run["predicted"] and run["predicted"]["step_time_s"] and run["step_time_s"]
     ]
-    if not runs:
+    if len(runs) < FEWEST_POINTS:
         return []
     measured = [run["step_time_s"] for run in runs]
     ends = [min(measured) * 0.8, max(measured) * 1.25]
@@ -86,8 +92,8 @@ def predicted(answer: Figures) -> list[Chart]:
         Chart(
             "predicted",
             "Step time, planned against measured",
-            "measured seconds",
-            "planned seconds",
+            "measured",
+            "planned",
             [
                 Series(
                     "runs",
@@ -98,11 +104,14 @@ def predicted(answer: Figures) -> list[Chart]:
                 ),
                 Series("equal", ends, ends, "lines", dashed=True),
             ],
-            "Planned against measured seconds per step: "
+            "Measured against planned seconds per step: "
             + "; ".join(
-                f"{run['id']} {run['comparison']['step_time_error_pct']:+.1f} %" for run in runs[:MOST_RUNS]
+                f"{run['id']} {change_text(run['comparison']['step_time_against_plan_pct'])}"
+                for run in runs[:MOST_RUNS]
             )
             + ".",
+            x_kind="seconds",
+            y_kind="seconds",
             log_x=True,
             log_y=True,
         )

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from frontrunner.analysis.analyze import Analysis, titles
-from frontrunner.analysis.report import charts, charts_planner, sweeps
-from frontrunner.analysis.report.table import MOST_ROWS, Column, Section, table, value_at
+from frontrunner.analysis.report import changes, charts, charts_planner, losses, summary, sweeps
+from frontrunner.analysis.report.table import MOST_ROWS, Column, Remarks, Section, table
+from frontrunner.configs.units import digits, seconds_text
 
 Figures = dict[str, Any]
 
@@ -19,75 +20,76 @@ RUN_COLUMNS = (
     Column("run", "id"),
     Column("format", "format"),
     Column("machine", "machine"),
-    Column("devices", "devices", ",d"),
-    Column("tensor", "layout.tensor", "d"),
-    Column("pipeline", "layout.pipeline", "d"),
-    Column("data", "layout.data", "d"),
+    Column("devices", "devices", "count"),
+    Column("tensor", "layout.tensor", "count"),
+    Column("pipeline", "layout.pipeline", "count"),
+    Column("data", "layout.data", "count"),
     Column("sharding", "layout.sharding"),
     Column("recompute", "layout.recompute"),
     Column("precision", "precision"),
-    Column("global batch", "global_batch_size", ",d"),
-    Column("steps", "steps", ",d"),
-    Column("steady", "steady.steady", ",d"),
-    Column("lines lost", "lost_lines", ",d"),
+    Column("global batch", "global_batch_size", "count"),
+    Column("steps", "steps", "count"),
+    Column("steady", "steady.steady", "count"),
+    Column("lines lost", "lost_lines", "count"),
 )
 SPEED_COLUMNS = (
     Column("run", "id"),
-    Column("step (s)", "step_time_s", ",.4g"),
-    Column("p5 (s)", "step_time_p5_s", ",.4g"),
-    Column("p95 (s)", "step_time_p95_s", ",.4g"),
-    Column("tokens/s", "tokens_per_s_per_device", ",.1f"),
-    Column("model TFLOP/s", "model_flops_per_s_per_device", ",.4g", 1e12),
-    Column("MFU", "mfu", ".1%"),
-    Column("hardware TFLOP/s", "hardware_flops_per_s_per_device", ",.4g", 1e12),
-    Column("HFU", "hfu", ".1%"),
-    Column("printed TFLOP/s", "printed_flops_per_s_per_device", ",.4g", 1e12),
-    Column("convention", "printed_flop_convention"),
-    Column("communication", "communication.share", ".1%"),
-    Column("memory (GiB)", "memory_bytes", ",.1f", 2**30),
+    Column("step", "step_time_s", "seconds"),
+    Column("p5", "step_time_p5_s", "seconds"),
+    Column("p95", "step_time_p95_s", "seconds"),
+    Column("tokens/s per device", "tokens_per_s_per_device", "number"),
+    Column("model FLOP/s", "model_flops_per_s_per_device", "flops"),
+    Column("MFU", "mfu", "share"),
+    Column("hardware FLOP/s", "hardware_flops_per_s_per_device", "flops"),
+    Column("HFU", "hfu", "share"),
+    Column("printed FLOP/s", "printed_flops_per_s_per_device", "flops"),
+    Column("which counts", "printed_flop_convention"),
+    Column("communication", "communication.share", "share"),
+    Column("memory", "memory_bytes", "bytes"),
 )
 TRAFFIC_COLUMNS = (
     Column("run", "id"),
-    Column("package (MiB)", "bytes_per_step.package", ",.2f", 2**20),
-    Column("node (MiB)", "bytes_per_step.node", ",.2f", 2**20),
-    Column("network (MiB)", "bytes_per_step.network", ",.2f", 2**20),
+    Column("package", "bytes_per_step.package", "bytes"),
+    Column("node", "bytes_per_step.node", "bytes"),
+    Column("network", "bytes_per_step.network", "bytes"),
 )
 SCALING_COLUMNS = (
-    Column("devices", "devices", ",d"),
-    Column("step (s)", "step_time_s", ",.4g"),
-    Column("tokens/s per device", "tokens_per_s_per_device", ",.1f"),
-    Column("speed-up", "speedup", ".2f"),
-    Column("efficiency", "efficiency", ".1%"),
-    Column("from", "efficiency_interval.0", ".1%"),
-    Column("to", "efficiency_interval.1", ".1%"),
-    Column("serial fraction", "serial_fraction", ".2%"),
+    Column("devices", "devices", "count"),
+    Column("step", "step_time_s", "seconds"),
+    Column("tokens/s per device", "tokens_per_s_per_device", "number"),
+    Column("speed-up", "speedup", "number"),
+    Column("efficiency", "efficiency", "share"),
+    Column("95 % from", "efficiency_interval.0", "share"),
+    Column("to", "efficiency_interval.1", "share"),
+    Column("serial fraction", "serial_fraction", "share"),
 )
 AHEAD_COLUMNS = (
-    Column("devices", "devices", ",d"),
-    Column("step (s)", "step_time_s", ",.4g"),
-    Column("from (s)", "step_time_interval_s.0", ",.4g"),
-    Column("to (s)", "step_time_interval_s.1", ",.4g"),
-    Column("speed-up", "speedup", ".2f"),
-    Column("efficiency", "efficiency", ".1%"),
+    Column("devices", "devices", "count"),
+    Column("step", "step_time_s", "seconds"),
+    Column("95 % from", "step_time_interval_s.0", "seconds"),
+    Column("to", "step_time_interval_s.1", "seconds"),
+    Column("speed-up", "speedup", "number"),
+    Column("efficiency", "efficiency", "share"),
 )
 PREDICTED_COLUMNS = (
     Column("run", "id"),
-    Column("planned step (s)", "predicted.step_time_s", ",.4g"),
-    Column("measured (s)", "step_time_s", ",.4g"),
-    Column("error (%)", "comparison.step_time_error_pct", "+.1f"),
-    Column("planned memory (GiB)", "predicted.peak_memory_bytes_per_device", ",.1f", 2**30),
-    Column("measured (GiB)", "memory_bytes", ",.1f", 2**30),
-    Column("error (%)", "comparison.memory_error_pct", "+.1f"),
-)
-PART_COLUMNS = (
-    Column("part", "part"),
-    Column("planned (s)", "predicted_s", ",.4g"),
-    Column("measured (s)", "measured_s", ",.4g"),
+    Column("planned step", "predicted.step_time_s", "seconds"),
+    Column("measured step", "step_time_s", "seconds"),
+    Column("95 % from", "step_time_interval_s.0", "seconds"),
+    Column("to", "step_time_interval_s.1", "seconds"),
+    Column("step against plan", "comparison.step_time_against_plan_pct", "change"),
+    Column("planned memory", "predicted.peak_memory_bytes_per_device", "bytes"),
+    Column("measured memory", "memory_bytes", "bytes"),
+    Column("memory against plan", "comparison.memory_against_plan_pct", "change"),
 )
 
 
 def _places(answer: Figures, wanted: Callable[[Figures], Any] = lambda run: True) -> list[str]:
     return [f"runs.{index}" for index, run in enumerate(answer["runs"]) if wanted(run)]
+
+
+def _summary(found: Analysis) -> Section:
+    return summary.section(found.answer)
 
 
 def _runs(found: Analysis) -> Section:
@@ -102,7 +104,7 @@ def _speed(found: Analysis) -> Section:
     tables = [
         table(
             answer,
-            "Medians of the steady steps; tokens, FLOPs and memory are per device",
+            "Medians of the steady steps; FLOP/s and memory are per device",
             SPEED_COLUMNS,
             _places(answer),
         )
@@ -125,8 +127,8 @@ def _scaling(found: Analysis) -> Section | None:
         if ahead:
             tables.append(table(answer, f"The fit's next doublings: {title}", AHEAD_COLUMNS, ahead))
     notes = [
-        'Efficiency and speed-up are relative to the smallest run of a group. "From" and "to" bound 95 % '
-        "intervals from resampled steps. They cover noise within these runs, not other days or other nodes.",
+        "Efficiency and speed-up are relative to the smallest run of a group. The 95 % intervals are from "
+        "resampled steps. They cover noise within these runs, not other days or other nodes.",
         *_fits(answer),
     ]
     return Section("scaling", "Scaling", notes, tables, charts.scaling(answer))
@@ -136,16 +138,11 @@ def _fits(answer: Figures) -> Iterator[str]:
     for title, group in zip(titles(answer), answer["scaling"], strict=True):
         fit = group["fit"]
         off = fit["largest_error_pct"]
-        checked = "exact for two points" if off is None else f"within {off:.1f} % of all points"
+        checked = "exact for two points" if off is None else f"within {digits(off)} % of all points"
         yield (
             f"Fit of {title}: a step takes {fit['formula']} on p times the smallest run's devices, "
-            f"with a = {fit['a_s']:.4g} s and b = {fit['b_s']:.4g} s ({checked})."
+            f"with a = {seconds_text(fit['a_s'])} and b = {seconds_text(fit['b_s'])} ({checked})."
         )
-
-
-def _breakdown(found: Analysis) -> Section | None:
-    drawn = charts.breakdown(found.answer)
-    return Section("breakdown", "Where the time goes", charts=drawn) if drawn else None
 
 
 def _memory(found: Analysis) -> Section | None:
@@ -154,7 +151,7 @@ def _memory(found: Analysis) -> Section | None:
 
 
 def _losses(found: Analysis) -> Section | None:
-    drawn = charts.losses(found)
+    drawn = losses.losses(found)
     return Section("losses", "Loss", charts=drawn) if drawn else None
 
 
@@ -169,35 +166,46 @@ def _roofline(found: Analysis) -> Section | None:
 
 def _predicted(found: Analysis) -> Section | None:
     answer = found.answer
-    places = _places(answer, lambda run: run["predicted"])
+    order = summary.ranked(answer["runs"])
+    places = [f"runs.{index}" for index in order if answer["runs"][index]["predicted"]]
     if not places:
         return None
-    tables = [table(answer, "Planned against measured", PREDICTED_COLUMNS, places)]
-    for place in places[: charts.MOST_RUNS]:
-        run = value_at(answer, place)
-        parts = [f"{place}.comparison.parts.{n}" for n in range(len(run["comparison"]["parts"]))]
-        if any(part["measured_s"] is not None for part in run["comparison"]["parts"]):
-            tables.append(table(answer, f"Difference by part: {run['id']}", PART_COLUMNS, parts))
-    plans = [value_at(answer, place)["predicted"] for place in places[:20]]
+    tables = [table(answer, "Step time and memory", PREDICTED_COLUMNS, places)]
+    notes = [
+        "The planner gives one figure without an interval; the intervals are of the measured median, from "
+        "resampled steps."
+    ]
+    drawn = charts_planner.predicted(answer)
+    return Section("predicted", "Measured against planned", notes, tables, drawn)
+
+
+def _assumptions(found: Analysis) -> Section | None:
+    plans = [run["predicted"] for run in found.answer["runs"] if run["predicted"]][:20]
     said = dict.fromkeys(text for plan in plans for text in plan["assumptions"])
-    notes = ["The plans assume:", *said]
-    return Section("predicted", "Planned against measured", notes, tables, charts_planner.predicted(answer))
+    if not said:
+        return None
+    lines = [("", text) for text in said]
+    return Section("assumptions", "What the plans assume", remarks=[Remarks("", lines)])
 
 
 def _sweeps(found: Analysis) -> Section | None:
     return sweeps.section(found.answer)
 
 
+#: The questions of a reader in their order: how fast, how far from the plan, what to change; then details.
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
-    _runs,
-    _speed,
+    _summary,
+    _predicted,
+    changes.breakdown,
+    changes.changes,
     _scaling,
-    _breakdown,
     _memory,
     _losses,
     _roofline,
-    _predicted,
     _sweeps,
+    _speed,
+    _runs,
+    _assumptions,
 )
 
 

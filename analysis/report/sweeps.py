@@ -6,12 +6,13 @@ from typing import Any
 
 from frontrunner.analysis.report.chart import Chart, Series
 from frontrunner.analysis.report.table import Column, Section, table
+from frontrunner.configs.units import digits, share_text
 
 Figures = dict[str, Any]
 SHARE_COLUMNS = (
     Column("key", "key"),
-    Column("fANOVA", "fanova", ".1%"),
-    Column("SHAP", "shap", ".1%"),
+    Column("fANOVA", "fanova", "share"),
+    Column("SHAP", "shap", "share"),
 )
 
 
@@ -27,7 +28,7 @@ def section(answer: Figures) -> Section | None:
             shares = [f"sweeps.{index}.shares.{n}" for n in range(len(sweep["shares"]))]
             tables.append(table(answer, f"Which keys matter: {sweep['name']}", SHARE_COLUMNS, shares))
         charts += [*_sensitivity(sweep, index), *_predicted(sweep, index)]
-        notes.append(f"{sweep['name']}: {len(trials)} trials, {sweep['node_hours']:.3g} node-hours.")
+        notes.append(f"{sweep['name']}: {len(trials)} trials, {digits(sweep['node_hours'])} node-hours.")
     return Section("sweeps", "Sweeps", notes, tables, charts)
 
 
@@ -35,15 +36,15 @@ def ranking_columns(sweep: Figures) -> tuple[Column, ...]:
     """The columns of every trial, plus one for each key of the space."""
     keys = (Column(key.rpartition(".")[2], f"settings.{n}") for n, key in enumerate(sweep["keys"]))
     return (
-        Column("rank", "rank", "d"),
-        Column("trial", "number", "d"),
+        Column("rank", "rank", "count"),
+        Column("trial", "number", "count"),
         Column("state", "state"),
         Column("failure", "failure"),
         *keys,
-        Column(sweep["objective"], "objective", ",.5g"),
-        Column("predicted", "predicted", ",.5g"),
-        Column("error (%)", "error_pct", "+.1f"),
-        Column("node-hours", "node_hours", ",.3g"),
+        Column(sweep["objective"], "objective", "number"),
+        Column("predicted", "predicted", "number"),
+        Column("error", "error_pct", "change"),
+        Column("node-hours", "node_hours", "number"),
     )
 
 
@@ -52,19 +53,19 @@ def _sensitivity(sweep: Figures, index: int) -> list[Chart]:
     if not shares:
         return []
     keys = [share["key"] for share in shares]
-    said = ", ".join(f"{share['key']} {share['fanova']:.0%}" for share in shares)
+    said = ", ".join(f"{share['key']} {share_text(share['fanova'])}" for share in shares)
     return [
         Chart(
             f"sensitivity-{index + 1}",
             f"Which keys matter: {sweep['name']}",
-            "key",
-            "share of the objective's variation",
+            "",
+            "share of the variation",
             [
                 Series("fANOVA", keys, [share["fanova"] for share in shares], "bar"),
                 Series("SHAP", keys, [share["shap"] for share in shares], "bar"),
             ],
             f"Share of the objective's variation that each key explains, by fANOVA: {said}.",
-            y_from_zero=True,
+            y_kind="share",
         )
     ]
 
@@ -93,6 +94,6 @@ def _predicted(sweep: Figures, index: int) -> list[Chart]:
                 Series("equal", ends, ends, "lines", dashed=True),
             ],
             f"Predictions at the start of {len(done)} trials against what they measured. The best, trial "
-            f"{best['number']}, measured {best['objective']:.5g}.",
+            f"{best['number']}, measured {digits(best['objective'])}.",
         )
     ]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from frontrunner.configs.load import Document
+from frontrunner.configs.units import levels_text
 from frontrunner.launcher.display.terminal import tell
-from frontrunner.launcher.display.units import levels_text
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.parameters import stage_units

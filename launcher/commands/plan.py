@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frontrunner.configs.units import bytes_text, flops_text, seconds_text
 from frontrunner.launcher.display.terminal import say, tell
-from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
 from frontrunner.launcher.verify import verified
 
 if TYPE_CHECKING:

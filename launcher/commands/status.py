@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.configs.units import duration_text, number_text
 from frontrunner.launcher.display.terminal import say
-from frontrunner.launcher.display.units import duration_text, number_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -150,7 +150,7 @@ def shown(runs: Sequence[Followed], width: int = 80) -> list[RenderableType]:
     """Two lines a run, which fit the width: what it is and how far, then its figures or what went wrong."""
     from rich.text import Text
 
-    from frontrunner.launcher.display.units import number_text, seconds_text
+    from frontrunner.configs.units import number_text, seconds_text
 
     lines: list[RenderableType] = []
     for run in runs:
@@ -208,7 +208,7 @@ def _filled(parts: Sequence[str], width: int) -> list[str]:
 
 def slowest_text(last: dict[str, Any]) -> list[str]:
     """``slowest rank 3: 1.20 s of work, mean 1.00 s``; nothing if unknown."""
-    from frontrunner.launcher.display.units import seconds_text
+    from frontrunner.configs.units import seconds_text
 
     rank, longest, mean = (last[key] for key in ("slowest_rank", "slowest_busy_s", "busy_s"))
     if _number(longest, float) is None or _number(mean, float) is None:

@@ -8,8 +8,17 @@ from typing import Any
 from rich.text import Text
 
 from frontrunner.analysis.analyze import titles
+from frontrunner.configs.units import (
+    UNKNOWN,
+    bytes_text,
+    change_text,
+    digits,
+    flops_text,
+    number_text,
+    seconds_text,
+    share_text,
+)
 from frontrunner.launcher.display.tables import Table
-from frontrunner.launcher.display.units import UNKNOWN, bytes_text, flops_text, number_text, seconds_text
 
 Figures = dict[str, Any]
 #: Further runs are shown only by --csv and --report.
@@ -61,7 +70,7 @@ def _speed(runs: list[Figures]) -> Table:
         (
             run["id"],
             *(seconds_text(run[f"step_time_{which}s"]) for which in ("", "p5_", "p95_")),
-            number_text(run["tokens_per_s_per_device"], ",.1f"),
+            digits(run["tokens_per_s_per_device"]),
             flops_text(run["model_flops_per_s_per_device"]),
             share_text(run["mfu"]),
             flops_text(run["hardware_flops_per_s_per_device"]),
@@ -79,12 +88,8 @@ def layout_text(layout: Figures) -> str:
     return ", ".join([*known, *([str(layout["sharding"])] if layout.get("sharding") else [])]) or UNKNOWN
 
 
-def share_text(value: float | None) -> str:
-    return number_text(value, ".1%")
-
-
-def interval_text(bounds: list[float] | None, form: str) -> str:
-    return UNKNOWN if bounds is None else f"{format(bounds[0], form)} to {format(bounds[1], form)}"
+def interval_text(bounds: list[float] | None) -> str:
+    return UNKNOWN if bounds is None else f"{share_text(bounds[0])} to {share_text(bounds[1])}"
 
 
 def _scaling(title: str, group: Figures) -> Table:
@@ -93,10 +98,10 @@ def _scaling(title: str, group: Figures) -> Table:
         (
             str(point["devices"]),
             seconds_text(point["step_time_s"]),
-            number_text(point["tokens_per_s_per_device"], ",.1f"),
-            f"{point['speedup']:.2f}",
-            f"{point['efficiency']:.1%}",
-            interval_text(point["efficiency_interval"], ".1%"),
+            digits(point["tokens_per_s_per_device"]),
+            digits(point["speedup"]),
+            share_text(point["efficiency"]),
+            interval_text(point["efficiency_interval"]),
             share_text(point["serial_fraction"]),
         )
         for point in group["points"]
@@ -108,11 +113,12 @@ def _fit(group: Figures) -> Iterator[str]:
     fit = group["fit"]
     off = fit["largest_error_pct"]
     checked = "exact (two points)" if off is None else f"within {off:.1f} % of the points"
-    yield f"fit: {fit['formula']} with a = {fit['a_s']:.4g} s, b = {fit['b_s']:.4g} s, {checked}"
+    constants = f"a = {seconds_text(fit['a_s'])}, b = {seconds_text(fit['b_s'])}"
+    yield f"fit: {fit['formula']} with {constants}, {checked}"
     for each in group["predictions"]:
         yield (
             f"  {each['devices']} devices by that fit: {seconds_text(each['step_time_s'])} per step, "
-            f"efficiency {each['efficiency']:.1%}"
+            f"efficiency {share_text(each['efficiency'])}"
         )
 
 
@@ -123,16 +129,12 @@ def _predicted(runs: list[Figures]) -> Table:
             run["id"],
             seconds_text(plan["step_time_s"]),
             seconds_text(run["step_time_s"]),
-            percent_text(run["comparison"]["step_time_error_pct"]),
+            change_text(run["comparison"]["step_time_error_pct"]),
             bytes_text(plan["peak_memory_bytes_per_device"]),
             bytes_text(run["memory_bytes"]),
-            percent_text(run["comparison"]["memory_error_pct"]),
+            change_text(run["comparison"]["memory_error_pct"]),
         )
         for run in runs
         if (plan := run["predicted"]) is not None
     ]
     return Table("the planner against these runs", headings, rows)
-
-
-def percent_text(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:+.1f} %"

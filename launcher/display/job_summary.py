@@ -7,7 +7,7 @@ from pathlib import Path
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.slurm import clock
-from frontrunner.launcher.display.units import bytes_text, seconds_text
+from frontrunner.configs.units import bytes_text, seconds_text
 from frontrunner.parallelism.planner.checkpoints import checkpoint_bytes
 from frontrunner.parallelism.planner.plan import Estimate
 from frontrunner.run_folder import files

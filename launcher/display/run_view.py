@@ -12,9 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table as Grid
 from rich.text import Text
 
-from frontrunner.launcher.display.tables import pairs
-from frontrunner.launcher.display.totals import Totals
-from frontrunner.launcher.display.units import (
+from frontrunner.configs.units import (
     bytes_text,
     duration_text,
     levels_text,
@@ -22,6 +20,8 @@ from frontrunner.launcher.display.units import (
     number_text,
     seconds_text,
 )
+from frontrunner.launcher.display.tables import pairs
+from frontrunner.launcher.display.totals import Totals
 from frontrunner.run_folder.records import Checkpoint, Record, Step, Warning
 
 _PLAIN_LINES = 25

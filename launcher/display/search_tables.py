@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from frontrunner.launcher.display.units import bytes_text, flops_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, seconds_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec

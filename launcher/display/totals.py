@@ -6,8 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from frontrunner.launcher.display.tables import Table, pairs
-from frontrunner.launcher.display.units import (
+from frontrunner.configs.units import (
     UNKNOWN,
     bytes_text,
     duration_text,
@@ -16,6 +15,7 @@ from frontrunner.launcher.display.units import (
     number_text,
     seconds_text,
 )
+from frontrunner.launcher.display.tables import Table, pairs
 from frontrunner.launcher.errors import RunFailed
 from frontrunner.run_folder import files
 from frontrunner.run_folder.records import Checkpoint, Header, Record, Step, Summary, Validation, Warning

@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from frontrunner.analysis.spreadsheet import cell
+from frontrunner.configs.units import number_text
 from frontrunner.launcher.display.tables import Table
-from frontrunner.launcher.display.units import number_text
 from frontrunner.launcher.sweeping.report import Report, row
 from frontrunner.launcher.sweeping.store import Trial
 

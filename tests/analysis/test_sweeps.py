@@ -22,8 +22,8 @@ def test_what_a_sweep_has_found_is_a_section(tmp_path: Path) -> None:
     assert list(ranking.columns)[:7] == ["rank", "trial", "state", "failure", *keys]
     assert [row[6].text for row in ranking.rows] == ["–", "2", "2", "2"]  # the first has no such value
     assert [[cell.text for cell in row] for row in shares.rows] == [
-        ["layout.tensor", "75.0%", "62.5%"],
-        ["layout.pipeline", "25.0%", "37.5%"],
+        ["layout.tensor", "75.0 %", "62.5 %"],
+        ["layout.pipeline", "25.0 %", "37.5 %"],
     ]
     assert value_at(answer, ranking.rows[3][3].key) == "out_of_memory"
     sensitivity, trials = section.charts

@@ -94,6 +94,32 @@ def test_everything_is_drawn_and_nothing_else_happens(shown: tuple[str, Any, lis
         assert colors(charts.nth(index).screenshot(timeout=PATIENCE_MS)) > 20, "a figure is blank"
 
 
+def test_wide_tables_say_that_they_scroll(shown: tuple[str, Any, list[str]]) -> None:
+    name, page, _ = shown
+    told = page.evaluate(
+        """[...document.querySelectorAll(".scroll")].filter(each => !each.closest("details")).map(each => [
+            each.scrollWidth > each.clientWidth + 1, !each.previousElementSibling.hidden])"""
+    )
+    assert all(wide == hint for wide, hint in told)
+    assert any(wide for wide, _ in told) or name != "phone"
+
+
+def test_an_entry_of_a_legend_hides_its_lines(browser: Any, file: Path) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(file.as_uri())
+    wait_until_drawn(page)
+    lines = "document.querySelectorAll('#chart-scaling-1 .scatterlayer .trace').length"
+    before = page.evaluate(lines)
+    entry = page.locator("#legend-scaling-1 button").first
+    entry.click()
+    assert entry.get_attribute("aria-pressed") == "false"
+    assert page.evaluate(lines) == before - 1
+    entry.click()
+    assert page.evaluate(lines) == before
+    page.close()
+
+
 def test_the_theme_can_be_changed_with_the_keyboard(browser: Any, file: Path) -> None:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)

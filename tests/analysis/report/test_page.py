@@ -14,18 +14,24 @@ from matplotlib.figure import Figure
 
 from frontrunner.analysis.analyze import Analysis, analyze
 from frontrunner.analysis.read import read
-from frontrunner.analysis.report import sections
-from frontrunner.analysis.report.page import page, script_json
+from frontrunner.analysis.report import changes, sections, summary
+from frontrunner.analysis.report.escape import script_json
+from frontrunner.analysis.report.page import page, write
 from frontrunner.analysis.report.papers import STYLE, _draw, draw
 from frontrunner.analysis.report.sweeps import SHARE_COLUMNS, ranking_columns
 from frontrunner.analysis.report.table import shown, value_at
 from frontrunner.analysis.sweeps import read_sweeps
 from support import logs
 from support.reports import MARKUP, study, sweep_file
+from support.specs import run_spec
 from support.tree import ROOT
 
 COLUMNS = [
-    column for name, columns in vars(sections).items() if name.endswith("_COLUMNS") for column in columns
+    column
+    for module in (sections, summary, changes)
+    for name, columns in vars(module).items()
+    if name.endswith("COLUMNS")
+    for column in columns
 ]
 
 
@@ -79,25 +85,28 @@ def test_every_number_of_a_table_is_that_of_json(found: Analysis, text: str) -> 
     swept = [*SHARE_COLUMNS, *ranking_columns(answer["sweeps"][0])]
     for key, written in cells.items():
         columns = [column for column in [*COLUMNS, *swept] if key.endswith(f".{column.key}")]
-        assert written in {shown(value_at(answer, key), column) for column in columns}, key
+        assert written in {shown(value_at(answer, key), column.form) for column in columns}, key
 
 
 @pytest.mark.parametrize(
     ("title", "value", "written"),
     [
-        ("memory (GiB)", 1.5 * 2**30, "1.5"),
-        ("network (MiB)", 1.25 * 2**20, "1.25"),
-        ("model TFLOP/s", 50.33e12, "50.33"),
-        ("MFU", 0.263, "26.3%"),
-        ("error (%)", -1.26, "-1.3"),
+        ("memory", 1.5 * 2**30, "1.50 GiB"),
+        ("network", 1280 * 2**10, "1.25 MiB"),
+        ("model FLOP/s", 50.33e12, "50.3 TFLOP/s"),
+        ("MFU", 0.263, "26.3 %"),
+        ("step against plan", -1.263, "-1.26 %"),
+        ("planned tokens/s", 0.0683, "+6.83 %"),
+        ("tokens/s per device", 1234.5, "1,230"),
         ("devices", 1024, "1,024"),
         ("run", "a", "a"),
-        ("step (s)", None, "–"),
+        ("flags", ["loss", "memory"], "loss, memory"),
+        ("step", None, "–"),
     ],
 )
-def test_a_number_is_written_in_the_unit_of_its_column(title: str, value: object, written: str) -> None:
+def test_a_number_is_written_as_its_column_says(title: str, value: object, written: str) -> None:
     column = next(column for column in COLUMNS if column.title == title)
-    assert shown(value, column) == written
+    assert shown(value, column.form) == written
 
 
 def test_the_page_holds_the_object_of_json(found: Analysis, text: str) -> None:
@@ -108,21 +117,17 @@ def test_drawn_points_are_numbers_of_json(found: Analysis, text: str) -> None:
     drawn = embedded(text, "charts")
     strong = found.answer["scaling"][0]["points"]
     assert drawn["scaling-1"]["data"][0]["y"] == [point["tokens_per_s"] for point in strong]
-    assert drawn["efficiency-1"]["data"][0]["y"] == [point["efficiency"] for point in strong]
+    percent = [100 * point["efficiency"] for point in strong]
+    assert drawn["efficiency-1"]["data"][0]["y"] == pytest.approx(percent)
+    assert drawn["efficiency-1"]["layout"]["yaxis"]["title"]["text"] == "efficiency (%)"
 
 
 def test_every_section_is_there(text: str) -> None:
-    assert {
-        "warnings",
-        "runs",
-        "speed",
-        "scaling",
-        "breakdown",
-        "memory",
-        "losses",
-        "roofline",
-        "predicted",
-    } <= set(Cells(text).ids)
+    details = {"scaling", "memory", "losses", "roofline", "sweeps", "speed", "runs", "assumptions"}
+    ids = Cells(text).ids
+    assert details <= set(ids)
+    first = ["summary", "predicted", "breakdown", "changes", "warnings"]
+    assert [name for name in ids if name in {*first, *details}][:5] == first, "what a reader asks first"
 
 
 def test_markup_in_names_and_messages_is_text(text: str) -> None:
@@ -131,6 +136,64 @@ def test_markup_in_names_and_messages_is_text(text: str) -> None:
     assert "img" not in parsed.tags
     assert MARKUP not in text
     assert parsed.tags.count("script") == 4, "two of data, Plotly and the page's own"
+
+
+HOSTILE = "\x1b[31mred\x1b[0m \u202eevil </script><img src=x onerror=alert(1)> \udcff"
+
+
+def test_a_hostile_name_is_harmless(tmp_path: Path) -> None:
+    """Markup, terminal sequences, marks that reorder text, and bytes that are no UTF-8, in any place."""
+    loud = {"kind": "warning", "about": "loss", "step": 2, "message": HOSTILE}
+    for name in ("a", "b"):
+        folder = logs.write_run(tmp_path / name, [2.0, 1.0, 1.0, 1.0], run_spec(devices=2))
+        with (folder / "records.jsonl").open("a") as file:
+            file.write(logs.line(loud))
+    found = analyze(read([tmp_path]))
+    for run in found.answer["runs"]:
+        run["id"] += HOSTILE
+    path = tmp_path / "page.html"
+    write(found, path)
+    text = path.read_text(encoding="utf-8")
+    ours = text[: text.index("/**\n* plotly.js")]
+    parsed = Cells(text)
+    assert parsed.tags.count("script") == 4 and "img" not in parsed.tags
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", ours)
+    assert "\ufffd[31mred\ufffd[0m \ufffdevil &lt;/script&gt;" in ours
+    names = [entry["name"] for entry in embedded(text, "charts")["losses"]["legend"]]
+    assert names[0].startswith("a\ufffd[31mred"), "the script sets it as text"
+
+
+def test_a_name_that_is_no_utf_8_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "log-\udcff.out"
+    path.write_text(logs.megatron_step(1, 2.0))
+    write(analyze(read([path])), tmp_path / "page.html")
+    assert "<title>log-\ufffd</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_memory_of_a_device_is_drawn_for_one_run(tmp_path: Path) -> None:
+    spec = run_spec(devices=2)
+    logs.write_run(tmp_path / "one", [1.0] * 4, spec, peak_memory_bytes=2**28)
+    drawn = embedded("".join(page(analyze(read([tmp_path])))), "charts")["memory"]
+    capacity = spec.machine.device.memory_bytes
+    (line,) = drawn["layout"]["shapes"]
+    assert line["x0"] == line["x1"] == capacity / 2**30
+    assert (line["y0"], line["y1"], line["yref"]) == (0, 1, "paper"), "across the whole figure"
+    assert drawn["layout"]["xaxis"]["range"][1] > capacity / 2**30, "and inside it"
+    assert drawn["layout"]["xaxis"]["title"]["text"] == "memory (GiB)"
+    assert drawn["data"][0]["text"] == ["256 MiB"]
+
+
+def test_every_entry_of_a_legend_has_a_mark(text: str) -> None:
+    for name, drawn in embedded(text, "charts").items():
+        for entry in drawn["legend"]:
+            if "trace" not in entry:
+                assert drawn["layout"]["shapes"], name
+                continue
+            trace = drawn["data"][entry["trace"]]
+            lengths = trace["x"] if trace["type"] == "bar" else trace["y"]
+            assert any(lengths), f"{name}: {entry['name']}"
+        listed = [drawn["colors"][entry["trace"]] for entry in drawn["legend"] if "trace" in entry]
+        assert len(set(listed)) == len(listed) and max(listed, default=0) < 8, f"{name}: a colour twice"
 
 
 def test_a_script_of_data_cannot_be_ended_by_data() -> None:
@@ -146,7 +209,7 @@ def test_names_of_parts_are_there_once(text: str) -> None:
 
 def test_nothing_is_loaded_from_anywhere(text: str) -> None:
     ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
-    assert not re.search(r'(src|href)="(?!#)', ours)
+    assert not re.search(r'(src|href)="(?!#|data:,")', ours)
     assert "default-src 'none'" in ours
 
 
@@ -175,7 +238,10 @@ def test_contrast_is_enough_for_text_and_lines() -> None:
         color = dict(re.findall(r"--(\w+): (#\w{6})", theme))
         for ground in ("page", "card"):
             assert (
-                min(contrast(color[name], color[ground]) for name in ("text", "soft", "link", "warn")) >= 4.5
+                min(
+                    contrast(color[name], color[ground]) for name in ("text", "soft", "link", "warn", "limit")
+                )
+                >= 4.5
             )
             assert min(contrast(line, color[ground]) for line in palette) >= 3
 
@@ -207,4 +273,4 @@ def test_a_single_run_that_says_little_makes_a_page(tmp_path: Path) -> None:
     path = tmp_path / "one.out"
     path.write_text(logs.megatron_step(1, 2.0))
     text = "".join(page(analyze(read([path]))))
-    assert "<title>one: analysis</title>" in text
+    assert "<title>one</title>" in text

@@ -8,7 +8,7 @@ from typing import Any, cast
 import faulty_ranks
 import pytest
 
-from frontrunner.launcher.display import units
+from frontrunner.configs import units
 from frontrunner.launcher.display.watch import Watch
 from frontrunner.launcher.errors import RunFailed
 from frontrunner.run_folder.record_reader import Follower
@@ -45,7 +45,7 @@ def test_plain_lines(tmp_path: Path) -> None:
     assert lines[1] == "validation after step 0: loss 5.5000"
     assert lines[2] == (
         "step  1/10  loss 4.9000  learning rate 1.00e-03  gradient norm 1.250  "
-        "1,500.0 tokens/s per device  500.0 ms per step  left 0:04"
+        "1,500.0 tokens/s per device  500 ms per step  left 0:04"
     )
     assert "gradient norm -" in lines[3]  # not a number
     assert lines[-1] == "validation after step 10: loss 3.5000"
@@ -67,9 +67,9 @@ def test_live_view(tmp_path: Path) -> None:
         "left 0:00",
         "4.0000",
         "1,500.0",
-        "2.00 TFLOP/s (MFU 25.0%)",
+        "2.00 TFLOP/s (MFU 25.0 %)",
         "5.5000 -> 3.5000 (unigram model: 4.2500)",
-        "package 2.0 KiB, node 1.0 KiB, network 512 B",
+        "package 2.00 KiB, node 1.00 KiB, network 512 B",
     ):
         assert shown in during
 
@@ -102,15 +102,15 @@ def test_summary(tmp_path: Path) -> None:
         "training loss": "4.9000 -> 4.0000",
         "validation loss": "5.5000 -> 3.5000 (unigram model: 4.2500)",
         "tokens/s per device": "1,500.0",
-        "model FLOP/s per device": "2.00 TFLOP/s (MFU 25.0%)",
+        "model FLOP/s per device": "2.00 TFLOP/s (MFU 25.0 %)",
         "hardware FLOP/s per device": "3.00 TFLOP/s",
-        "step time (median)": "500.0 ms",
-        "forward and backward": "250.0 ms",
+        "step time (median)": "500 ms",
+        "forward and backward": "250 ms",
         "optimizer": "62.5 ms",
-        "exposed communication in both": "125.0 ms",
-        "peak memory per device": "3.0 GiB",
-        "bytes sent per rank and step, package": "2.0 KiB",
-        "bytes sent per rank and step, node": "1.0 KiB",
+        "exposed communication in both": "125 ms",
+        "peak memory per device": "3.00 GiB",
+        "bytes sent per rank and step, package": "2.00 KiB",
+        "bytes sent per rank and step, node": "1.00 KiB",
         "bytes sent per rank and step, network": "512 B",
         "time": "0:12",
         "run folder": str(tmp_path / "run"),
@@ -163,14 +163,6 @@ def _stopped(step: int) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (units.bytes_text(0), "0 B"),
-        (units.bytes_text(1023), "1023 B"),
-        (units.bytes_text(1536), "1.5 KiB"),
-        (units.bytes_text(5 * 2**50), "5120.0 TiB"),
-        (units.flops_text(999), "999.00 FLOP/s"),
-        (units.flops_text(95.75e12), "95.75 TFLOP/s"),
-        (units.seconds_text(0.0123), "12.3 ms"),
-        (units.seconds_text(61.5), "61.50 s"),
         (units.duration_text(59.6), "1:00"),
         (units.duration_text(3723), "1:02:03"),
     ],
@@ -182,7 +174,7 @@ def test_quantities(text: str, expected: str) -> None:
 EVENTS: list[tuple[dict[str, Any], str]] = [
     (
         {"kind": "checkpoint", "step": 4, "path": "runs/a/checkpoints/x", "write_s": 2.0, "stalled_s": 0.25},
-        "checkpoint after step 4: runs/a/checkpoints/x (written in 2.00 s, training waited 250.0 ms)",
+        "checkpoint after step 4: runs/a/checkpoints/x (written in 2.00 s, training waited 250 ms)",
     ),
     (
         {"kind": "warning", "about": "loss", "step": 5, "message": "the loss jumped [to] 9"},

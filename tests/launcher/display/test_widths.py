@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frontrunner.launcher.display.units import bytes_text, flops_text, number_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, number_text, seconds_text
 from support import logs, reports
 from support.specs import run_spec
 from support.sweeps import small_sweep
