@@ -8,7 +8,7 @@ random bits are flipped one at a time, ``--each`` per place. Each flip gets two 
 clean state. Found of flipped, and how often the rank was among those that are named.
 
 ``cost``: two ranks train gpt-tiny side by side with and without checks, a few steps of each in turn; ratios
-of step times at several values of watch.verify_every_steps.
+of processor time at several values of watch.verify_every_steps.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def find_flips(each: int, seed: int) -> None:
 
 
 def compare_costs(rounds: int, steps: int) -> None:
-    """Print the ratios of step times with checks to those without."""
-    for preset, seq_len, batch in (("zero1", 256, 2), ("zero1", 256, 16), ("ddp", 256, 2), ("ddp", 256, 16)):
+    """Print the ratios of a step's processor time with checks to that without."""
+    for preset, seq_len, batch in (("zero1", 256, 2), ("ddp", 256, 2), ("zero1", 256, 8)):
         spec = _tiny(preset, seq_len, batch)
         ratios, plain_s = run_ranks(2, costs, spec, EVERY, rounds, steps, timeout=3600)[0]
         for every, found in ratios.items():
@@ -96,7 +96,6 @@ def _tiny(preset: str, seq_len: int, batch: int) -> RunSpec:
         f"training.seq_len={seq_len}",
         f"training.global_batch_size={batch}",
         "training.steps=100000",
-        "training.precision=bfloat16",
     ]
     return load_run("quickstart", overrides).spec
 

@@ -92,9 +92,10 @@ def flipped_run(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path, rank: int,
 def costs(
     rendezvous: Rendezvous, spec: RunSpec, everies: tuple[int, ...], rounds: int, steps: int
 ) -> tuple[dict[int, list[float]], float]:
-    """Step time with verification every so many steps, divided by that without just before and after.
+    """Processor time of a step verified every so many steps, divided by that without just before and after.
 
-    Also the median seconds of a step without.
+    Also the median seconds of a step without. Processor time, because other programs on the machine change it
+    less than the clock's.
     """
     trainer, data = make_trainer(rendezvous, spec), Patterns(spec)
     number = 0
@@ -103,11 +104,11 @@ def costs(
         nonlocal number
         trainer.verifier.every = every
         trainer.verifier.restart()
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(steps):
             trainer.step(number, data)
             number += 1
-        return (time.perf_counter() - start) / steps
+        return (time.process_time() - start) / steps
 
     seconds(0)
     ratios: dict[int, list[float]] = {every: [] for every in everies}
