@@ -22,7 +22,8 @@ _LABELS = re.compile(
 )
 #: Where a record begins that may share its line with others.
 _BEGINNING = re.compile(
-    rb"(?:samples/sec:[^|]*\|\s*)?\biteration\s+\d+\s*/\s*\d+\s*\||\[Rank \d+\] \(after \d+ iterations\)"
+    rb"(?:samples/sec:[^|]*\|\s*|Training epoch \d+, )?\biteration\s+\d+\s*/\s*\d+\s*\|"
+    rb"|\[Rank \d+\] \(after \d+ iterations\)"
 )
 
 
