@@ -23,6 +23,7 @@ from typing import Any
 
 import polars as pl
 
+from frontrunner.analysis.importers import labels
 from frontrunner.analysis.importers.lines import Lines, head
 from frontrunner.analysis.importers.text_log import Reading, Values
 from frontrunner.analysis.importers.values import (
@@ -65,7 +66,7 @@ class HuggingFace:
         if b"'loss'" in record and BEGUN.search(record):
             self._records(decoded(record))
         elif b"it/s" in record or b"s/it" in record:
-            self._bar(decoded(record))
+            self._bar(decoded(labels.bare(record)))
         elif b"Running training *" in record:
             self.reading.start()
             self.bar = None

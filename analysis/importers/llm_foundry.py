@@ -52,6 +52,8 @@ _COLUMNS = {
 }
 _SEQUENCES = "throughput/device/samples_per_sec"
 _BATCHES = "throughput/batches_per_sec"
+#: Error of the quotient of two speeds, one of which may have two significant digits.
+_ROUNDING = 0.02
 _KEPT = ("time/batch", "time/sample", _BATCHES, _SEQUENCES)
 _PRECISIONS = {
     "amp_bf16": "bfloat16",
@@ -142,8 +144,9 @@ class LlmFoundry:
         for name in ("tokens_per_s_per_device", "printed_flops_per_s"):
             if name in values:
                 values[name] = positive(values[name], 1e18)
-        if speed and each and device and speed / each < 1.02 * round(speed / each):
-            self.ratio = round(speed / each) or None
+        ratio = speed / each if speed and each and device else 0.0
+        if 0.5 < ratio < 1e7 and abs(ratio / round(ratio) - 1) < _ROUNDING:
+            self.ratio = round(ratio)
 
     def _size(self, name: str) -> int | None:
         text = self.settings.get(name, "")

@@ -34,7 +34,7 @@ _STEP = re.compile(r"\biteration: (\d+) / (\d+) \| ")
 _START = re.compile(r"\b(mbs|grad_accum|sequence_length|global_batch_size|train_steps): (\d+)(?= \||$)")
 _MEMORY = re.compile(rb"Peak allocated:? ([\d.]+)MiB")
 #: One ``key=value`` of the configuration, which is printed as Python dataclasses before the first step.
-_SETTING = re.compile(r"\b([a-z]\w*)=('?[\w.-]+'?)(?=[,)]|$)", re.ASCII)
+_SETTING = re.compile(r"\b([a-z]\w*)=('?[\w.-]+'?|<[^<>]*>)(?=[,)]|$)", re.ASCII)
 _DEGREES = ("tp", "pp", "dp", "context_parallel_size")
 _COLUMNS = {
     "time_per_iteration_ms": ("step_time_s", 1e-3),
@@ -76,6 +76,7 @@ class Nanotron:
     def _start(self, text: str) -> None:
         self.reading.start()
         self.in_settings = False
+        self.names = frozenset()
         self.begun = {name: count(printed) for name, printed in _START.findall(text)}
         self.reading.planned = self.begun.get("train_steps")
         cut = [self._size(name) for name in _DEGREES]
@@ -140,7 +141,7 @@ class Nanotron:
             precision=dtype.get(self.settings.get("dtype", "").removeprefix("torch.")),
             flop_convention="model",
             planned_steps=self.reading.planned,
-            current_segment=current_segment(self.cuts),
+            current_segment=current_segment(self.cuts[: self.reading.last_segment + 1]),
             unsupported=tuple(self._unsupported()),
             not_printed={
                 "model": "the log does not have nanotron's configuration",

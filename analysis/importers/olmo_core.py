@@ -1,4 +1,4 @@
-"""Text logs of OLMo-core.
+"""Text logs of OLMo-core, and of its predecessor OLMo.
 
 A step is a line with its number and a line for each metric, indented
 (src/olmo_core/train/callbacks/console_logger.py and speed_monitor.py at fa6c501)::
@@ -16,6 +16,7 @@ A step is a line with its number and a line for each metric, indented
   nn/attention/__init__.py). Before, only ``MFU`` was printed, from 6 N + 12 l h q t with N without
   embeddings. It is of the peak that the log names, which is an A100's on AMD devices, and FLOP/s are
   derived from both.
+- OLMo (olmo/train.py of allenai/OLMo) has the same form and other names, and prints no FLOP/s per device.
 - ``GPU active mem`` is the most that tensors held in the step on one rank; ``GPU reserved mem`` the
   allocator's.
 """
@@ -43,19 +44,25 @@ from frontrunner.analysis.run_log import RunLog
 BEGUN = re.compile(rb"\[step=\d+/(?:\d+|\?\?\?),epoch=\d+")
 _STEP = re.compile(r"\[step=(\d+)/(\d+|\?\?\?),epoch=\d+(?:,eta=[^\]]*)?\]\s*$")
 _METRIC = re.compile(
-    rb"(?:^|[\s:>|\])])((?:train|optim|throughput|gpu_memory|system)/[\w /()%*.-]+)=(\S+)\s*$"
+    rb"(?:^|[\s:>|\])])((?:train|optim|throughput|gpu_memory|system|System)/[\w /()%*.-]+)=(\S+)\s*$"
 )
 _PEAK = re.compile(rb"[Dd]evice peak (?:FLOPS|Flops/s|FLOPs)?:? ?(\d{9,18})\b")
 _DATA = re.compile(rb"Data parallel world size = ([\d,]+)")
 _PARAMETERS = re.compile(rb"- ([\d,]+) (total|non-embedding) params")
-_TPS, _BPS = "throughput/device/TPS", "throughput/device/BPS"
+_BPS = ("throughput/device/BPS", "throughput/device/batches_per_second")
+_OLMO = "throughput/device/tokens_per_second"
 _COLUMNS = {
     "train/CE loss": ("loss", 1.0),
     "optim/total grad norm": ("gradient_norm", 1.0),
     "optim/LR (group 0)": ("learning_rate", 1.0),
     "optim/LR": ("learning_rate", 1.0),
     "optim/step skipped": ("skipped", 1.0),
-    _TPS: ("tokens_per_s_per_device", 1.0),
+    "throughput/device/TPS": ("tokens_per_s_per_device", 1.0),
+    _OLMO: ("tokens_per_s_per_device", 1.0),
+    "train/CrossEntropyLoss": ("loss", 1.0),
+    "optim/total_grad_norm": ("gradient_norm", 1.0),
+    "optim/learning_rate_group0": ("learning_rate", 1.0),
+    "System/Peak GPU Memory (MB)": ("peak_memory_bytes", 1e6),
     "throughput/device/flopsPS": ("printed_flops_per_s", 1.0),
     "gpu_memory/GPU active mem (GiB)": ("peak_memory_bytes", GIB),
     "system/GPU active mem (GiB)": ("peak_memory_bytes", GIB),
@@ -69,6 +76,7 @@ class OlmoCore:
     reading: Reading = field(default_factory=Reading)
     peak: float | None = None
     data: int | None = None
+    olmo: bool = False
     parameters: dict[str, int] = field(default_factory=dict)
     _open: Values | None = None
 
@@ -96,7 +104,8 @@ class OlmoCore:
         self._open = {"step": count(found[1])}
 
     def _metric(self, values: Values, name: str, printed: str) -> None:
-        if name == _BPS:
+        self.olmo |= name == _OLMO
+        if name in _BPS:
             put(values, "step_time_s", seconds(1 / positive(scaled(printed))))
         elif name == "throughput/device/MFU" and self.peak and "printed_flops_per_s" not in values:
             values["printed_flops_per_s"] = positive(scaled(printed)) / 100 * self.peak
@@ -122,7 +131,7 @@ class OlmoCore:
         return RunLog(
             id=run_id,
             path=path,
-            format="olmo-core",
+            format="olmo" if self.olmo else "olmo-core",
             layout={"data": self.data} if self.data else {},
             flop_convention="model",
             planned_steps=self.reading.planned,

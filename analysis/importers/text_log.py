@@ -30,6 +30,11 @@ class Reading:
     def steps(self) -> int:
         return len(self.columns.get("step", ()))
 
+    @property
+    def last_segment(self) -> int:
+        """The last start that has steps."""
+        return int(self.columns["segment"][-1]) if self.steps else 0
+
     def add(self, values: Values) -> None:
         before = self.steps
         row: dict[str, Any] = values | {"segment": self.segment}

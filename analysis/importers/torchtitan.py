@@ -177,7 +177,8 @@ class Torchtitan:
             self._open = None
 
     def finish(self, path: str, run_id: str) -> RunLog:
-        mesh = self.meshes[-1] if self.meshes else None
+        meshes = self.meshes[: self.reading.last_segment + 1]
+        mesh = meshes[-1] if meshes else None
         devices = (
             math.prod(size for name, size in mesh.items() if name not in ("ep", "etp"))
             if mesh is not None
@@ -200,7 +201,7 @@ class Torchtitan:
             precision=self.config.precision(),
             flop_convention="model" if "printed_flops_per_s" in self.reading.columns else None,
             planned_steps=self.reading.planned,
-            current_segment=current_segment(self.meshes) if self.meshes else self.reading.segment,
+            current_segment=current_segment(meshes),
             unsupported=tuple(unsupported),
             not_printed=self._not_printed(),
             facts={"log_interval": self.config.log_interval(), "under": "primus" if self.primus else None},
