@@ -29,23 +29,26 @@ from frontrunner.analysis.run_log import RunLog
 
 
 class Format(NamedTuple):
-    """``mark`` is in each of its step lines; ``begun`` is where a step begins, whole or damaged."""
+    """One of ``marks`` is in each of its step lines; ``begun`` is where a step begins, whole or damaged."""
 
-    mark: bytes
+    marks: tuple[bytes, ...]
     begun: re.Pattern[bytes]
     importer: Callable[[], text_log.Importer] | None
 
 
 #: An importer of None is Megatron's, which has a reader of its own.
 FORMATS = (
-    Format(b"elapsed time per iteration", re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|"), None),
-    Format(b"loss:", torchtitan.BEGUN, torchtitan.Torchtitan),
-    Format(b"poch ", nemo.BEGUN, nemo.Nemo),
-    Format(b"iteration: ", nanotron.BEGUN, nanotron.Nanotron),
-    Format(b"[step=", olmo_core.BEGUN, olmo_core.OlmoCore),
-    Format(b"=", llm_foundry.BEGUN, llm_foundry.LlmFoundry),
-    Format(b"'loss'", hugging_face.BEGUN, hugging_face.HuggingFace),
+    Format((b"elapsed time per iteration",), re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|"), None),
+    Format((b"step:",), torchtitan.BEGUN, torchtitan.Torchtitan),
+    Format((b"poch ",), nemo.BEGUN, nemo.Nemo),
+    Format((b"iteration: ",), nanotron.BEGUN, nanotron.Nanotron),
+    Format((b"[step=",), olmo_core.BEGUN, olmo_core.OlmoCore),
+    Format((b"[batch=", b"[token=", b"[sample="), llm_foundry.BEGUN, llm_foundry.LlmFoundry),
+    Format((b"'loss'",), hugging_face.BEGUN, hugging_face.HuggingFace),
 )
+
+
+_MARKS = [(index, mark) for index, each in enumerate(FORMATS) for mark in each.marks]
 
 
 def read(path: Path, run_id: str) -> tuple[RunLog, pl.DataFrame] | str:
@@ -61,9 +64,11 @@ def read(path: Path, run_id: str) -> tuple[RunLog, pl.DataFrame] | str:
 def _most(path: Path) -> Format | None:
     steps: Counter[int] = Counter()
     for line in Lines(path):
-        marked = [index for index, each in enumerate(FORMATS) if each.mark in line]
+        marked = [index for index, mark in _MARKS if mark in line]
         if not marked:
             continue
-        for record in labels.records(line):
-            steps.update(index for index in marked if FORMATS[index].begun.search(record))
+        plain = labels.without_escapes(line)
+        for index in set(marked):
+            if begun := sum(1 for _ in FORMATS[index].begun.finditer(plain)):
+                steps[index] += begun
     return FORMATS[steps.most_common(1)[0][0]] if steps else None

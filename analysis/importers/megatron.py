@@ -112,8 +112,9 @@ def _add_step(reading: _Reading, found: lines.Step) -> None:
     skipped = values.pop("skipped", None)
     values["skipped"] = bool(skipped) if skipped is not None else None
     before = reading.steps
-    for name in {*reading.columns, *values}:
-        column = reading.columns.setdefault(name, [None] * before)
+    for name in values.keys() - reading.columns.keys():
+        reading.columns[name] = [None] * before
+    for name, column in reading.columns.items():
         column.append(values.get(name))
     reading.planned = found.planned or reading.planned
     if found.label:

@@ -38,8 +38,10 @@ class Reading:
     def add(self, values: Values) -> None:
         before = self.steps
         row: dict[str, Any] = values | {"segment": self.segment}
-        for name in {*self.columns, *row}:
-            self.columns.setdefault(name, [None] * before).append(row.get(name))
+        for name in row.keys() - self.columns.keys():
+            self.columns[name] = [None] * before
+        for name, column in self.columns.items():
+            column.append(row.get(name))
 
     def start(self) -> None:
         """The trainer starts here. If steps came before, it was started again and wrote to the same file."""

@@ -96,6 +96,7 @@ def test_torchtitan_without_its_configuration_has_a_speed_and_no_step_time(tmp_p
     found = of(tmp_path, lines)
     assert (found["step_time_s"], found["tokens_per_s_per_device"]) == (None, 128)
     assert "the log lacks its devices" in found["not_known"]["step_time_s"]
+    assert f"there is no step time: {found['not_known']['step_time_s']}" in found["warnings"]
     assert found["steady"]["warm_up"] == 3  # judged by tokens/s
 
 

@@ -215,7 +215,8 @@ def nemo_step(step: int, seconds: float = 2.0) -> str:
     return (
         f"Training epoch 0, iteration {step - 1}/99 | lr: 0.0003 | global_batch_size: 16 | global_step: "
         f"{step - 1} | max_memory_reserved: 2147483648 | max_memory_allocated: 1073741824 | "
-        f"reduced_train_loss: {loss(step):.4} | train_step_timing in s: {float(seconds):.4} | TFLOPS_per_GPU: 865.7"
+        f"reduced_train_loss: {loss(step):.4} | "
+        f"train_step_timing in s: {float(seconds):.4} | TFLOPS_per_GPU: 865.7"
         + (f" | consumed_samples: {16 * step}" if step > 1 else "")
     )
 
