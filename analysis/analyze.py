@@ -63,7 +63,8 @@ def analyze(collection: Collection, machine: str | None = None, sweeps: Sequence
 
 def _steady_times(marked: pl.DataFrame, runs: int) -> Iterator[Array]:
     """Seconds of each run's steady steps, in order."""
-    chosen = marked.filter(pl.col("use") == steady.STEADY).select("run", "step_time_s")
+    known = pl.col("step_time_s").is_not_null()
+    chosen = marked.filter((pl.col("use") == steady.STEADY) & known).select("run", "step_time_s")
     times = chosen["step_time_s"].to_numpy()
     bounds = np.searchsorted(chosen["run"].to_numpy(), np.arange(runs + 1))
     return (times[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True))

@@ -67,6 +67,9 @@ def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: boots
     found["not_known"] = not_known(run)
     found |= {key: None for key in found["not_known"] if key in found}
     found |= _memory(run, row, machine)
+    for key, reason in run.not_printed.items():
+        if found.get(key) is None:
+            found["not_known"].setdefault(key, reason)
     found |= _communication(run, row)
     found["parts_s"] = _parts(row)
     odd = sanity.flags(run, found, row, machine)

@@ -27,7 +27,8 @@ Figures = dict[str, Any]
 #: Plan at most this many distinct runs; more would delay the answer.
 MOST = 300
 _SOFTWARE = {"megatron-deepspeed": "Megatron-DeepSpeed", "megatron-lm": "Megatron-LM", "gpt-neox": "GPT-NeoX"}
-_SOFTWARE["primus"] = _SOFTWARE["megatron-lm"]  # it runs Megatron-LM
+for _same in ("primus", "megatron-bridge"):  # they run Megatron-LM, or its core
+    _SOFTWARE[_same] = _SOFTWARE["megatron-lm"]
 
 
 class Predictor:
@@ -105,6 +106,8 @@ def _own(run: RunLog) -> tuple[RunSpec, Workload, Candidates]:
 def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Candidates]:
     """The run as a row of published runs, with the log's own model."""
     model, layout = run.model, run.layout
+    if run.format not in _SOFTWARE:
+        raise Unusable(f"the planner does not know how {run.format} spends its time")
     if machine is None or not machine.software:
         raise Unusable("its machine is unknown or has no measured rates")
     if model is None:
@@ -113,7 +116,7 @@ def _published(run: RunLog, machine: MachineSpec | None) -> tuple[Workload, Cand
         raise Unusable(
             f"no published run of that engine computes in {run.precision or 'an unknown precision'}"
         )
-    if layout.get("virtual_stages", 1) > 1 and run.format not in ("megatron-lm", "primus"):
+    if layout.get("virtual_stages", 1) > 1 and _SOFTWARE[run.format] != "Megatron-LM":
         raise Unusable("virtual stages of that engine were never validated")
     row = _row(run, model, machine)
     if row.software_year not in machine.software:

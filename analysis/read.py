@@ -1,18 +1,19 @@
 """Turns paths into a collection of runs: finds logs, recognises their formats, names the runs.
 
-To add a format, write a module in ``importers`` and add a line to :func:`read`.
+To add a format, write a module in ``importers`` and add a line to ``importers/formats.py``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from frontrunner.analysis.importers import lines, megatron, records
+from frontrunner.analysis.importers import formats, hugging_face, lines, records
 from frontrunner.analysis.run_log import STEP_SCHEMA, Collection, RunLog
 from frontrunner.configs import foreign
 from frontrunner.configs.errors import SpecError, Violation
@@ -20,6 +21,7 @@ from frontrunner.run_folder.files import RECORDS
 
 #: Suffixes of text logs searched for in folders. A file given by path is read whatever its suffix.
 TEXT_ENDINGS = (".out", ".log", ".txt", ".out.gz", ".log.gz", ".txt.gz")
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,15})")
 
 
 def read(paths: Sequence[str | Path]) -> Collection:
@@ -37,7 +39,7 @@ def read(paths: Sequence[str | Path]) -> Collection:
         if path in chosen:
             continue
         try:
-            found = megatron.read(path, name)
+            found = formats.read(path, name)
         except OSError as error:
             unread.append((str(path), error.strerror or str(error)))
             continue
@@ -128,7 +130,18 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()  # the logs of a run's ranks are not runs
             yield Path(place, RECORDS)
             continue
+        if hugging_face.STATE in names:
+            yield Path(place, hugging_face.STATE)
+            folders[:] = [name for name in folders if not _CHECKPOINT.fullmatch(name)]
+        folders[:] = _with_newest_checkpoint(folders)
         yield from (Path(place, name) for name in sorted(names) if name.endswith(TEXT_ENDINGS))
+
+
+def _with_newest_checkpoint(folders: list[str]) -> list[str]:
+    """Each of the Trainer's checkpoints has the whole history up to it: keep the last of them."""
+    steps = {name: int(found[1]) for name in folders if (found := _CHECKPOINT.fullmatch(name))}
+    newest = max(steps, key=steps.__getitem__, default=None)
+    return [name for name in folders if name not in steps or name == newest]
 
 
 def _is_records(path: Path) -> bool:
@@ -147,7 +160,8 @@ def _names(files: Sequence[Path]) -> list[str]:
     """The shortest unique tail of each path; the name of a run folder."""
     parts = []
     for path in files:
-        named = path.absolute().parent if path.name == RECORDS else path.absolute()
+        of_folder = path.name in (RECORDS, hugging_face.STATE)
+        named = path.absolute().parent if of_folder else path.absolute()
         *above, last = named.parts
         for ending in (".gz", ".out", ".log", ".txt", ".jsonl"):
             last = last.removesuffix(ending) or last

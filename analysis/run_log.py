@@ -74,9 +74,9 @@ class RunLog:
     ``flop_convention`` says what ``printed_flops_per_s`` counts: "model", or "hardware" (with recomputation);
     None if nothing is printed. ``current_segment`` is the first start of the run (from 0) with the layout of
     the last start; earlier steps used another layout. ``lost_lines`` counts lines that should have been read
-    but could not. ``unsupported`` is what makes figures unknown. ``facts`` holds what only some formats give:
-    see the importers. ``spec`` comes from our own header; runs with equal specifications share it, and share
-    one ``spec_key``.
+    but could not. ``unsupported`` is what makes figures unknown. ``not_printed`` has the reason for each
+    figure that this format's logs may lack. ``facts`` holds what only some formats give: see the importers.
+    ``spec`` comes from our own header; runs with equal specifications share it, and share one ``spec_key``.
     """
 
     id: str
@@ -100,6 +100,7 @@ class RunLog:
     communication_rank: int | None = None
     events: list[str] = field(default_factory=list)
     unsupported: tuple[Unsupported, ...] = ()
+    not_printed: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
     spec_key: bytes | None = None

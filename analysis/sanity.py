@@ -239,5 +239,7 @@ def _reading(run: RunLog, figures: Figures, row: Figures, machine: MachineSpec |
         yield "steady", "no step is steady, so there is no step time"
     elif row["steady"] < _FEW_STEPS:
         yield "steady", f"only {row['steady']} steps are steady, so the step time is uncertain"
+    if row["steady"] and figures["step_time_s"] is None and "step_time_s" in run.not_printed:
+        yield "incomplete", f"there is no step time: {run.not_printed['step_time_s']}"
     if run.events:
         yield "events", f"the run logged {len(run.events)} warnings; the last: {run.events[-1]}"

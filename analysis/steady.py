@@ -8,6 +8,8 @@ Four kinds of steps are skipped:
   after it that are over a tenth slower than the median of the start's second half, at most ten in all;
 - outliers: more than five standard deviations (from the median absolute deviation) and more than a twentieth
   away from the median of the remaining steps.
+
+A log that has tokens/s and no step times is judged by the time per token.
 """
 
 from __future__ import annotations
@@ -43,17 +45,18 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
     found = steps.with_columns(
         place.alias("_place"),
         count.alias("_count"),
+        pl.coalesce("step_time_s", 1 / pl.col("tokens_per_s_per_device")).alias("_time"),
         (pl.col("segment") < current.gather(steps["run"])).alias("_other"),
         pl.any_horizontal(_changed("global_batch_size"), _changed("seq_len")).alias("_other_batch"),
     )
     found = found.with_columns(
         pl.when(pl.col("_place") >= pl.col("_count") // 2)
-        .then(pl.col("step_time_s"))
+        .then(pl.col("_time"))
         .median()
         .over(start)
         .alias("_usual")
     )
-    slow = (pl.col("_place") == 0) | (pl.col("step_time_s") > WARM_UP_SLOWER * pl.col("_usual"))
+    slow = (pl.col("_place") == 0) | (pl.col("_time") > WARM_UP_SLOWER * pl.col("_usual"))
     warm = (
         (slow.cast(pl.Int8).cum_min().over(start) == 1)
         & (pl.col("_place") < LONGEST_WARM_UP)
@@ -69,9 +72,9 @@ def mark(steps: pl.DataFrame, runs: Sequence[RunLog]) -> pl.DataFrame:
         .otherwise(STEADY)
         .alias("use")
     )
-    rest = pl.when(pl.col("use") == STEADY).then(pl.col("step_time_s"))
+    rest = pl.when(pl.col("use") == STEADY).then(pl.col("_time"))
     found = found.with_columns(rest.median().over("run").alias("_median"))
-    distance = (pl.col("step_time_s") - pl.col("_median")).abs()
+    distance = (pl.col("_time") - pl.col("_median")).abs()
     spread = pl.when(pl.col("use") == STEADY).then(distance).median().over("run")
     limit = pl.max_horizontal(OUTLIER_DEVIATIONS * _DEVIATION * spread, OUTLIER_SHARE * pl.col("_median"))
     outlier = (pl.col("use") == STEADY) & (distance > limit)

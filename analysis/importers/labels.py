@@ -22,7 +22,8 @@ _LABELS = re.compile(
 )
 #: Where a record begins that may share its line with others.
 _BEGINNING = re.compile(
-    rb"(?:samples/sec:[^|]*\|\s*)?\biteration\s+\d+\s*/\s*\d+\s*\||\[Rank \d+\] \(after \d+ iterations\)"
+    rb"(?:samples/sec:[^|]*\|\s*|Training epoch \d+, )?\biteration\s+\d+\s*/\s*\d+\s*\|"
+    rb"|\[Rank \d+\] \(after \d+ iterations\)"
 )
 
 
@@ -31,10 +32,13 @@ def records(line: bytes) -> list[bytes]:
 
     Several ranks or a progress bar may write to one line. The first record keeps what is before it.
     """
-    if b"\x1b" in line:
-        line = _ESCAPE.sub(b"", line)
+    line = without_escapes(line)
     parts = line.split(b"\r") if b"\r" in line else [line]
     return [record for part in parts for record in _split(part)]
+
+
+def without_escapes(line: bytes) -> bytes:
+    return _ESCAPE.sub(b"", line) if b"\x1b" in line else line
 
 
 def _split(line: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Text logs of Megatron-LM, Megatron-DeepSpeed and GPT-NeoX.
+"""Text logs of Megatron-LM, Megatron-DeepSpeed, GPT-NeoX, Primus and Megatron-Bridge.
 
 The printed speeds follow different conventions. Megatron-DeepSpeed and GPT-NeoX multiply the forward pass by
 four if activations are recomputed (hardware FLOPs); Megatron-LM always multiplies by three (model FLOPs).
@@ -16,11 +16,12 @@ from typing import Any
 
 import polars as pl
 
-from frontrunner.analysis.importers import labels
+from frontrunner.analysis.importers import labels, megatron_bridge
 from frontrunner.analysis.importers import megatron_arguments as given
 from frontrunner.analysis.importers import megatron_lines as lines
 from frontrunner.analysis.importers.lines import Lines
 from frontrunner.analysis.importers.unsupported import unsupported
+from frontrunner.analysis.importers.values import Lost
 from frontrunner.analysis.run_log import Operation, RunLog, StageMemory, current_segment, step_table
 
 CONVENTIONS = {
@@ -28,6 +29,7 @@ CONVENTIONS = {
     "gpt-neox": "hardware",
     "megatron-lm": "model",
     "primus": "model",
+    "megatron-bridge": "model",
 }
 
 #: Text that identifies a machine in a log: OLCF host names, and the file systems of OLCF and CSC.
@@ -64,6 +66,8 @@ class _Reading:
     messages_rank: int | None = None
     machine: tuple[str, str] | None = None
     deepspeed: bool = False
+    bridge: bool = False
+    bridge_speed: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,18 +99,22 @@ def _read_line(reading: _Reading, line: bytes) -> None:
             _add_message(reading, sent)
         else:
             _read_other(reading, line)
-    except lines.Lost:
+    except Lost:
         reading.lost += 1
 
 
 def _add_step(reading: _Reading, found: lines.Step) -> None:
     values: dict[str, Any] = dict(found.values)
     values["segment"] = reading.segment
+    if reading.bridge_speed and "printed_flops_per_s" not in values:
+        values["printed_flops_per_s"] = reading.bridge_speed
+    reading.bridge_speed = None
     skipped = values.pop("skipped", None)
     values["skipped"] = bool(skipped) if skipped is not None else None
     before = reading.steps
-    for name in {*reading.columns, *values}:
-        column = reading.columns.setdefault(name, [None] * before)
+    for name in values.keys() - reading.columns.keys():
+        reading.columns[name] = [None] * before
+    for name, column in reading.columns.items():
         column.append(values.get(name))
     reading.planned = found.planned or reading.planned
     if found.label:
@@ -138,6 +146,7 @@ def _read_other(reading: _Reading, line: bytes) -> None:
         reading.facts["overflow_lines"] = reading.facts.get("overflow_lines", 0) + 1
     elif b"DeepSpeed" in line:
         reading.deepspeed = True
+    _read_bridge(reading, line)
     for name, (mark, pattern) in _FACTS.items():
         if mark in line and (found := pattern.search(line)):
             reading.facts[name] = int(found[1]) if name != "rocm" else found[1].decode()
@@ -145,6 +154,15 @@ def _read_other(reading: _Reading, line: bytes) -> None:
         reading.facts.setdefault("validation", []).append((int(found[1]), float(found[2])))
     if reading.machine is None:
         reading.machine = next(((name, why) for mark, name, why in MACHINES if mark.search(line)), None)
+
+
+def _read_bridge(reading: _Reading, line: bytes) -> None:
+    if speed := megatron_bridge.speed(line):
+        reading.bridge, reading.bridge_speed = True, speed
+    elif megatron_bridge.begins(line):
+        reading.bridge = True
+    elif reading.bridge and not reading.steps and (pair := megatron_bridge.setting(line)):
+        reading.arguments.setdefault(*pair)
 
 
 _FACTS = {
@@ -186,7 +204,7 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         global_batch_size=batch,
         seq_len=arguments.number("seq_length"),
         precision=given.precision(arguments),
-        flop_convention=CONVENTIONS[name] if reading.labels else None,
+        flop_convention=CONVENTIONS[name] if "printed_flops_per_s" in reading.columns else None,
         planned_steps=reading.planned,
         current_segment=current,
         lost_lines=reading.lost,
@@ -199,6 +217,8 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
 
 
 def _format(reading: _Reading) -> str:
+    if reading.bridge:
+        return "megatron-bridge"
     if len(reading.labels) == 1:
         return lines.PRINTED[next(iter(reading.labels))]
     if "pipe_parallel_size" in reading.arguments:

@@ -1,7 +1,7 @@
 """Parses the lines that Megatron-LM, Megatron-DeepSpeed and GPT-NeoX print, each into one value or an error.
 
 A line that looks like one of these but is damaged (truncated, two lines interleaved, invalid numbers) raises
-:class:`Lost`; any other line gives None.
+:class:`~.values.Lost`; any other line gives None.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 import re
 from typing import NamedTuple
 
-from frontrunner.analysis.run_log import LARGEST_COUNT, LONGEST_STEP_S
+from frontrunner.analysis.importers.values import NUMBER, Lost, count, decoded, finite, number, put
+from frontrunner.analysis.run_log import LONGEST_STEP_S
 
 MIB = 2**20
 _UNITS = {"B": 1.0, "KB": 2.0**10, "MB": 2.0**20, "GB": 2.0**30, "TB": 2.0**40}  # DeepSpeed's convert_size
 _FLOPS = {"": 1.0, "K": 1e3, "G": 1e9, "T": 1e12, "P": 1e15}
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 _ITERATION = re.compile(r"(?:^|\s)iteration\s+(\d+)\s*/\s*(\d+)\s*$")
 #: Text that a fragment of a step line contains, wherever it was cut.
@@ -24,19 +24,15 @@ _BEGINNING = re.compile(r"(?:samples/sec:[^|]*\|\s*)?\biteration\s+\d+\s*/\s*\d+
 _BEGUN = re.compile(rb"\biteration\s+\d+\s*/\s*\d+\s*\|")
 #: Primus ends a step with this field, and without a bar.
 _LAST = re.compile(r"number of nan iterations:\s*\d+$")
-_VALUE = re.compile(
-    rf"\s*({_NUMBER}|[-+]?nan|[-+]?inf(?:inity)?)(?:\s*/\s*{_NUMBER})?(?:\s*\(avg {_NUMBER}\))?\s*$",
-    re.IGNORECASE,
-)
-_PRINTED_FLOPS = re.compile(rf"\s*({_NUMBER})\s*([KGTP]?)FLOPS?\s*$", re.IGNORECASE)
+_PRINTED_FLOPS = re.compile(rf"\s*({NUMBER})\s*([KGTP]?)FLOPS?\s*$", re.IGNORECASE)
 _MEMORY = re.compile(
-    rf"\[Rank (\d+)\] \(after (\d+) iterations\) memory \(MB\) \| allocated: ({_NUMBER}) "
-    rf"\| max allocated: ({_NUMBER}) \| reserved: ({_NUMBER})(?: \| max reserved: ({_NUMBER}))?\s*$"
+    rf"\[Rank (\d+)\] \(after (\d+) iterations\) memory \(MB\) \| allocated: ({NUMBER}) "
+    rf"\| max allocated: ({NUMBER}) \| reserved: ({NUMBER})(?: \| max reserved: ({NUMBER}))?\s*$"
 )
 _OPERATION = re.compile(
-    rf"\[Rank \d+\] rank=(\d+) \| comm op: (\w+) \| time \(ms\): ({_NUMBER}) \| msg size: ({_NUMBER}) (\w+) "
+    rf"\[Rank \d+\] rank=(\d+) \| comm op: (\w+) \| time \(ms\): ({NUMBER}) \| msg size: ({NUMBER}) (\w+) "
     rf"\| "
-    rf"algbw \(Gbps\): {_NUMBER}\s+\| busbw \(Gbps\): {_NUMBER}\s*$"
+    rf"algbw \(Gbps\): {NUMBER}\s+\| busbw \(Gbps\): {NUMBER}\s*$"
 )
 _ARGUMENT = re.compile(r"^\s*([A-Za-z]\w*) \.+ ?(.*?)\s*$")
 _NEOX_ORIGIN = re.compile(r"(?:\.{2,}|(?<=[\]}]))(?:updated|default)$")  # no dots after a long value
@@ -61,10 +57,6 @@ PRINTED = {
     "throughput per GPU (TFLOP/s/GPU)": "megatron-lm",
     "compute per GPU (TFLOP/s/GPU)": "primus",
 }
-
-
-class Lost(Exception):
-    """A line that should be read but cannot be."""
 
 
 class Step(NamedTuple):
@@ -97,13 +89,13 @@ def step(line: bytes) -> Step | None:
     """Parse the line of a training step. Loss, gradient norm and loss scale may be NaN (None then)."""
     if not any(mark in line for mark in _STEP_MARKS) and not _BEGUN.search(line):
         return None
-    text = _record(_text(line))
+    text = _record(decoded(line))
     values: dict[str, float | None] = {}
     planned, label = 0, None
     for part in text[:-1].split("|"):
         if found := _ITERATION.search(part):
-            _put(values, "step", _count(found[1]))
-            planned = _count(found[2])
+            put(values, "step", count(found[1]))
+            planned = count(found[2])
             continue
         name, colon, value = part.partition(":")
         if not colon:
@@ -130,81 +122,48 @@ def _record(text: str) -> str:
 
 def _read_field(values: dict[str, float | None], name: str, value: str) -> None:
     if name in _TIMES:
-        seconds = _finite(value) * _TIMES[name]
+        seconds = finite(value) * _TIMES[name]
         if not 0 < seconds < LONGEST_STEP_S:
             raise Lost
-        _put(values, "step_time_s", seconds)
+        put(values, "step_time_s", seconds)
     elif name in PRINTED:
-        _put(values, "printed_flops_per_s", _flops(value))
+        put(values, "printed_flops_per_s", _flops(value))
     elif "samples/sec" in name:  # GPT-NeoX prints it first, after whatever prefix a launcher adds
-        _put(values, "samples_per_s", _finite(value))
+        put(values, "samples_per_s", finite(value))
     elif name in _FIELDS:
-        _put(values, _FIELDS[name], _number(value))
+        put(values, _FIELDS[name], number(value))
 
 
 def memory(line: bytes) -> Memory | None:
     """Parse a rank's report of its memory."""
     if b"memory (MB)" not in line:
         return None
-    found = _MEMORY.search(_text(line))
+    found = _MEMORY.search(decoded(line))
     if not found:
         raise Lost
-    allocated, peak, reserved = (_finite(found[group]) * MIB for group in (3, 4, 5))
+    allocated, peak, reserved = (finite(found[group]) * MIB for group in (3, 4, 5))
     if not 0 <= allocated <= peak < 2**60:
         raise Lost
-    return Memory(_count(found[1]), allocated, peak, reserved)
+    return Memory(count(found[1]), allocated, peak, reserved)
 
 
 def message(line: bytes) -> Message | None:
     """Parse one operation of DeepSpeed's communication log."""
     if b"| comm op:" not in line:
         return None
-    found = _OPERATION.search(_text(line))
+    found = _OPERATION.search(decoded(line))
     if not found or found[5] not in _UNITS:
         raise Lost
-    seconds, size = _finite(found[3]) / 1e3, _finite(found[4]) * _UNITS[found[5]]
+    seconds, size = finite(found[3]) / 1e3, finite(found[4]) * _UNITS[found[5]]
     if not (0 <= seconds < LONGEST_STEP_S and 0 <= size < 2**60):
         raise Lost
-    return Message(_count(found[1]), found[2], seconds, size)
+    return Message(count(found[1]), found[2], seconds, size)
 
 
 def argument(line: bytes) -> tuple[str, str] | None:
     """Parse the name and value on a line of the table of arguments."""
-    found = _ARGUMENT.match(_text(line)) if b" .." in line else None
+    found = _ARGUMENT.match(decoded(line)) if b" .." in line else None
     return (found[1], _NEOX_ORIGIN.sub("", found[2])) if found else None
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", errors="replace")
-
-
-def _put(values: dict[str, float | None], name: str, value: float | None) -> None:
-    """Parse the fields of a line. A repeated field means two interleaved lines."""
-    if name in values:
-        raise Lost
-    values[name] = value
-
-
-def _number(text: str) -> float | None:
-    """A number; None for NaN and infinity, which trainers print for losses that diverged."""
-    found = _VALUE.match(text)
-    if not found:
-        raise Lost
-    value = float(found[1])
-    return value if math.isfinite(value) else None
-
-
-def _finite(text: str) -> float:
-    value = _number(text)
-    if value is None:
-        raise Lost
-    return value
-
-
-def _count(text: str) -> int:
-    if len(text) > 16 or int(text) > LARGEST_COUNT:
-        raise Lost
-    return int(text)
 
 
 def _flops(text: str) -> float:
@@ -212,7 +171,7 @@ def _flops(text: str) -> float:
     if found := _PRINTED_FLOPS.match(text):
         value = float(found[1]) * _FLOPS[found[2].upper()]
     else:
-        value = _finite(text) * 1e12
+        value = finite(text) * 1e12
     if not math.isfinite(value):
         raise Lost
     return value

@@ -15,10 +15,12 @@ from frontrunner.analysis.importers import megatron
 from frontrunner.analysis.read import read
 from frontrunner.analysis.report.page import page
 from frontrunner.configs.errors import SpecError
-from support import logs
+from support import logs, trainer_logs
 from support.specs import run_spec
 
 FILES, SIZE = 100, 100_000
+#: Place of our records among the sources.
+RECORDS = 3
 
 Mutation = Callable[[list[str], random.Random], list[str]]
 
@@ -132,7 +134,16 @@ def sources() -> list[list[str]]:
     core = [*logs.argument_lines(logs.MEGATRON), *(logs.megatron_step(step, 2.0) for step in range(1, count))]
     spec = run_spec(devices=2)
     records = [logs.header(spec), *(logs.step_record(step, 2.0) for step in range(1, count))]
-    return [deepspeed, neox, core, [json.dumps(record) for record in records]]
+    return [deepspeed, neox, core, [json.dumps(record) for record in records], *others()]
+
+
+def others() -> list[list[str]]:
+    """Logs of trainers that do not descend from Megatron, each about SIZE long."""
+    whole = []
+    for make in trainer_logs.LOGS.values():
+        lines = make()
+        whole.append(lines * (SIZE // sum(map(len, lines)) + 1))
+    return whole
 
 
 @pytest.mark.timeout(900)
@@ -140,14 +151,15 @@ def test_ten_megabytes_of_damaged_logs_are_read_or_left_out(tmp_path: Path) -> N
     chance = random.Random(20260101)
     whole, total = sources(), 0
     for index in range(FILES):
-        lines = whole[index % 4]
+        kind = index % len(whole)
+        lines = whole[kind]
         for mutation in chance.sample(MUTATIONS, chance.randrange(1, 4)):
             lines = mutation(lines, chance)
         data = encoded("\n".join(lines), chance)
         total += len(data)
         place = tmp_path / f"run{index}"
         place.mkdir()
-        (place / ("records.jsonl" if index % 4 == 3 else "log.out")).write_bytes(data)
+        (place / ("records.jsonl" if kind == RECORDS else "log.out")).write_bytes(data)
     assert total > 9e6
     found = analyze(read([tmp_path]), "lumi-g")
     answer = found.answer
@@ -175,6 +187,31 @@ def test_no_number_of_a_cut_line_is_taken_for_whole(tmp_path: Path) -> None:
     assert all(told[step] == seconds[step] for step in told)
     assert len(told) + found.runs[0].lost_lines == len(seconds)
     assert 80 < found.runs[0].lost_lines < 140
+
+
+@pytest.mark.parametrize(
+    "step",
+    [trainer_logs.titan_step, trainer_logs.nanotron_step, trainer_logs.nemo_step, trainer_logs.nemo_bar],
+)
+def test_no_number_of_a_cut_line_of_other_trainers_is_taken_for_whole(
+    tmp_path: Path, step: Callable[[int, float], str]
+) -> None:
+    chance = random.Random(7)
+    seconds = {place: 100 + place for place in range(2, 400)}
+    path = tmp_path / "log.out"
+    lines = [step(place, seconds[place]) for place in seconds]
+    path.write_text("\n".join(lines))
+    expected = {row["step"]: row for row in read([path]).steps.to_dicts()}
+    assert len(expected) == len(lines)
+    damaged = [
+        line[: chance.randrange(60, len(line) - 1)] if place and chance.random() < 0.3 else line
+        for place, line in enumerate(lines)
+    ]
+    path.write_text("\n".join(damaged))
+    found = read([path])
+    assert all(row == expected[row["step"]] for row in found.steps.to_dicts())
+    assert found.steps.height >= sum(line in lines for line in damaged)
+    assert found.runs[0].lost_lines > 60
 
 
 def test_random_bytes_are_no_run(tmp_path: Path) -> None:

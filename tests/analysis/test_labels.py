@@ -11,7 +11,7 @@ import pytest
 from frontrunner.analysis.analyze import analyze
 from frontrunner.analysis.read import read
 from frontrunner.configs.errors import SpecError
-from support import logs
+from support import logs, trainer_logs
 
 STEPS = range(1, 7)
 VOCABULARY = " > padded vocab (size: 500) with 12 dummy tokens (new size: 512)"
@@ -25,6 +25,8 @@ TRAINERS = {
     ],
     "primus": [*MEGATRON, *(logs.primus_step(step, 2.0) for step in STEPS)],
 }
+OTHERS = {name: log() for name, log in trainer_logs.LOGS.items()}
+OTHERS["torchtitan's JSON"] = trainer_logs.titan_log(as_json=True)
 LABELS = {
     "srun --label": "3: ",
     "torchrun --tee": "[default0]:",
@@ -64,6 +66,18 @@ def test_labels_change_no_figure(tmp_path: Path, trainer: str, label: str) -> No
     assert plain["model_flops_per_s_per_device"]
     for colour in COLOURS.values():
         lines = [colour.format(LABELS[label] + line) for line in TRAINERS[trainer]]
+        assert figures(tmp_path, lines) == plain, colour
+
+
+@pytest.mark.parametrize("trainer", OTHERS)
+@pytest.mark.parametrize("label", LABELS)
+def test_labels_change_no_figure_of_other_trainers(tmp_path: Path, trainer: str, label: str) -> None:
+    """A carriage return ends a progress bar, so what is before it has its own label."""
+    plain = figures(tmp_path, OTHERS[trainer])
+    assert (plain["steps"], plain["lost_lines"], plain["step_time_s"]) == (6, 0, 2.0)
+    assert bool(plain["model"]) == (trainer not in ("olmo-core", "nemo", "hugging-face"))
+    for colour in COLOURS.values():
+        lines = [colour.format(LABELS[label] + line) for line in OTHERS[trainer]]
         assert figures(tmp_path, lines) == plain, colour
 
 
