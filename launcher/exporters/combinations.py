@@ -15,7 +15,7 @@ from frontrunner.configs.schema import ModelSpec
 from frontrunner.launcher.exporters.target import Refusals
 
 Change = Mapping[str, object]
-"""New values by key of ``model``; empty: no change of a single key helps."""
+"""The same new value for each key of ``model``; empty: no change of keys helps."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def _instruction(key: str, change: Change) -> str:
         return "export to another trainer"
     if list(change) == [key]:
         return f"use {show_value(change[key])}"
-    return " and ".join(f"set model.{name} to {show_value(value)}" for name, value in change.items())
+    names = " and ".join(f"model.{name}" for name in change)
+    (value,) = {show_value(value) for value in change.values()}
+    return f"set {names} to {value}"
 
 
 def rotary_scaling(model: ModelSpec) -> float | None:

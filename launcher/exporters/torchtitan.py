@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.exporters.combinations import padding_notes
 from frontrunner.launcher.exporters.target import Exported, Refusals, Target, check_scheme, check_wires
 from frontrunner.launcher.exporters.torchtitan_model import flavor
 from frontrunner.parallelism.layout import Layout
@@ -64,6 +65,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
         "data and tokenizer: set training.dataset and model.hf_assets_path",
         "gradients are reduced in float32, torchtitan's only choice",
         "initial weights are torchtitan's own (standard deviation 1 in the embedding), not model.init_std",
+        *padding_notes(spec.model),
     )
     return Exported("\n\n".join(sections), notes)
 

@@ -29,14 +29,14 @@ SHARED: dict[str, object] = {
     "hidden_dropout": 0.0,
 }
 SHAPE = ("num_layers", "hidden_size", "num_heads")
-_SIZES = (*SHAPE, "num_kv_heads", "head_dim", "ffn_hidden_size", "vocab_size", "padded_vocab_size")
+_SIZES = (*SHAPE, "num_kv_heads", "head_dim", "ffn_hidden_size", "padded_vocab_size")
 FLAVORS: dict[str, dict[str, object]] = {
     name: dict(zip(_SIZES, sizes, strict=True)) | SHARED
     for name, sizes in {
-        "debugmodel": (6, 256, 16, 16, 16, 768, 2048, 2048),
-        "8B": (32, 4096, 32, 8, 128, 14336, 128256, 128256),
-        "70B": (80, 8192, 64, 8, 128, 28672, 128256, 128256),
-        "405B": (126, 16384, 128, 8, 128, 53248, 128256, 128256),
+        "debugmodel": (6, 256, 16, 16, 16, 768, 2048),
+        "8B": (32, 4096, 32, 8, 128, 14336, 128256),
+        "70B": (80, 8192, 64, 8, 128, 28672, 128256),
+        "405B": (126, 16384, 128, 8, 128, 53248, 128256),
     }.items()
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from frontrunner.launcher.commands.export import export
 
 PLAIN = "layout.sharding.wire={weights: bfloat16, gradients: bfloat16, network: bfloat16}"
 LLAMA = ("llama-2-7b-lumi", "model=llama-3-8b", "layout.sequence_parallel=true")
+# As torchtitan's models are.
+SCALED = (*LLAMA, "model.rotary_scaling_factor=8")
 
 
 def exported(capsys: pytest.CaptureFixture[str], to: str, run: str, *overrides: str) -> str:
@@ -177,7 +180,7 @@ def test_gpt_neox(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
-    found = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, "layout.sharding.preset=hsdp", "nodes=4"))
+    found = tomllib.loads(exported(capsys, "torchtitan", *SCALED, "layout.sharding.preset=hsdp", "nodes=4"))
     assert found["model"] == {"name": "llama3", "flavor": "8B"}
     parallel = found["parallelism"]
     assert parallel["data_parallel_shard_degree"] == 4  # of a node, with tensor 2
@@ -189,7 +192,7 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> None:
     zero = ("layout.sharding.preset=zero2", "layout.pipeline=2", "layout.virtual_stages=2")
-    parallel = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, *zero))["parallelism"]
+    parallel = tomllib.loads(exported(capsys, "torchtitan", *SCALED, *zero))["parallelism"]
     ends = sum(parallel[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))
     # As torchtitan counts: all that is to be cut over the layers of a virtual stage.
     assert -(-(32 + ends) // parallel["pipeline_parallel_layers_per_stage"]) == 4
@@ -231,12 +234,18 @@ def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> No
             "megatron",
             ["model=gpt-neox-20b", "layout.pipeline=4"],
             "parallel_residual",
-            "runs after attention",
+            "always runs after attention",
         ),
         ("gpt-neox", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
         ("gpt-neox", ["layout.recompute=selective"], "recompute", "whole layers"),
         ("gpt-neox", ["layout.sharding.preset=hsdp"], "preset", "cannot shard weights"),
-        ("torchtitan", ["layout.sharding.preset=zero3"], "model", "Llama 3"),
+        ("torchtitan", ["layout.sharding.preset=zero3"], "model", "none with num_layers 48"),
+        (
+            "torchtitan",
+            ["layout.sharding.preset=zero3", "model=llama-3-8b", "layout.pipeline=1"],
+            "model.rotary_scaling_factor",
+            "its 8B has 8.0",
+        ),
         ("torchtitan", ["layout.sharding.preset=zero1"], "preset", "cannot shard weights"),
         ("torchtitan", ["optimizer.decay_steps=200"], "decay_steps", "ends at the last step"),
         ("megatron-lm", [], "--to", "is not a known trainer"),
@@ -247,6 +256,81 @@ def test_what_a_trainer_cannot_express(to: str, overrides: list[str], path: str,
         export("gpt-22b-frontier", to, ["nodes=16", *overrides])
     found = [(violation.path, violation.constraint) for violation in caught.value.violations]
     assert any(path in where and said in what for where, what in found), found
+
+
+QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "hidden_act": "silu",
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "max_position_embeddings": 131072,
+    "model_type": "qwen2",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+RUN = """
+model: {model}
+machine: frontier
+nodes: 1
+layout: {{sharding: {{preset: zero1}}}}
+training: {{seq_len: 1024, global_batch_size: 64}}
+data: synthetic
+"""
+SMALL = (
+    "{num_layers: 4, hidden_size: 256, num_heads: 4, vocab_size: 32000, max_position_embeddings: 1024,"
+    " activation: %s, linear_bias: %s}"
+)
+
+
+def run_file(folder: Path, model: str) -> str:
+    (folder / "config.json").write_text(json.dumps(QWEN2))
+    (folder / "run.yaml").write_text(RUN.format(model=model))
+    return str(folder / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("to", "model", "said"),
+    [
+        (
+            "gpt-neox",
+            "config.json",
+            "model.qkv_bias = true: not supported by GPT-NeoX: it has biases in query, key, value and output "
+            "projection alike (use_bias_in_attn_linear), but here linear_bias is false; use false",
+        ),
+        (
+            "megatron",
+            SMALL % ("gelu_tanh", "false"),
+            'model.activation = "gelu_tanh": not supported by Megatron-LM: without biases it builds the '
+            'exact GELU; the tanh approximation is only in its kernel that adds a bias; use "gelu"',
+        ),
+        (
+            "gpt-neox",
+            SMALL % ("gelu_tanh", "false"),
+            "model.linear_bias = false: not supported by GPT-NeoX: its MLP adds a bias to what gelu_tanh "
+            "reads, and stops where there is none; set model.linear_bias and model.qkv_bias to true",
+        ),
+    ],
+)
+def test_another_model_is_refused(tmp_path: Path, to: str, model: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        export(run_file(tmp_path, model), to)
+    assert [str(replace(violation, file=None)) for violation in caught.value.violations] == [said]
+
+
+@pytest.mark.parametrize(
+    ("activation", "bias", "flag"),
+    [("gelu", "true", True), ("gelu", "false", True), ("gelu_tanh", "true", False)],
+)
+def test_megatron_gets_the_right_gelu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], activation: str, bias: str, flag: bool
+) -> None:
+    text = exported(capsys, "megatron", run_file(tmp_path, SMALL % (activation, bias)))
+    assert ("--no-bias-gelu-fusion" in text.split()) is flag
 
 
 def test_a_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
