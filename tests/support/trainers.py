@@ -97,6 +97,37 @@ def megatron(text: str) -> Built:
     )
 
 
+def megatron_deepspeed(text: str) -> Built:
+    """What Megatron-DeepSpeed's ``pretrain_gpt.py`` builds from a command line."""
+    table = facts("megatron_deepspeed")
+    v = megatron_values(text, table)
+    multiple = v["make_vocab_size_divisible_by"] * v["tensor_model_parallel_size"]
+    tokens = v["vocab_size"] + 1  # NullTokenizer's own
+    hidden, std = v["hidden_dropout"], v["init_method_std"]
+    return Built(
+        layers=v["num_layers"],
+        hidden=v["hidden_size"],
+        heads=v["num_attention_heads"],
+        kv_heads=v["num_key_value_heads"] or v["num_attention_heads"],
+        head_dim=v["kv_channels"],
+        width=v["ffn_hidden_size"],
+        rows=-(-tokens // multiple) * multiple,
+        tied=not v["untie_embeddings_and_output_weights"],
+        positions=Positions(v["max_position_embeddings"]),
+        norm=v["normalization"],
+        epsilon=v["layernorm_epsilon"],
+        activation=first(table["activation"], v),
+        parallel=False,
+        uses_attention=True,
+        qkv_bias=v["add_bias_linear"],
+        output_bias=v["add_bias_linear"],
+        mlp_bias=v["add_bias_linear"],
+        dropouts=Dropouts(hidden, v["attention_dropout"], hidden, hidden),
+        init_std=(std, std / math.sqrt(2 * v["num_layers"])),
+        softmax_scale=v["kv_channels"] ** -0.5,
+    )
+
+
 def neox_values(text: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """NeoXArgs after ``validate_types``, which takes an int for a float and nothing else."""
     given = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -112,6 +112,42 @@ def test_megatron_and_llama(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"  {expected}" in text
 
 
+def test_megatron_deepspeed(capsys: pytest.CaptureFixture[str]) -> None:
+    """DeepSpeed's file in a here-document, then arguments; batch and clipping are DeepSpeed's there."""
+    text = exported(capsys, "megatron-deepspeed", "gpt-175b-frontier")
+    first, _, rest = text.partition("{")
+    file, _, command = rest.partition("\nEND\n")
+    assert first == "cat > ds_config.json <<'END'\n"
+    found = json.loads("{" + file)
+    assert found == {
+        "train_batch_size": 640,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": found["gradient_accumulation_steps"],
+        "zero_optimization": {"stage": 1},
+        "gradient_clipping": 1.0,
+        "fp16": {"enabled": True, "loss_scale": 0},
+    }
+    lines = command.split(" \\\n  ")
+    assert lines[0] == "pretrain_gpt.py"
+    for expected in (
+        "--num-key-value-heads 96",
+        "--normalization layernorm",
+        "--deepspeed",
+        "--deepspeed_config ds_config.json",
+        "--zero-stage 1",
+        "--pipeline-model-parallel-size 16",
+        "--deepspeed-activation-checkpointing",
+        "--fp16",
+    ):
+        assert expected in lines
+    assert "--no-pipeline-parallel" not in lines
+    alone = exported(
+        capsys, "megatron-deepspeed", "gpt-22b-frontier", "layout.pipeline=1", "layout.sharding.preset=zero3"
+    )
+    assert "--no-pipeline-parallel" in alone.split()
+    assert '"stage": 3' in alone
+
+
 def test_deepspeed(capsys: pytest.CaptureFixture[str]) -> None:
     base = ("gpt-22b-frontier", "layout.pipeline=1", "training.precision=bfloat16")
     found = json.loads(exported(capsys, "deepspeed", *base, "layout.sharding.preset=zeropp"))
@@ -235,6 +271,15 @@ def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> No
             ["model=gpt-neox-20b", "layout.pipeline=4"],
             "parallel_residual",
             "always runs after attention",
+        ),
+        ("megatron-deepspeed", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
+        ("megatron-deepspeed", ["layout.sharding.preset=zero2"], "pipeline", "do not work with its pipeline"),
+        ("megatron-deepspeed", ["layout.sharding.preset=hsdp"], "preset", "cannot shard weights"),
+        (
+            "megatron-deepspeed",
+            ["model=llama-2-7b", "layout.pipeline=4", "layout.tensor=1"],
+            "model.position_embedding",
+            "cosine of each angle",
         ),
         ("gpt-neox", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
         ("gpt-neox", ["layout.recompute=selective"], "recompute", "whole layers"),

@@ -21,6 +21,8 @@ from frontrunner.launcher.exporters import (
     gpt_neox,
     gpt_neox_model,
     megatron,
+    megatron_deepspeed,
+    megatron_deepspeed_model,
     megatron_model,
     torchtitan,
     torchtitan_model,
@@ -38,13 +40,23 @@ TITAN = LLAMA | {
     **{"ffn_hidden_size": 768, "vocab_size": 2048, "padded_vocab_size": 2048},
     **{"rotary_base": 500000.0, "rotary_scaling_factor": 8.0},
 }
-TARGETS: dict[str, Any] = {"megatron": megatron, "gpt-neox": gpt_neox, "torchtitan": torchtitan}
+TARGETS: dict[str, Any] = {
+    "megatron": megatron,
+    "megatron-deepspeed": megatron_deepspeed,
+    "gpt-neox": gpt_neox,
+    "torchtitan": torchtitan,
+}
 READERS: dict[str, Callable[[str], Built]] = {
     "megatron": trainers.megatron,
+    "megatron-deepspeed": trainers.megatron_deepspeed,
     "gpt-neox": trainers.neox,
     "torchtitan": trainers.torchtitan,
 }
-TABLES = {"megatron": megatron_model.COMBINATIONS, "gpt-neox": gpt_neox_model.COMBINATIONS}
+TABLES = {
+    "megatron": megatron_model.COMBINATIONS,
+    "megatron-deepspeed": megatron_deepspeed_model.COMBINATIONS,
+    "gpt-neox": gpt_neox_model.COMBINATIONS,
+}
 
 
 def spec_of(model: dict[str, Any], **keys: Any) -> RunSpec:
@@ -81,7 +93,7 @@ def cases() -> list[Any]:
     found = []
     for row in TABLE["combinations"]:
         said = " ".join(f"{key}={value}" for key, value in row["set"].items())
-        for target in ("megatron", "gpt-neox"):
+        for target in TABLES:
             name = f"{target}: {row['base']} {said}".strip()
             found.append(pytest.param(target, MODELS[row["base"]] | row["set"], row.get(target, []), id=name))
     for row in TABLE["torchtitan"]:
@@ -110,8 +122,8 @@ def test_our_model_or_none(
 
 
 def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(megatron, "COMBINATIONS", ())
-    monkeypatch.setattr(gpt_neox, "COMBINATIONS", ())
+    for target in TABLES:
+        monkeypatch.setattr(TARGETS[target], "COMBINATIONS", ())
 
     def nearest(_: Any, model: ModelSpec) -> str:
         flavors = torchtitan_model.FLAVORS
@@ -141,7 +153,7 @@ AXES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("target", ["megatron", "gpt-neox"])
+@pytest.mark.parametrize("target", list(TABLES))
 def test_every_product_of_the_axes(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is exactly what the trainer would build as another model, or not at all."""
     models = []
@@ -160,7 +172,7 @@ def test_every_product_of_the_axes(target: str, monkeypatch: pytest.MonkeyPatch)
     assert 0 < sum(said) < len(said) == 3 * 3 * 2 * 2 * 2 * 2 * 4
 
 
-@pytest.mark.parametrize("target", ["megatron", "gpt-neox"])
+@pytest.mark.parametrize("target", list(TABLES))
 def test_the_advice_helps(target: str) -> None:
     """Each row's change ends its own refusal, and all changes give a model that is exported."""
     rows = [row for row in TABLE["combinations"] if row.get(target)]
@@ -183,7 +195,7 @@ def _changed(model: ModelSpec, case: Combination) -> ModelSpec | None:
     return ModelSpec.model_validate(model.model_dump() | dict(change)) if change else None
 
 
-@pytest.mark.parametrize("target", ["megatron", "gpt-neox"])
+@pytest.mark.parametrize("target", list(TABLES))
 @pytest.mark.parametrize("tensor", [1, 2, 4])
 def test_rows_of_the_embedding_do_not_depend_on_tensor_ranks(target: str, tensor: int) -> None:
     spec = spec_of(GPT, devices=4, layout={"tensor": tensor})
@@ -192,7 +204,7 @@ def test_rows_of_the_embedding_do_not_depend_on_tensor_ranks(target: str, tensor
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("target", ["megatron", "gpt-neox"])
+@pytest.mark.parametrize("target", list(TABLES))
 def test_precision_does_not_change_the_model(target: str, precision: str) -> None:
     spec = spec_of(GPT, training={"precision": precision}, wire=dict.fromkeys(WIRES, precision))
     assert built(target, spec) == ours(spec.model)
@@ -209,7 +221,7 @@ def test_neox_says_what_tensor_ranks_do_to_biases() -> None:
     assert not any("as fast" in n for n in gpt_neox.TARGET.export(alone, Layout.from_spec(alone)).notes)
 
 
-@pytest.mark.parametrize("target", ["megatron", "gpt-neox"])
+@pytest.mark.parametrize("target", list(TABLES))
 def test_padded_rows_in_the_loss_are_noted(target: str) -> None:
     for size, noted in ((60, True), (64, False)):
         spec = spec_of(GPT | {"vocab_size": size})
