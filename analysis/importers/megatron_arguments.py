@@ -23,8 +23,8 @@ _NEOX = {
 }
 #: GPT-NeoX's gated activations (megatron/model/activations.py): their MLP has three matrices.
 _GATED = {"swiglu", "geglu", "reglu", "bilinear", "glu"}
-#: GPT-NeoX rounds widths up to a multiple of this (megatron/model/transformer.py, ParallelMLP).
-_NEOX_WIDTHS = 256
+#: GPT-NeoX's MLP of Llama, before gated activations were a choice, had widths of multiples of this.
+_LLAMA_WIDTHS = 256
 
 
 class Arguments:
@@ -149,14 +149,14 @@ def _mlp(arguments: Arguments, hidden: int) -> tuple[bool, int | None]:
     if not arguments.neox:
         gated = gated or any(arguments.switch(key) for key in ("swiglu", "gated_linear_unit"))
         return gated, arguments.number("ffn_hidden_size")
-    width = arguments.number("intermediate_size")
+    width, multiple = arguments.number("intermediate_size"), arguments.number("mlp_multiple_of") or 1
     if gated:
         width = int((width or 4 * hidden) * 2 / 3) // 2
-    elif arguments.word("mlp_type") == "llama":  # before gated activations were a choice of their own
-        gated, width = True, width or int(8 * hidden / 3)
+    elif arguments.word("mlp_type") == "llama":
+        gated, width, multiple = True, width or int(8 * hidden / 3), _LLAMA_WIDTHS
     else:
         width = width or 4 * hidden
-    return gated, -(-width // _NEOX_WIDTHS) * _NEOX_WIDTHS
+    return gated, -(-width // multiple) * multiple
 
 
 def _positions(arguments: Arguments) -> str:

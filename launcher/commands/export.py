@@ -10,11 +10,12 @@ import typer
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.display.terminal import say, tell
-from frontrunner.launcher.exporters import deepspeed, gpt_neox, megatron, torchtitan
+from frontrunner.launcher.exporters import deepspeed, gpt_neox, megatron, megatron_deepspeed, torchtitan
 from frontrunner.launcher.verify import verified
 
 TARGETS = {
-    target.name: target for target in (megatron.TARGET, deepspeed.TARGET, gpt_neox.TARGET, torchtitan.TARGET)
+    trainer.TARGET.name: trainer.TARGET
+    for trainer in (megatron, megatron_deepspeed, deepspeed, gpt_neox, torchtitan)
 }
 
 

@@ -1,4 +1,4 @@
-"""GPT-NeoX's configuration file (megatron/neox_arguments and model/transformer.py at ea7aefd)."""
+"""GPT-NeoX's configuration file (megatron/neox_arguments at ea7aefd)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.exporters.combinations import padding_notes, refuse
+from frontrunner.launcher.exporters.gpt_neox_model import COMBINATIONS, model_notes, model_section
 from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
@@ -27,13 +29,18 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     check_wires(refusals, spec, layout)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
     _check_parallel(refusals, spec, layout, sharding)
+    refuse(refusals, spec.model, COMBINATIONS)
     refusals.check()
-    return _parallel(spec, layout) | _model(spec) | _training(spec) | _zero(spec, sharding)
+    return _parallel(spec, layout) | model_section(spec) | _training(spec) | _zero(spec, sharding)
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:
-    notes = ("data and tokenizer: add data_path, vocab_file and tokenizer_type",)
-    return Exported(yaml.safe_dump(config(spec, layout), sort_keys=False).rstrip(), notes)
+    notes = [
+        "data and tokenizer: add data_path, vocab_file and tokenizer_type",
+        *model_notes(spec),
+        *padding_notes(spec.model),
+    ]
+    return Exported(yaml.safe_dump(config(spec, layout), sort_keys=False).rstrip(), tuple(notes))
 
 
 def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding: str) -> None:
@@ -58,21 +65,6 @@ def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding:
         "it recomputes whole layers or nothing",
         "use none or full",
     )
-    model = spec.model
-    refusals.unless(
-        model.head_dim * model.num_heads == model.hidden_size,
-        "model.head_dim",
-        model.head_dim,
-        "its heads are hidden_size / num_heads",
-        f"use {model.hidden_size // model.num_heads}",
-    )
-    refusals.unless(
-        model.rotary_scaling_factor is None,
-        "model.rotary_scaling_factor",
-        model.rotary_scaling_factor,
-        "it has no frequency scaling",
-        "use a model without it",
-    )
 
 
 def _parallel(spec: RunSpec, layout: Layout) -> dict[str, Any]:
@@ -88,40 +80,6 @@ def _parallel(spec: RunSpec, layout: Layout) -> dict[str, Any]:
         found["sequence_parallel"] = True
     if spec.layout.recompute == "full":
         found |= {"checkpoint_activations": True, "checkpoint_num_layers": 1}
-    return found
-
-
-def _model(spec: RunSpec) -> dict[str, Any]:
-    model = spec.model
-    llama = model.activation == "swiglu"
-    found: dict[str, Any] = {
-        "num_layers": model.num_layers,
-        "hidden_size": model.hidden_size,
-        "num_attention_heads": model.num_heads,
-        "num_kv_heads": model.num_kv_heads,
-        # GPT-NeoX scales a gated MLP by a third, to match the parameter count of one without a gate.
-        "intermediate_size": model.ffn_hidden_size * (3 if llama else 1),
-        "seq_length": spec.training.seq_len,
-        "max_position_embeddings": model.max_position_embeddings,
-        # GPT-NeoX pads to a multiple of this times the tensor ranks.
-        "make_vocab_size_divisible_by": model.padded_vocab_size // spec.layout.tensor,
-        "norm": model.normalization,
-        "pos_emb": model.position_embedding,
-        "no_weight_tying": not model.tie_embeddings,
-        "gpt_j_residual": model.parallel_residual,
-        "activation": "swiglu" if llama else "gelu",
-        # The fused kernel is the tanh approximation.
-        "bias_gelu_fusion": model.activation == "gelu_tanh",
-        "use_bias_in_attn_linear": model.qkv_bias,
-        "use_bias_in_mlp": model.linear_bias,
-        "init_method_std": model.init_std,
-        "hidden_dropout": model.hidden_dropout,
-        "attention_dropout": model.attention_dropout,
-        "attention_config": [[["flash"], model.num_layers]],
-    }
-    if model.position_embedding == "rotary":
-        found |= {"rotary_pct": model.rotary_fraction, "rotary_emb_base": int(model.rotary_base)}
-    found["rms_norm_epsilon" if llama else "layernorm_epsilon"] = model.norm_epsilon
     return found
 
 

@@ -1,10 +1,12 @@
-"""Megatron-LM's arguments (megatron/training/arguments.py of core_v0.16)."""
+"""Megatron-LM's arguments (megatron/training/arguments.py of core_v0.16.1 and d98e8a64)."""
 
 from __future__ import annotations
 
 import shlex
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.exporters.combinations import padding_notes, refuse
+from frontrunner.launcher.exporters.megatron_model import COMBINATIONS, Arguments, model_arguments
 from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
@@ -14,9 +16,6 @@ from frontrunner.launcher.exporters.target import (
     check_wires,
 )
 from frontrunner.parallelism.layout import Layout
-
-Arguments = dict[str, object]
-"""Values by option; True for flags."""
 
 
 def arguments(spec: RunSpec, layout: Layout) -> Arguments:
@@ -32,22 +31,9 @@ def arguments(spec: RunSpec, layout: Layout) -> Arguments:
         "its FSDP (sharded weights or gradients) does not work with pipeline stages here",
         "use preset zero1, or pipeline 1",
     )
-    refusals.unless(
-        spec.model.activation != "gelu",
-        "model.activation",
-        "gelu",
-        "its GELU is the tanh approximation",
-        "use gelu_tanh",
-    )
-    refusals.unless(
-        not spec.model.parallel_residual,
-        "model.parallel_residual",
-        True,
-        "its MLP always runs after attention",
-        "use a model whose layers are sequential",
-    )
+    refuse(refusals, spec.model, COMBINATIONS)
     refusals.check()
-    return _model(spec) | _parallel(spec, sharding) | _training(spec)
+    return model_arguments(spec) | _parallel(spec, sharding) | _training(spec)
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:
@@ -58,43 +44,8 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     notes = ["data: replace --mock-data with --data-path and a tokenizer"]
     if layout.pipeline > 1 or layout.tensor > 1:
         notes.append("order of ranks: tensor, data, pipeline (Megatron-LM's default, tp-cp-ep-dp-pp)")
+    notes += padding_notes(spec.model)
     return Exported(" \\\n  ".join(["pretrain_gpt.py", *lines]), tuple(notes))
-
-
-def _model(spec: RunSpec) -> Arguments:
-    model = spec.model
-    found: Arguments = {
-        "--num-layers": model.num_layers,
-        "--hidden-size": model.hidden_size,
-        "--ffn-hidden-size": model.ffn_hidden_size,
-        "--num-attention-heads": model.num_heads,
-        "--kv-channels": model.head_dim,
-        "--max-position-embeddings": model.max_position_embeddings,
-        # Megatron-LM pads to a multiple of this times the tensor ranks; this gives the model's rows.
-        "--make-vocab-size-divisible-by": model.padded_vocab_size // spec.layout.tensor,
-        # NullTokenizer adds the end-of-document token.
-        "--vocab-size": model.vocab_size - 1,
-        "--norm-epsilon": model.norm_epsilon,
-        "--init-method-std": model.init_std,
-        "--attention-dropout": model.attention_dropout,
-        "--hidden-dropout": model.hidden_dropout,
-    }
-    if model.num_kv_heads != model.num_heads:
-        found |= {"--group-query-attention": True, "--num-query-groups": model.num_kv_heads}
-    if model.position_embedding == "rotary":
-        found |= {"--position-embedding-type": "rope", "--rotary-base": int(model.rotary_base)}
-        found["--rotary-percent"] = model.rotary_fraction
-        if model.rotary_scaling_factor:
-            found |= {"--use-rope-scaling": True, "--rope-scaling-factor": model.rotary_scaling_factor}
-    flags = {
-        "--swiglu": model.activation == "swiglu",
-        "--untie-embeddings-and-output-weights": not model.tie_embeddings,
-        "--disable-bias-linear": not model.linear_bias,
-        "--add-qkv-bias": model.qkv_bias and not model.linear_bias,
-    }
-    if model.normalization == "rmsnorm":
-        found["--normalization"] = "RMSNorm"
-    return found | {name: True for name, given in flags.items() if given}
 
 
 def _parallel(spec: RunSpec, sharding: str) -> Arguments:
@@ -151,4 +102,4 @@ def _training(spec: RunSpec) -> Arguments:
     return found
 
 
-TARGET = Target("megatron", "Megatron-LM core_v0.16", export)
+TARGET = Target("megatron", "Megatron-LM core_v0.16.1 and d98e8a64", export)

@@ -1,4 +1,4 @@
-"""torchtitan's configuration file (torchtitan/config/job_config.py at 6404b93)."""
+"""torchtitan's configuration file (torchtitan/config/job_config.py of v0.2.2, the last one with a file)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 from typing import Any
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.launcher.exporters.combinations import padding_notes
 from frontrunner.launcher.exporters.target import Exported, Refusals, Target, check_scheme, check_wires
+from frontrunner.launcher.exporters.torchtitan_model import flavor
 from frontrunner.parallelism.layout import Layout
-
-#: torchtitan's flavors of its llama3 model.
-FLAVORS = {"llama-3-8b": "8B", "llama-3-70b": "70B", "llama-3-405b": "405B"}
 
 
 def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
@@ -18,12 +17,13 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
     refusals = Refusals("torchtitan")
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero2", "zero3", "hsdp"))
     check_wires(refusals, spec, layout)
+    name = flavor(refusals, spec.model)
     _check(refusals, spec, layout)
     _check_schedule(refusals, spec)
     refusals.check()
     shard = layout.weights if sharding in ("zero3", "hsdp") else layout.gradients
     return {
-        "model": {"name": "llama3", "flavor": FLAVORS[spec.model.name]},
+        "model": {"name": "llama3", "flavor": name},
         "parallelism": {
             "data_parallel_replicate_degree": layout.data // shard,
             "data_parallel_shard_degree": shard,
@@ -40,7 +40,6 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
             "seq_len": spec.training.seq_len,
             "max_norm": spec.optimizer.clip,
             "steps": spec.training.steps,
-            "seed": spec.training.seed,
             "mixed_precision_param": spec.training.precision,
             "mixed_precision_reduce": "float32",
         },
@@ -53,6 +52,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
             "weight_decay": spec.optimizer.weight_decay,
         },
         "lr_scheduler": _schedule(spec),
+        "debug": {"seed": spec.training.seed},
     }
 
 
@@ -62,21 +62,15 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
         for name, values in config(spec, layout).items()
     ]
     notes = (
-        "data and tokenizer: set training.dataset and model.tokenizer_path",
+        "data and tokenizer: set training.dataset and model.hf_assets_path",
         "gradients are reduced in float32, torchtitan's only choice",
+        "initial weights are torchtitan's own (standard deviation 1 in the embedding), not model.init_std",
+        *padding_notes(spec.model),
     )
     return Exported("\n\n".join(sections), notes)
 
 
 def _check(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
-    model = spec.model.name
-    refusals.unless(
-        model in FLAVORS,
-        "model",
-        model,
-        "it has built-in models only; of ours, Llama 3",
-        f"use one of: {', '.join(FLAVORS)}",
-    )
     refusals.unless(
         spec.training.precision != "float16",
         "training.precision",
@@ -135,4 +129,4 @@ def _schedule(spec: RunSpec) -> dict[str, Any]:
     return found | {"decay_type": own.decay, "min_lr_factor": own.min_learning_rate / own.learning_rate}
 
 
-TARGET = Target("torchtitan", "torchtitan 6404b93", export)
+TARGET = Target("torchtitan", "torchtitan v0.2.2", export)

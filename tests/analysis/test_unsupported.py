@@ -92,7 +92,8 @@ def test_gpt_neox_names_are_read(tmp_path: Path) -> None:
     ("arguments", "width"),
     [
         ({"activation": "gelu", "intermediate_size": None}, 1024),
-        ({"activation": "swiglu", "intermediate_size": None}, 512),  # a third of 1024, up to 256s
+        ({"activation": "swiglu", "intermediate_size": None}, 341),  # a third of 1024
+        ({"activation": "swiglu", "intermediate_size": None, "mlp_multiple_of": 256}, 512),
         ({"activation": "silu", "mlp_type": "llama", "intermediate_size": None}, 768),  # 8/3 of 256, likewise
         ({"activation": "silu", "mlp_type": "llama", "intermediate_size": 1024}, 1024),
     ],

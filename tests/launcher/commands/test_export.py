@@ -15,6 +15,8 @@ from frontrunner.launcher.commands.export import export
 
 PLAIN = "layout.sharding.wire={weights: bfloat16, gradients: bfloat16, network: bfloat16}"
 LLAMA = ("llama-2-7b-lumi", "model=llama-3-8b", "layout.sequence_parallel=true")
+# As torchtitan's models are.
+SCALED = (*LLAMA, "model.rotary_scaling_factor=8")
 
 
 def exported(capsys: pytest.CaptureFixture[str], to: str, run: str, *overrides: str) -> str:
@@ -177,7 +179,7 @@ def test_gpt_neox(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
-    found = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, "layout.sharding.preset=hsdp", "nodes=4"))
+    found = tomllib.loads(exported(capsys, "torchtitan", *SCALED, "layout.sharding.preset=hsdp", "nodes=4"))
     assert found["model"] == {"name": "llama3", "flavor": "8B"}
     parallel = found["parallelism"]
     assert parallel["data_parallel_shard_degree"] == 4  # of a node, with tensor 2
@@ -189,7 +191,7 @@ def test_torchtitan(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> None:
     zero = ("layout.sharding.preset=zero2", "layout.pipeline=2", "layout.virtual_stages=2")
-    parallel = tomllib.loads(exported(capsys, "torchtitan", *LLAMA, *zero))["parallelism"]
+    parallel = tomllib.loads(exported(capsys, "torchtitan", *SCALED, *zero))["parallelism"]
     ends = sum(parallel[f"pipeline_parallel_{end}_stage_less_layers"] for end in ("first", "last"))
     # As torchtitan counts: all that is to be cut over the layers of a virtual stage.
     assert -(-(32 + ends) // parallel["pipeline_parallel_layers_per_stage"]) == 4
@@ -231,12 +233,27 @@ def test_torchtitan_cuts_layers_evenly(capsys: pytest.CaptureFixture[str]) -> No
             "megatron",
             ["model=gpt-neox-20b", "layout.pipeline=4"],
             "parallel_residual",
-            "runs after attention",
+            "always runs after attention",
+        ),
+        ("megatron-deepspeed", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
+        ("megatron-deepspeed", ["layout.sharding.preset=zero2"], "pipeline", "do not work with its pipeline"),
+        ("megatron-deepspeed", ["layout.sharding.preset=hsdp"], "preset", "cannot shard weights"),
+        (
+            "megatron-deepspeed",
+            ["model=llama-2-7b", "layout.pipeline=4", "layout.tensor=1"],
+            "model.position_embedding",
+            "cosine of each angle",
         ),
         ("gpt-neox", ["layout.virtual_stages=2"], "virtual_stages", "no interleaved"),
         ("gpt-neox", ["layout.recompute=selective"], "recompute", "whole layers"),
         ("gpt-neox", ["layout.sharding.preset=hsdp"], "preset", "cannot shard weights"),
-        ("torchtitan", ["layout.sharding.preset=zero3"], "model", "Llama 3"),
+        ("torchtitan", ["layout.sharding.preset=zero3"], "model", "none with num_layers 48"),
+        (
+            "torchtitan",
+            ["layout.sharding.preset=zero3", "model=llama-3-8b", "layout.pipeline=1"],
+            "model.rotary_scaling_factor",
+            "its 8B has 8.0",
+        ),
         ("torchtitan", ["layout.sharding.preset=zero1"], "preset", "cannot shard weights"),
         ("torchtitan", ["optimizer.decay_steps=200"], "decay_steps", "ends at the last step"),
         ("megatron-lm", [], "--to", "is not a known trainer"),
