@@ -184,8 +184,18 @@ def _check(manifest: Manifest) -> None:
             held += numel
         if held != math.prod(tensor.shape):
             raise ValueError(tensor.shape)
-    if not isinstance(manifest.spec["model"], dict) or not isinstance(manifest.state, dict):
-        raise TypeError(manifest.state)
+    if not isinstance(manifest.spec["model"], dict):
+        raise TypeError(manifest.spec)
+    _check_state(manifest.state)
+
+
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Raise LookupError, ValueError or TypeError unless the counters of a run are there, and numbers."""
+    for counter in ("samples", "updates", "good_steps", "bad_steps", "loss_scale"):
+        if not isinstance(value := state[counter], int | float) or not 0 <= value < 2**63:
+            raise ValueError(counter)
+    if not isinstance(state["first_validation_loss"], int | float | None):
+        raise TypeError("first_validation_loss")
 
 
 def check_model(manifest: Manifest, model: ModelSpec) -> None:

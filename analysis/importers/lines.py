@@ -9,6 +9,8 @@ from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, cast
 
+from frontrunner.configs.plain_files import open_plain
+
 #: No trainer prints figures on longer lines. They are read in pieces, so that no line fills the memory.
 LONGEST_LINE = 1 << 20
 GZIP = b"\x1f\x8b"
@@ -26,7 +28,7 @@ class Lines:
         self.torn = False
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        with cast(BufferedReader, open_plain(self._path)) as file:
             packed = file.peek(2)[:2] == GZIP
             source = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
             try:

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 
 from frontrunner.analysis.importers.records_header import number, run_log
 from frontrunner.analysis.run_log import LARGEST_COUNT, LONGEST_STEP_S, STEP_SCHEMA, RunLog
+from frontrunner.configs.plain_files import open_plain
 
 #: Bytes of records to read at once: enough to keep the cores busy, little compared with the memory.
 BATCH_BYTES = 48 << 20
@@ -73,7 +74,8 @@ def _batches(paths: Sequence[tuple[Path, str]]) -> Iterator[list[tuple[_File, st
     size = 0
     for path, run_id in paths:
         try:
-            data = path.read_bytes()
+            with open_plain(path) as file:
+                data = file.read()
         except OSError:
             data = b""
         batch.append((_split(path, data), run_id))

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from frontrunner.configs.plain_files import open_plain
 from frontrunner.launcher.display.terminal import log_text, say
 
 _EVERY_S, _ASK_EVERY_S = 1.0, 10.0
@@ -39,11 +40,16 @@ def logs(
     if rank is not None and not files.log_file(run_dir, rank).exists():
         _refuse(run_dir, f"has no log of rank {rank}", "omit --rank, or wait until the run has started")
     wanted = _files(run_dir, rank)
-    text = b"".join(path.read_bytes() for path in wanted)
+    text = b"".join(_read(path) for path in wanted)
     shown = text if lines is None else b"".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     _write(shown)
     if follow:
         _follow(run_dir, {path: path.stat().st_size for path in wanted}, rank)
+
+
+def _read(path: Path) -> bytes:
+    with open_plain(path) as file:
+        return file.read()
 
 
 def _files(run_dir: Path, rank: int | None) -> list[Path]:
@@ -65,7 +71,7 @@ def _follow(run_dir: Path, read_so_far: dict[Path, int], rank: int | None) -> No
         # Before the files are read: what is written last must still be shown.
         state, job = runs.state(run_dir), runs.view(run_dir)
         for path in _files(run_dir, rank):
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 file.seek(read_so_far.get(path, 0))
                 _write(file.read())
                 read_so_far[path] = file.tell()

@@ -17,6 +17,7 @@ from frontrunner.parallelism.fingerprint import fingerprint
 from frontrunner.run_folder import checkpoints, files
 from frontrunner.run_folder.checkpoints import Manifest
 from frontrunner.run_folder.record_writer import RecordWriter
+from support.counters import COUNTERS
 from support.specs import run_spec
 
 
@@ -40,7 +41,7 @@ def begun(
     if saved is not None:
         path = checkpoints.path_of(run_dir, saved)
         path.mkdir(parents=True)
-        state = {"corpus": fingerprint(spec)}
+        state = COUNTERS | {"corpus": fingerprint(spec)}
         checkpoints.write_manifest(path, Manifest(saved, spec.model_dump(mode="json"), state, ()))
     return run_dir
 

@@ -18,6 +18,7 @@ from frontrunner.run_folder import checkpoints, failures, files, jobs, locks
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.record_reader import Follower, last_records, read_records
 from frontrunner.run_folder.record_writer import RecordWriter
+from support.counters import COUNTERS
 from support.specs import run_spec
 
 HUGE = 1 << 40
@@ -104,7 +105,7 @@ def checkpoint(run_dir: Path) -> Path:
     file = checkpoints.File("rank-0.bin", 16, zlib.crc32(content))
     chunks = (checkpoints.Chunk((0, 0), (1, 2), 0, 0), checkpoints.Chunk((1, 0), (1, 2), 0, 8))
     tensors = {"weights/w": checkpoints.Tensor("float32", (2, 2), chunks)}
-    checkpoints.write_manifest(path, checkpoints.Manifest(1, {"model": {}}, {}, (file,), tensors))
+    checkpoints.write_manifest(path, checkpoints.Manifest(1, {"model": {}}, COUNTERS, (file,), tensors))
     return path
 
 
@@ -132,6 +133,12 @@ def test_a_manifest_that_is_right(tmp_path: Path) -> None:
         lambda body: body.update(files=3),
         lambda body: body.pop("tensors"),
         lambda body: body.update(spec={}),
+        lambda body: body.update(state={}),
+        lambda body: body["state"].pop("bad_steps"),
+        lambda body: body["state"].update(samples=-1),
+        lambda body: body["state"].update(loss_scale="2"),
+        lambda body: body["state"].update(updates=float("inf")),
+        lambda body: body["state"].update(first_validation_loss="4"),
         lambda body: body["tensors"]["weights/w"].update(shape=[1 << 40, 1 << 20]),
         lambda body: body["tensors"]["weights/w"].update(shape=[2]),
         lambda body: body["tensors"]["weights/w"].update(dtype="load"),
