@@ -50,6 +50,8 @@ class CorpusInfo(BaseModel):
     input_bytes: int
     undecodable_bytes: int
     empty_documents: int
+    damaged_records: int = 0
+    records_without_text: int = 0
     inputs: list[str]
 
 
