@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 
 Split = Literal["train", "validation"]
 

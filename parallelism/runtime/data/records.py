@@ -74,9 +74,9 @@ class Records:
         """The elements of the array in ``text``, read in chunks: not all of it is in memory at once."""
         decoder, seen = json.JSONDecoder(), 0
         buffer = ""
-        while not buffer.startswith("["):
-            buffer = text.read(_CHUNK).lstrip()
-        start = 1
+        while not buffer and (chunk := text.read(_CHUNK)):
+            buffer = chunk.lstrip()
+        start = 1  # behind the bracket
         while True:
             value = end = problem = None
             at = _skip_space(buffer, start)
