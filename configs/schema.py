@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.engines import Engine
 from frontrunner.configs.length import Tokens, in_steps
 from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
@@ -260,17 +261,6 @@ class OptimizerSpec(Frozen):
     """Decay from learning_rate to min_learning_rate after the warm-up; constant: no decay."""
     decay_steps: PositiveInt | None = None
     """Step at which min_learning_rate is reached, including the warm-up; null: training.steps."""
-
-
-class DataSpec(Frozen):
-    """A prepared corpus."""
-
-    train: Annotated[str, Field(min_length=1)]
-    """PREFIX of PREFIX.bin and PREFIX.idx, relative to the working directory."""
-    tokenizer: Annotated[str, Field(min_length=1)] | None = None
-    """A tokenizer.json, relative to the working directory."""
-    validation_fraction: Probability = 0.01
-    """Fraction of the corpus (its last documents) that is held out for validation."""
 
 
 def _data_form(value: object) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 from frontrunner.configs import presets
 from frontrunner.configs.brief import brief
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, examine_keys, load_run
 from frontrunner.configs.presets import Kind
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.proposal import Proposal, propose
 from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.corpus import check_data, is_here, read_info

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, dump
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.units import bytes_text, duration_text
 from frontrunner.launcher.continuing import prospects
 from frontrunner.launcher.runs import Runs
@@ -22,10 +23,11 @@ from frontrunner.parallelism.corpus import check_data, is_here
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import Estimate, estimate
-from frontrunner.run_folder import files, jobs
+from frontrunner.run_folder import checkpoints, files, jobs
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.jobs import Chain
 from frontrunner.run_folder.record_reader import last_step
+from frontrunner.run_folder.start import check_start
 from frontrunner.slurm import exclusions, policy
 from frontrunner.slurm.client import Slurm
 from frontrunner.slurm.errors import NoAnswer
@@ -76,6 +78,11 @@ def prepare(
         schedule = policy.schedule(spec, preview=preview)
         notes = _fit_notes(document, schedule, force=force)
         notes += _missing_notes(spec) if preview else []
+    except SpecError as error:
+        violations += document.annotate(error).violations
+    try:
+        if not (continues and checkpoints.found(folder)):  # else it goes on from its own
+            check_start(spec)
     except SpecError as error:
         violations += document.annotate(error).violations
     try:

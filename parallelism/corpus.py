@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import open_plain, read_plain
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 
 Split = Literal["train", "validation"]
 
@@ -53,6 +54,8 @@ class CorpusInfo(BaseModel):
     input_bytes: int
     undecodable_bytes: int
     empty_documents: int
+    damaged_records: int = 0
+    records_without_text: int = 0
     inputs: list[str]
 
 

@@ -9,9 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import read_plain
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.corpus import LARGEST_TOKENIZER, unreadable
 
 _BLOCK, _BLOCKS = 4096, 64

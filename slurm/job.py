@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import DataSpec, RunSpec
+from frontrunner.configs.schema import RunSpec
 from frontrunner.slurm import binding, environment
 from frontrunner.slurm.environment import Environment
 from frontrunner.slurm.policy import Schedule

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import Document
 from frontrunner.configs.units import levels_text
 from frontrunner.launcher.display.terminal import tell
@@ -14,6 +15,7 @@ from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.parameters import stage_units
 from frontrunner.parallelism.planner.traffic import traffic
+from frontrunner.run_folder.start import check_start
 
 
 def check(
@@ -28,6 +30,10 @@ def check(
 ) -> None:
     """Check a run file and show what it resolves to, or list everything that is wrong."""
     document, layout = verified(run, override or [])
+    try:
+        check_start(document.spec)
+    except SpecError as error:
+        raise document.annotate(error) from None
     if as_json:
         found = {"valid": True, "violations": [], "layout": layout.describe()}
         typer.echo(json.dumps(found | {"bytes_per_step": _sent(document, layout)}))

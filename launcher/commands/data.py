@@ -42,9 +42,9 @@ def prepare(
         typer.Option(
             "--input",
             metavar="PATHS...",
-            help="Text files, JSON lines (.jsonl) or folders of them, optionally .gz; or python-stdlib, the "
-            "source text of Python's standard library. The last documents in this order become the "
-            "validation split.",
+            help="Text files, JSON lines or folders of them, plain or compressed (gzip, bzip2, xz, zstd); or "
+            "python-stdlib, the source text of Python's standard library. The last documents in this order "
+            "become the validation split.",
         ),
     ],
     output: Annotated[
@@ -60,13 +60,17 @@ def prepare(
             "with N tokens on the input.",
         ),
     ] = "train:8192",
-    json_key: Annotated[str, typer.Option(metavar="KEY", help="Key of the text in a JSON line.")] = "text",
+    json_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Key of the text in a JSON record [default: text, else content]."),
+    ] = None,
     suffixes: Annotated[
         list[str] | None,
         typer.Option(
             "--suffix",
             metavar=".EXT",
-            help="Files to read from folders (repeatable). Default: .txt, .md, .rst, .py and .jsonl.",
+            help="Files to read from folders (repeatable) "
+            "[default: .txt, .md, .rst, .py, .jsonl, .ndjson and .json].",
         ),
     ] = None,
     end_token: Annotated[
@@ -78,12 +82,12 @@ def prepare(
 ) -> None:
     """Tokenise text into a corpus in Megatron's format.
 
-    Each JSON line or text file is one document, followed by an end token. Text files above 262,144
-    characters are split into several documents. The same input gives the same bytes.
+    Each JSON record or text file is one document, followed by an end token. Text files above 262,144
+    characters are split into several documents. The same input gives the same bytes. Files of other kinds
+    are refused, and what a folder holds besides is counted.
     """
     try_import("tokenizers", "train")
     from frontrunner.parallelism.runtime.data import prepare as preparing
-    from frontrunner.parallelism.runtime.data.sources import SUFFIXES
 
     start = time.perf_counter()
     with _progress(Screen(sys.stderr)) as on_progress:
@@ -92,7 +96,7 @@ def prepare(
             output,
             tokenizer=tokenizer,
             json_key=json_key,
-            suffixes=suffixes or SUFFIXES,
+            suffixes=suffixes,
             end_token=end_token,
             replace=force,
             on_progress=on_progress,

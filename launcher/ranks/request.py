@@ -12,7 +12,8 @@ from frontrunner.launcher.display.trackers import TrackerName
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.corpus import check_data
 from frontrunner.parallelism.rendezvous import Rendezvous
-from frontrunner.run_folder import files
+from frontrunner.run_folder import checkpoints, files
+from frontrunner.run_folder.start import check_start
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class Request:
         spec = document.spec
         violations: list[Violation] = []
         if place is None or place.rank == 0:
-            try:
-                check_data(spec)
-            except SpecError as error:
-                violations.extend(document.annotate(error).violations)
+            for check in (check_data, self._check_start):
+                try:
+                    check(spec)
+                except SpecError as error:
+                    violations.extend(document.annotate(error).violations)
         if place is not None and place.world_size != spec.world_size:
             constraint = (
                 f"{spec.nodes} nodes x {spec.machine.devices_per_node} devices of {spec.machine.name} are "
@@ -64,6 +66,10 @@ class Request:
         if violations:
             raise SpecError(violations)
         return spec
+
+    def _check_start(self, spec: RunSpec) -> None:
+        if not (self.continues and checkpoints.found(Path(self.run))):  # else it goes on from its own
+            check_start(spec)
 
     def _run_file(self) -> str:
         if not self.continues:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.learning_rate import learning_rate
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.runtime.anomalies import LossWatch, StragglerWatch, slowest, with_rank
 from frontrunner.parallelism.runtime.checkpoint.progress import Progress, samples_before
 from frontrunner.parallelism.runtime.device import peak_memory_bytes
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer, StepResult, Timing
-from frontrunner.parallelism.runtime.sharding.optimizer import learning_rate
 from frontrunner.run_folder import endings
 
 Write = Callable[..., None]

@@ -56,7 +56,7 @@ def test_changes_are_said_before_it_begins(tmp_path: Path) -> None:
     run_dir = begun(tmp_path, spec)
     assert prospects(run_dir, spec) == ["goes on after step 5 of 10"]
     changed = with_(with_(spec, "training", steps=30, global_batch_size=32), "layout", micro_batch_size=2)
-    assert sorted(prospects(run_dir, changed)[1:]) == [
+    assert sorted(line for line in prospects(run_dir, changed) if line.startswith("changes")) == [
         "changes layout.micro_batch_size: 1 -> 2",
         "changes training.global_batch_size: 16 -> 32",
         "changes training.steps: 10 -> 30",
@@ -104,3 +104,33 @@ def test_fingerprint_sees_one_token_of_a_small_corpus(tmp_path: Path) -> None:
     tokens.tofile(tmp_path / "train.bin")
     assert fingerprint(spec) != before
     assert fingerprint(run_spec()) is None
+
+
+def test_what_changes_do_to_the_learning_rate_is_said(tmp_path: Path) -> None:
+    """cosine(pi * 2/3) and cosine(pi * 3/7) of one warm-up step, from 1e-3 to 1e-4: worked out by hand."""
+    optimizer = {"learning_rate": 1e-3, "min_learning_rate": 1e-4, "warmup_steps": 1, "decay": "cosine"}
+    spec = run_spec(training={"steps": 4}, optimizer=optimizer)
+    run_dir = begun(tmp_path, spec, saved=4, done=4)
+    longer = with_(spec, "training", steps=8)
+    assert prospects(run_dir, longer)[2:] == [
+        "goes from learning rate 0.000325 (step 4) to 0.0006501 (step 5), where it would have gone on with "
+        "0.0001: its decay now ends at step 8, not 4 (to keep it: -o optimizer.decay_steps=4)"
+    ]
+    assert len(prospects(run_dir, with_(longer, "optimizer", decay_steps=4))) == 3  # as advised: only changes
+    (said,) = (
+        line
+        for line in prospects(run_dir, with_(longer, "optimizer", decay="constant"))
+        if "goes from" in line
+    )
+    assert "to 0.001 (step 5)" in said
+
+
+def test_another_batch_is_said(tmp_path: Path) -> None:
+    spec = run_spec()
+    run_dir = begun(tmp_path, spec)
+    tokens = 16 * spec.training.seq_len
+    changed = with_(spec, "training", global_batch_size=32)
+    assert prospects(run_dir, changed)[-1] == (
+        f"takes 2 times the batch: {2 * tokens:,} tokens a step, not {tokens:,}; "
+        "the learning rate is not adapted to that"
+    )

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.learning_rate import learning_rate
 from frontrunner.parallelism.runtime.gpt.build import build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
-from frontrunner.parallelism.runtime.sharding.optimizer import learning_rate
 from frontrunner.parallelism.runtime.sharding.parameters import describe
 
 

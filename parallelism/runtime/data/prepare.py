@@ -21,7 +21,9 @@ import numpy as np
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.parallelism.corpus import CorpusInfo, read_info, write_index
-from frontrunner.parallelism.runtime.data.sources import SUFFIXES, Documents, find_files
+from frontrunner.parallelism.runtime.data.folders import find_files
+from frontrunner.parallelism.runtime.data.records import TEXT_KEYS, check_share
+from frontrunner.parallelism.runtime.data.sources import Documents
 from frontrunner.parallelism.runtime.data.tokenizer import (
     Encoder,
     byte_encoder,
@@ -45,21 +47,23 @@ def prepare(
     prefix: str,
     *,
     tokenizer: str,
-    json_key: str = "text",
-    suffixes: Sequence[str] = SUFFIXES,
+    json_key: str | None = None,
+    suffixes: Sequence[str] | None = None,
     end_token: str | None = None,
     replace: bool = False,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Prepared:
     """Prepare a corpus. A failure leaves nothing behind.
 
-    ``tokenizer`` is a path to a tokenizer.json, ``byte``, or ``train:N``. Raises SpecError for input that
-    cannot be used, and if there is a corpus with this prefix, unless ``replace`` is set.
+    ``tokenizer`` is a path to a tokenizer.json, ``byte``, or ``train:N``. ``json_key`` is the key of a
+    record's text (None: ``text``, else ``content``). Raises SpecError for input that cannot be used, or of
+    which most cannot, and if there is a corpus with this prefix, unless ``replace`` is set.
     """
     _check_prefix(prefix)
     if not replace:
         _refuse_to_replace(prefix)
-    documents = Documents(find_files(inputs, suffixes), json_key)
+    found = find_files(inputs, suffixes)
+    documents = Documents(found.files, json_key)
     encoder = _encoder(tokenizer, end_token, documents, on_progress)
     with _scratch(Path(prefix).parent) as folder:
         _refuse_to_orphan(prefix, encoder)
@@ -68,7 +72,7 @@ def prepare(
         work.with_suffix(".json").write_text(info.model_dump_json(indent=2) + "\n")
         (folder / "tokenizer.json").write_bytes(encoder.json)
         outputs = _publish(folder, prefix)
-    return Prepared(info, outputs, _warnings(documents))
+    return Prepared(info, outputs, [*found.notes, *documents.notes, *_warnings(documents)])
 
 
 def _check_prefix(prefix: str) -> None:
@@ -113,6 +117,7 @@ def _write(
     with work.with_suffix(".bin").open("wb") as file:
         batches = _batches(_reporting(documents, documents, "tokenising", on_progress))
         lengths, max_token = _write_tokens(file, encoder, batches, dtype)
+    check_share(documents.counts)
     if not lengths:
         fix = "give files that hold text"
         raise SpecError([Violation("--input", " ".join(inputs), "no documents: every file is empty", fix)])
@@ -130,8 +135,10 @@ def _write(
         documents=len(lengths),
         tokens=int(counts.sum(dtype=np.int64)),
         input_bytes=documents.total_bytes,
-        undecodable_bytes=documents.undecodable_bytes,
-        empty_documents=documents.empty_documents,
+        undecodable_bytes=documents.counts.undecodable_bytes,
+        empty_documents=documents.counts.empty_documents,
+        damaged_records=documents.counts.damaged_records,
+        records_without_text=documents.counts.records_without_text,
         inputs=inputs,
     )
 
@@ -215,12 +222,22 @@ def _publish(folder: Path, prefix: str) -> list[Path]:
 
 
 def _warnings(documents: Documents) -> list[str]:
-    found = []
-    if documents.undecodable_bytes:
-        found.append(
-            f"bytes that are not UTF-8, replaced by U+FFFD: {documents.undecodable_bytes:,}"
-            f" (the first in {documents.first_undecodable})"
-        )
-    if documents.empty_documents:
-        found.append(f"empty documents skipped: {documents.empty_documents:,}")
-    return found
+    counts = documents.counts
+    first, second = TEXT_KEYS
+    said = (
+        (counts.damaged_records, "damaged JSON lines skipped", f"the first: {counts.first_damaged}"),
+        (
+            counts.records_without_text,
+            "records without text skipped",
+            f"the first: {counts.first_without_text}",
+        ),
+        (counts.from_second_key, f"records without {first!r}, whose {second!r} was taken", ""),
+        (
+            counts.undecodable_bytes,
+            "bytes that cannot be decoded, replaced by U+FFFD",
+            f"the first in {counts.first_undecodable}",
+        ),
+        (counts.null_characters, "NUL characters in the texts, which are kept", ""),
+        (counts.empty_documents, "empty documents skipped", ""),
+    )
+    return [f"{what}: {count:,}{f' ({more})' if more else ''}" for count, what, more in said if count]

@@ -1,129 +1,172 @@
-"""Reads documents from text files, folders and JSON lines, in a fixed order and one at a time."""
+"""Reads documents from text files and JSON records, in a fixed order and one at a time."""
 
 from __future__ import annotations
 
-import gzip
+import codecs
 import io
 import json
 import re
-import sysconfig
-import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import open_plain
+from frontrunner.parallelism.runtime.data import kinds
+from frontrunner.parallelism.runtime.data.folders import (
+    COMPRESSED_SUFFIXES,
+    JSON_SUFFIXES,
+    TEXT_SUFFIXES,
+    plain_name,
+)
+from frontrunner.parallelism.runtime.data.kinds import NotText
+from frontrunner.parallelism.runtime.data.records import TEXT_KEYS, Counts, Records
+from frontrunner.parallelism.runtime.data.unpack import DAMAGED, unpacked
 
-PYTHON_STDLIB = "python-stdlib"
-SUFFIXES = (".txt", ".md", ".rst", ".py", ".jsonl")
-_JSON_LINES = (".jsonl", ".ndjson", ".json")  # .json: Megatron's tools use it for JSON lines
-_NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _PART_CHARACTERS = 2**18
-_LINE_CHARACTERS = 2**28
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ARRAY = re.compile(r'\[\s*\{\s*"')
+_MARKED = "frontrunner-mark-undecodable"
+_MARKUP = {".csv", ".tsv", ".xml", ".html", ".htm", ".tex", ".yaml", ".yml", ".ipynb", ".srt"}
+_MOST_REFUSED = 10
+# surrogateescape, which marks each undecodable byte for counting, works for UTF-8 only
+codecs.register_error(
+    _MARKED,
+    lambda error: ("\udcff" * (error.end - error.start), error.end),  # type: ignore[attr-defined]
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and how to read it: its compressed form and encoding, and whether it holds records."""
+
+    path: Path
+    size: int
+    form: str | None
+    encoding: str
+    content: str
+    """``text``, ``lines`` (JSON lines) or ``array`` (a JSON array)."""
 
 
 class Documents:
     """The documents of some files, in order; each iteration restarts the counts.
 
-    A JSON line is one document. A text file is one document, or several if it is longer than 262,144
-    characters. It is then cut at line ends, so that memory stays bounded and one long file can still be
-    split into training and validation. ``.gz`` files are unpacked. Bytes that are not UTF-8 become U+FFFD
-    and are counted; empty documents are dropped and counted.
+    A record (a JSON line, an element of a JSON array) is one document. A text file is one document, or
+    several if it is longer than 262,144 characters. It is then cut at line ends, so that memory stays bounded
+    and one long file can still be split into training and validation. Files compressed by gzip, bzip2, xz and
+    zstd are unpacked, whatever their names. Bytes that cannot be decoded become U+FFFD and are counted; empty
+    documents, damaged lines and records without a text are dropped and counted. ``notes`` say what
+    is unusual.
+
+    SpecError names files that hold no text, by what they are: all of them at once.
     """
 
-    def __init__(self, files: Sequence[Path], json_key: str) -> None:
-        self._files, self._json_key = files, json_key
-        try:
-            self._sizes = [file.stat().st_size for file in files]
-        except OSError as error:
-            raise _unreadable(error.filename, error.strerror) from error
-        self.total_bytes = sum(self._sizes)
-        self._reset()
-
-    def _reset(self) -> None:
-        self.bytes_read = self.undecodable_bytes = self.empty_documents = 0
-        self.first_undecodable: Path | None = None
+    def __init__(self, files: Sequence[Path], json_key: str | None = None) -> None:
+        self._keys = TEXT_KEYS if json_key is None else (json_key,)
+        self.notes: list[str] = []
+        self.counts = Counts()
+        self.bytes_read = 0
+        violations: list[Violation] = []
+        self._sources: list[Source] = []
+        for path in files:
+            try:
+                self._sources.append(self._source(path))
+            except NotText as error:
+                violations.append(_refusal(path, error))
+            except DAMAGED as error:
+                violations += _unreadable(path, error).violations
+        if violations:
+            raise SpecError(_first_of(violations))
+        self.total_bytes = sum(source.size for source in self._sources)
 
     def __iter__(self) -> Iterator[str]:
-        self._reset()
-        for path, size in zip(self._files, self._sizes, strict=True):
+        self.bytes_read, self.counts = 0, Counts()
+        for source in self._sources:
             before = self.bytes_read
             try:
-                with open_plain(path) as raw:
-                    for text in self._of_file(path, raw):
-                        self.bytes_read = before + raw.tell()
-                        if text := self._clean(path, text):
-                            yield text
-                        else:
-                            self.empty_documents += 1
-            except (OSError, EOFError, zlib.error) as error:
-                raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from error
-            self.bytes_read = before + size
+                with open_plain(source.path) as raw:
+                    yield from self._of_file(source, raw, before)
+            except NotText as error:
+                raise SpecError([_refusal(source.path, error)]) from error
+            except DAMAGED as error:
+                raise _unreadable(source.path, error) from error
+            self.bytes_read = before + source.size
 
-    def _of_file(self, path: Path, raw: BinaryIO) -> Iterator[str]:
-        packed = path.suffix.lower() == ".gz"
-        stream = gzip.GzipFile(fileobj=raw, mode="rb") if packed else raw
-        suffix = Path(path.stem).suffix if packed else path.suffix
-        # surrogateescape marks each undecodable byte for _clean to count
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-        if suffix.lower() in _JSON_LINES:
-            return _json_lines(path, text, self._json_key)
-        return _parts(text)
+    def _of_file(self, source: Source, raw: BinaryIO, before: int) -> Iterator[str]:
+        counts, characters = self.counts, 0
+        replaced = counts.undecodable_bytes
+        for text in self._texts(source, raw):
+            self.bytes_read = before + raw.tell()
+            characters += len(text)
+            if text := self._clean(source.path, text):
+                yield text
+            else:
+                counts.empty_documents += 1
+        replaced = counts.undecodable_bytes - replaced
+        if kinds.too_many(replaced, characters):
+            what = f"{replaced:,} of its bytes cannot be decoded, after a beginning that can"
+            raise SpecError([_refusal(source.path, NotText(f"not text to its end: {what}", "repair it"))])
+
+    def _texts(self, source: Source, raw: BinaryIO) -> Iterator[str]:
+        errors = "surrogateescape" if source.encoding.startswith("utf-8") else _MARKED
+        stream = unpacked(raw, source.form)
+        text = io.TextIOWrapper(stream, encoding=source.encoding, errors=errors, newline="\n")
+        records = Records(source.path, self._keys, self.counts)
+        if source.content == "lines":
+            return records.of_lines(text)
+        return records.of_array(text) if source.content == "array" else _parts(text)
 
     def _clean(self, path: Path, text: str) -> str:
         text, replaced = _SURROGATE.subn("\ufffd", text)
-        if replaced and self.first_undecodable is None:
-            self.first_undecodable = path
-        self.undecodable_bytes += replaced
+        counts = self.counts
+        if replaced and counts.first_undecodable is None:
+            counts.first_undecodable = path
+        counts.undecodable_bytes += replaced
+        counts.null_characters += text.count("\x00")
         return text
 
+    def _source(self, path: Path) -> Source:
+        """How to read a file, by its first bytes and, for records, its name; NotText if it holds no text."""
+        with open_plain(path) as raw:
+            size = path.stat().st_size
+            head = raw.read(kinds.HEAD)
+            form = kinds.compression(head)
+            if form is not None:
+                raw.seek(0)
+                head = unpacked(raw, form).read(kinds.HEAD)
+        if kinds.compression(head):
+            raise NotText(f"compressed twice, by {kinds.compression(head)} inside {form}", "unpack it first")
+        encoding = kinds.encoding(head, path)
+        if form is None and head and path.suffix.lower() in COMPRESSED_SUFFIXES:
+            self.notes.append(f"{path} is not compressed, and is read as it is")
+        start = head.decode(encoding, "replace").lstrip()
+        return Source(path, size, form, encoding, self._content(path, start))
 
-def find_files(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files of the inputs, in the given order; files of a folder are sorted by path.
-
-    A file is read whatever its name. A folder gives its files at any depth that end in one of ``suffixes``,
-    with or without ``.gz``, except hidden ones. ``python-stdlib`` (unless that path exists) is the source of
-    the running Python's standard library without its tests.
-    """
-    files: list[Path] = []
-    violations: list[Violation] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            found = _in_folder(path, suffixes)
-        elif path.is_file():
-            found = [path]
-        elif name == PYTHON_STDLIB:
-            library = Path(sysconfig.get_path("stdlib"))
-            found = [
-                f for f in _in_folder(library, [".py"]) if not _NOT_STDLIB & {*f.relative_to(library).parts}
-            ]
-        else:
-            problem = f"{name} is neither a file nor a folder" if path.exists() else f"{name} does not exist"
-            violations.append(Violation("--input", name, problem, "give text files, JSON lines or folders"))
-            continue
-        if not found:
-            wanted = ", ".join(suffixes)
-            fix = "give other files or add --suffix .ext"
-            violations.append(Violation("--input", name, f"{name} holds no file that ends in {wanted}", fix))
-        files += found
-    if violations:
-        raise SpecError(violations)
-    return files
+    def _content(self, path: Path, start: str) -> str:
+        suffix = plain_name(path).suffix.lower()
+        if suffix in JSON_SUFFIXES:
+            return "array" if start.startswith("[") else "lines"
+        if suffix not in (*TEXT_SUFFIXES, *_MARKUP) and _ARRAY.match(start):
+            return "array"
+        if _is_record(start):
+            if suffix not in (*TEXT_SUFFIXES, *_MARKUP):
+                return "lines"
+            self.notes.append(f"{path} looks like JSON lines, but is read as text for its name ({suffix})")
+        elif suffix in _MARKUP or start.startswith(("<?xml", "<!DOCTYPE", "<html", "<mediawiki")):
+            self.notes.append(f"{path} is read as plain text, with its markup")
+        return "text"
 
 
-def _in_folder(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    endings = tuple(ending for suffix in suffixes for ending in (suffix, f"{suffix}.gz"))
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.name.lower().endswith(endings)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+def _is_record(start: str) -> bool:
+    """Whether a text's first line is a JSON object, or begins like one and is longer than ``start``."""
+    line, end, _ = start.partition("\n")
+    if not end and len(start) > kinds.HEAD // 8:
+        return start.startswith('{"')
+    try:
+        return line.startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _parts(text: io.TextIOWrapper) -> Iterator[str]:
@@ -136,35 +179,19 @@ def _parts(text: io.TextIOWrapper) -> Iterator[str]:
         part = text.read(_PART_CHARACTERS)
 
 
-def _json_lines(path: Path, text: io.TextIOWrapper, key: str) -> Iterator[str]:
-    lines = iter(lambda: text.readline(_LINE_CHARACTERS + 1), "")
-    for number, line in enumerate(lines, start=1):
-        if len(line) > _LINE_CHARACTERS:
-            problem = f"has more than {_LINE_CHARACTERS:,} characters"
-            raise _bad_line(path, number, problem, "write one document per line")
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problem = f"is not JSON ({error})"
-            raise _bad_line(path, number, problem, "write one JSON object per line") from error
-        value = record.get(key) if isinstance(record, dict) else None
-        if not isinstance(value, str):
-            keys = (
-                f"it has {', '.join(map(repr, record)) or 'no keys'}"
-                if isinstance(record, dict)
-                else "it is not an object"
-            )
-            problem = f"has no text under the key {key!r} ({keys})"
-            raise _bad_line(path, number, problem, "give the key of the text with --json-key")
-        yield value
+def _refusal(path: Path, error: NotText) -> Violation:
+    return Violation("--input", str(path), f"{path} is {error.what}", error.fix)
 
 
-def _bad_line(path: Path, number: int, problem: str, fix: str) -> SpecError:
-    return SpecError([Violation("", None, f"this line {problem}", fix, str(path), number)])
+def _first_of(violations: list[Violation]) -> list[Violation]:
+    more = len(violations) - _MOST_REFUSED
+    if more <= 0:
+        return violations
+    rest = Violation("--input", None, f"{more:,} more files cannot be read", "see the first ones")
+    return [*violations[:_MOST_REFUSED], rest]
 
 
-def _unreadable(path: object, problem: object) -> SpecError:
+def _unreadable(path: Path, error: BaseException) -> SpecError:
+    problem = getattr(error, "strerror", None) or str(error)
     fix = "make it readable or remove it from --input"
     return SpecError([Violation("--input", str(path), f"{path} cannot be read ({problem})", fix)])

@@ -138,3 +138,38 @@ def test_a_wrong_file_as_json(tmp_path: Path) -> None:
 def test_schema_from_the_command_line(tmp_path: Path) -> None:
     code, out, _ = run("schema", cwd=tmp_path)
     assert code == 0 and json.loads(out)["title"] == "frontrunner run"
+
+
+BLENDS = (
+    *("[0.3, a, 0.7, b]", "[a, b]", "[{path: a}]", "{a: 0.3, b: 0.7}"),
+    *('"0.3 a 0.7 b"', '" 30 a\\n70 b"', '".5 a"'),
+)
+
+
+@pytest.mark.parametrize("train", BLENDS)
+def test_several_corpora_are_refused_as_what_they_are(tmp_path: Path, train: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model: gpt-tiny\nmachine: workstation\ndata: {{train: {train}}}\n")
+    with pytest.raises(SpecError) as refused:
+        check(str(file))
+    (violation,) = refused.value.violations
+    assert (violation.path, violation.line) == ("data.train", 3)
+    assert "must be one corpus" in violation.constraint
+    assert "data prepare --input A B" in violation.fix
+
+
+@pytest.mark.parametrize("train", ["a b", "2 corpora/of mine", "100b", "v1.5/train"])
+def test_a_path_with_numbers_or_a_space_is_one_corpus(tmp_path: Path, train: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model: gpt-tiny\nmachine: workstation\ndata: {{train: '{train}'}}\n")
+    assert verified(str(file), [])[0].spec.data.train == train  # type: ignore[union-attr]
+
+
+def test_weights_to_start_from_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{SHORTEST}checkpoint: {{start_from: {tmp_path}/nowhere}}\n")
+    with pytest.raises(SpecError) as refused:
+        check(str(file))
+    (violation,) = refused.value.violations
+    assert (violation.path, violation.line) == ("checkpoint.start_from", 4)
+    assert violation.constraint == f"{tmp_path}/nowhere does not exist"

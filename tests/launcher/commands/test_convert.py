@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from frontrunner.launcher.cli import build
 from frontrunner.run_folder import checkpoints as files
+from frontrunner.run_folder.start import check_start
 from support.ranks import run_ranks
 from support.runs import records, train_run
 from support.specs import MODELS, run_spec, saving
@@ -58,6 +59,19 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path, run_dir: Path) -> 
     assert convert(files.path_of(run_dir, 2), tmp_path / "b", "--to", "huggingface").exit_code == 0
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
+
+
+def test_from_inside_the_folder_of_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dir: Path
+) -> None:
+    """The model is named after its folder, and a run can start from the result."""
+    folder = tmp_path / "some-model"
+    assert convert(run_dir, folder, "--to", "huggingface").exit_code == 0
+    monkeypatch.chdir(folder)
+    result = convert(".", "../new", "--to", "checkpoint")
+    assert result.exit_code == 0, result.output
+    assert files.read_manifest(files.found(Path("../new"))[0]).spec["model"]["name"] == "some-model"
+    check_start(saving(run_spec(), start_from="../new"))
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,21 @@ def test_what_cannot_fit_is_refused_unless_forced(submit: Submit) -> None:
 
 def test_everything_wrong_is_said_at_once(submit: Submit) -> None:
     done = submit(
-        "gpt-22b-frontier", "--time", "9:00:00", "-o", "slurm.qos=debug", "-o", "data.train=nowhere"
+        *("gpt-22b-frontier", "--time", "9:00:00", "-o", "slurm.qos=debug"),
+        *("-o", "data.train=nowhere", "-o", "checkpoint.start_from=gone"),
     )
     assert done.returncode == 2
-    assert all(key in done.stderr for key in ("slurm.account", "slurm.time_limit", "data.train"))
+    keys = ("slurm.account", "slurm.time_limit", "data.train", "checkpoint.start_from")
+    assert all(key in done.stderr for key in keys)
+
+
+def test_weights_to_start_from_are_checked_before_a_job_is_queued(submit: Submit, tmp_path: Path) -> None:
+    model = tmp_path / "work" / "hf"
+    model.mkdir()
+    (model / "model.safetensors").touch()
+    done = submit(*FRONTIER, "--dry-run", "-o", "checkpoint.start_from=hf")
+    assert done.returncode == 2
+    assert "convert it and name NEW: frontrunner convert hf NEW --to checkpoint" in done.stderr
 
 
 def test_the_account_that_sbatch_would_take_is_taken(submit: Submit) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from frontrunner.parallelism.runtime.sharding.optimizer import LossScale, learning_rate
+from frontrunner.parallelism.learning_rate import learning_rate
+from frontrunner.parallelism.runtime.sharding.optimizer import LossScale
 from frontrunner.parallelism.runtime.sharding.parameters import Parameter, initial_values
 from support.ranks import run_ranks
 from support.specs import GPT, run_spec

@@ -176,24 +176,42 @@ def test_a_folder_without_text(tmp_path: Path) -> None:
     [
         ('{"text": "a"', "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ('{"content": "a", "id": 3}', "no text under the key 'text' (it has 'content', 'id')"),
+        ('{"body": "a", "id": 3}', "no text under the key 'text' or 'content' (it has 'body', 'id')"),
         ('{"text": 5}', "no text under the key 'text'"),
         ('"text"', "not an object"),
         ("{}", "no keys"),
     ],
 )
 @pytest.mark.parametrize("tokenizer", ["byte", "train:300"])
-def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str, tokenizer: str) -> None:
+def test_a_bad_line_is_skipped_counted_and_named(
+    tmp_path: Path, line: str, says: str, tokenizer: str
+) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text(f'{{"text": "fine"}}\n\n{line}\n')
-    refused([path], tmp_path, f"{path}:3 this line", tokenizer=tokenizer)
-    refused([path], tmp_path, says, tokenizer=tokenizer)
+    prepared = prepare([str(path)], str(tmp_path / "out"), tokenizer=tokenizer)
+    assert prepared.info.documents == 1
+    assert prepared.info.damaged_records + prepared.info.records_without_text == 1
+    (warning,) = prepared.warnings
+    assert "skipped: 1" in warning
+    assert f"{path}:3 " in warning
+    assert says in warning
+
+
+@pytest.mark.parametrize(("line", "says"), [('{"body": "a"}', "--json-key body"), ('{"body', "jq -c .")])
+def test_a_file_without_documents_is_named(tmp_path: Path, line: str, says: str) -> None:
+    fine, path = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    fine.write_text('{"text": "fine"}\n' * 9)
+    path.write_text(f"{line}\n" * 3)
+    refused([fine, path], tmp_path, f"{path}:1 this line")
+    refused([fine, path], tmp_path, says)
+    path.write_text(f"{line}\n" * 3 + '{"text": "fine"}\n')
+    refused([path], tmp_path, "3 of 4 records are damaged or have no text")
 
 
 def test_a_broken_gzip_file(tmp_path: Path) -> None:
     path = tmp_path / "in.txt.gz"
-    packed = gzip.compress(np.random.default_rng(0).bytes(1000))
-    for content in (packed[:-200], packed[:200] + b"\xff" * 50 + packed[250:], b"no gzip"):
+    packed = gzip.compress(np.random.default_rng(0).bytes(1000).hex().encode())
+    for content in (packed[:-200], packed[:200] + b"\xff" * 50 + packed[250:]):
         path.write_bytes(content)
         refused([path], tmp_path, "cannot be read")
 
@@ -227,7 +245,7 @@ def test_a_tokenizer_that_is_a_pipe_or_huge_or_has_tokens_that_no_corpus_holds(t
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frontrunner.parallelism.runtime.data.sources._LINE_CHARACTERS", 20)
+    monkeypatch.setattr("frontrunner.parallelism.runtime.data.records._LINE_CHARACTERS", 20)
     (tmp_path / "a.jsonl").write_text('{"text": "12345"}\n{"text": "123456789012"}\n')
     refused([tmp_path / "a.jsonl"], tmp_path, "a.jsonl:2 this line has more than 20 characters")
 

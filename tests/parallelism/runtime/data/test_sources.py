@@ -9,7 +9,8 @@ import pytest
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.parallelism.runtime.data import sources
-from frontrunner.parallelism.runtime.data.sources import Documents, find_files
+from frontrunner.parallelism.runtime.data.folders import find_files
+from frontrunner.parallelism.runtime.data.sources import Documents
 
 
 def texts(*paths: Path) -> list[str]:
@@ -21,21 +22,21 @@ def test_a_folder_gives_its_text_files_sorted_without_hidden_ones(tmp_path: Path
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_files([str(tmp_path)])]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_files([str(tmp_path)]).files]
     assert found == ["a/y.md.gz", "a/z.py", "b.txt", "c.JSONL", "d.rst"]
-    only = find_files([str(tmp_path)], suffixes=[".png"])
+    only = find_files([str(tmp_path)], suffixes=[".png"]).files
     assert [path.name for path in only] == ["a.png"]
 
 
 def test_inputs_keep_their_order_and_a_file_any_name(tmp_path: Path) -> None:
     for name in ("z.dat", "a.txt"):
         (tmp_path / name).touch()
-    found = find_files([str(tmp_path / "z.dat"), str(tmp_path)])
+    found = find_files([str(tmp_path / "z.dat"), str(tmp_path)]).files
     assert [path.name for path in found] == ["z.dat", "a.txt"]
 
 
 def test_the_standard_library_comes_without_tests_and_packages() -> None:
-    found = find_files(["python-stdlib"])
+    found = find_files(["python-stdlib"]).files
     names = {path.name for path in found}
     assert {"this.py", "argparse.py", "dataclasses.py"} <= names
     assert not any({"test", "site-packages"} & set(path.parts) for path in found)
@@ -46,7 +47,7 @@ def test_a_path_called_python_stdlib_wins(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     Path("python-stdlib").mkdir()
     Path("python-stdlib/a.txt").touch()
-    assert find_files(["python-stdlib"]) == [Path("python-stdlib/a.txt")]
+    assert find_files(["python-stdlib"]).files == [Path("python-stdlib/a.txt")]
 
 
 def test_a_device_is_no_file() -> None:
@@ -68,8 +69,8 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path: Path) -> Non
     lines.write_bytes(b'{"text": "lone \\ud800 half"}')
     documents = Documents([fine, broken, lines], "text")
     assert list(documents) == ["a \ufffd of its own", "caf\ufffd \ufffd!", "lone \ufffd half"]
-    assert documents.undecodable_bytes == 3
-    assert documents.first_undecodable == broken
+    assert documents.counts.undecodable_bytes == 3
+    assert documents.counts.first_undecodable == broken
 
 
 def test_line_ends_are_kept(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_empty_documents_are_dropped_and_counted(tmp_path: Path) -> None:
     documents = Documents([empty, lines], "text")
     for _ in range(2):
         assert list(documents) == ["x"]
-        assert documents.empty_documents == 2
+        assert documents.counts.empty_documents == 2
         assert documents.bytes_read == documents.total_bytes
 
 
