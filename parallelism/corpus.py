@@ -32,6 +32,7 @@ _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}  # 6 and 7 are floats
 _CHUNK_TOKENS = 2**22
 _LARGEST_INFO = 2**26
+_FEW = 2**16  # sequences that may be read whatever the tokens: too few to fill the memory
 LARGEST_TOKENIZER = 2**28  # bytes; those of large models have 2**25
 _SCAN_TOKENS = 2**28  # limit for a corpus without PREFIX.json; samples are checked again when read
 
@@ -127,7 +128,9 @@ def read_index(prefix: str) -> CorpusIndex:
                     prefix, f"{idx} is {wrong}: it has {sizes[0]:,} bytes, but its header says {expected:,}"
                 )
             tokens = sizes[1] // dtype.itemsize
-            if max(sequences, marks - 2) > tokens:  # before reading: a sparse file costs its writer nothing
+            if max(sequences, marks - 2) > max(
+                tokens, _FEW
+            ):  # before reading: a sparse file costs its writer nothing
                 what = f"{sequences:,} sequences and {marks:,} marks of documents"
                 raise _bad(prefix, f"{idx} is corrupt: {what} for the {tokens:,} tokens of {bin_}")
             lengths = np.fromfile(file, "<i4", sequences)
