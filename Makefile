@@ -21,8 +21,9 @@ lint: .venv/.test
 types: .venv/.test
 	$(BIN)/mypy
 
-# Two workers: a worker waits for much, Slurm above all. tests/conftest.py says which tests stay together.
-WORKERS ?= 2
+# Three workers: one has the tests of ranks, one those of Slurm, which mostly waits, and one the rest.
+# tests/conftest.py says which tests stay together.
+WORKERS ?= 3
 tests: .venv/.test tools
 	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadscope
 

@@ -50,7 +50,7 @@ def test_a_dry_run_sums_up_what_it_would_take(submit: Submit) -> None:
     assert re.fullmatch(r"          for 100 steps, 1.31e\+08 tokens, [\d.]+ s a step", lines[5])
     assert lines[6:] == [
         "writes    mine/: run.yaml, job.sh, records.jsonl, logs/",
-        "          2 checkpoints of 246.7 GiB in checkpoints/",
+        "          2 checkpoints of 247 GiB in checkpoints/",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frontrunner.configs.units import bytes_text, flops_text, number_text, seconds_text
+from frontrunner.configs.units import bytes_text, digits, flops_text, number_text, seconds_text, share_text
 from support import logs, reports
 from support.specs import run_spec
 from support.sweeps import small_sweep
@@ -83,7 +83,7 @@ def of_analysis(answer: Any) -> Iterator[str]:
         yield f"{run['steady']['steady']} of {run['steps']}"
     for group in answer["scaling"]:
         for point in group["points"]:
-            yield from (f"{point['speedup']:.2f}", f"{point['efficiency']:.1%}")
+            yield from (digits(point["speedup"]), share_text(point["efficiency"]))
 
 
 def of_trials(answer: Any) -> Iterator[str]:
