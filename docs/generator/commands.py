@@ -52,8 +52,10 @@ def page() -> str:
     lines = [_HEAD]
     for name, found in commands():
         lines += [f"## {name}\n", *_purpose(found), *_usage(name, found), *_parameters(found)]
-        if name in known:
-            lines += ["Keys of `--json`:\n", *_table(known[name])]
+        for words in (each for each in known if each == name or each.startswith(f"{name} --")):
+            option = words.removeprefix(name).strip()
+            beside = f" with `{option}`" if option else ""
+            lines += [f"Keys of `--json`{beside}:\n", *_table(known[words])]
     return "\n".join(lines)
 
 

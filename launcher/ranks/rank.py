@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
+from frontrunner.configs.plain_files import not_followed
 from frontrunner.parallelism import versions
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.run_folder import endings, failures, files
@@ -59,7 +60,7 @@ def _output_to(log: Path) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     _flush()
     saved = os.dup(1), os.dup(2)
-    with log.open("a") as file:
+    with open(log, "a", opener=not_followed) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         faulthandler.enable(file, all_threads=False)

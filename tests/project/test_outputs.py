@@ -156,6 +156,14 @@ def test_keys_of_a_sweep(place: Path) -> None:
         assert (unknown(found, documented), unseen(found, documented)) == ([], []), words[0]
 
 
+def test_keys_of_a_dry_run_of_a_sweep(place: Path) -> None:
+    pytest.importorskip("optuna")
+    documented = json_keys()["sweep run --dry-run"]
+    found = call(place, "sweep", "run", "sweep.yaml", "--dry-run", "--json")
+    assert unknown(found, documented) == []
+    assert set(unseen(found, documented)) <= {key for key in documented if key.startswith("refused[]")}
+
+
 def test_keys_of_violations_and_findings(place: Path) -> None:
     found = call(place, "check", "wrong.yaml", "--json", code=2)
     documented = {

@@ -65,7 +65,7 @@ def test_every_command_and_option_is_on_its_page() -> None:
 
 def test_commands_with_json_say_what_its_keys_are() -> None:
     with_json = {name for name, found in commands() if any("--json" in each.opts for each in found.params)}
-    assert with_json == json_keys().keys()
+    assert with_json == {words.partition(" --")[0] for words in json_keys()}
 
 
 def test_exit_codes() -> None:

@@ -97,6 +97,21 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     assert mine.read_text() == "my own"
 
 
+@pytest.mark.parametrize("name", [files.ERRORS, files.LOGS, files.STACKS])
+def test_what_ranks_write_does_not_leave_the_folder(tmp_path: Path, name: str) -> None:
+    run_dir = tmp_path / "run"
+    run_folder.create(run_dir, run_spec(devices=1))
+    (tmp_path / "mine").mkdir()
+    if (run_dir / name).exists():
+        (run_dir / name).rmdir()
+    (run_dir / name).symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(SpecError, match=f"{name} is a link: what the ranks write would go elsewhere"),
+        run_folder.claimed(run_dir),
+    ):
+        pytest.fail("it would write through the link")
+
+
 def checkpoint(run_dir: Path) -> Path:
     path = checkpoints.path_of(run_dir, 1)
     path.mkdir(parents=True)

@@ -102,6 +102,28 @@ def test_a_cancelled_run_ends_and_can_be_continued(user: User) -> None:
     assert steps(run_dir)[-1]["job"] == second
 
 
+def test_every_state_on_the_way(user: User) -> None:
+    """Queued, starting, running, saving, stopped; then again, to the end."""
+    user.write_run(steps=10, hold_at=[3], hold_start=True, hold_saving=True)
+    fill = ("sbatch", "--parsable", "--nodes=4", "--exclusive", "--output=/dev/null", "--wrap=sleep 600")
+    other = user.cluster.run(*fill).strip()
+    user.cluster.wait(other, "RUNNING")
+    job, run_dir = user.submit()
+    row = user.wait("queued")
+    assert row["reason"]
+    user.cluster.run("scancel", other)
+    user.wait("starting")
+    (run_dir / "go-on-starting").touch()
+    wait_for_step(run_dir, 3)
+    assert user.status()["state"] == "running"
+    user.cluster.run("scancel", "--signal=USR1", job)
+    user.wait("saving")
+    (run_dir / "go-on-saving").touch()
+    assert user.wait("stopped")["next"].startswith("frontrunner submit ")
+    user.call("submit", "the run")
+    assert user.wait("finished")["step"] == 10
+
+
 def test_follow_ends_with_the_run(user: User) -> None:
     user.write_run(steps=10, pause_s=0.2)
     job, _ = user.submit()

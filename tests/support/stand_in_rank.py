@@ -1,8 +1,10 @@
 """Plays ``frontrunner train RUN_DIR`` in jobs: rank 0 takes steps, writes records and heeds signals.
 
 STAND_IN holds JSON: ``steps`` in all, ``pause_s`` between them, ``fail_at`` a step to fail before,
-``hold_at`` steps after which it waits, once each, until it is told to stop: so no test is a race. The
-checkpoint is a file with the last step; one is written every 5 steps and on SIGUSR1, which ends with 75.
+``hold_at`` steps after which it waits, once each, until it is told to stop: so no test is a race. With
+``hold_start`` and ``hold_saving`` it waits before its first word and while it saves, until there is a file
+``go-on-starting`` or ``go-on-saving``. The checkpoint is a file with the last step; one is written every 5
+steps and on SIGUSR1, which ends with 75.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ def main(run_dir: Path) -> int:
     with (run_dir / files.LOCK).open("a") as lock, (run_dir / files.RECORDS).open("a") as records:
         locks.take(lock)
         locks.note_start(lock, job)
+        _wait(run_dir / "go-on-starting", asked.get("hold_start"))
         records.write(json.dumps({"kind": "header", "job": job, "time": time.time()}) + "\n")
         for step in range(start + 1, asked["steps"] + 1):
             if step == asked.get("fail_at"):
@@ -43,6 +46,10 @@ def main(run_dir: Path) -> int:
                 held.touch()
                 while not stops:
                     time.sleep(0.05)
+            if stops and asked.get("hold_saving"):
+                records.write(json.dumps({"kind": "saving", "step": step}) + "\n")
+                records.flush()
+                _wait(run_dir / "go-on-saving", True)
             if stops or step % 5 == 0:
                 checkpoint.write_text(str(step))
             if stops:
@@ -50,6 +57,11 @@ def main(run_dir: Path) -> int:
                 return 75
         records.write(json.dumps({"kind": "summary"}) + "\n")
     return 0
+
+
+def _wait(file: Path, wanted: object) -> None:
+    while wanted and not file.exists():
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
