@@ -15,6 +15,7 @@ from frontrunner.parallelism.planner.flops import (
     causal_model_flops_per_token,
     hardware_flops_per_token,
     model_flops_per_token,
+    plain_gpt_flops_per_token,
 )
 from frontrunner.parallelism.planner.parameters import total_parameters
 
@@ -33,8 +34,11 @@ _VOIDED: dict[Void, tuple[str, ...]] = {
     "attention": (*_FLOPS, "predicted"),
     "plan": ("predicted",),
 }
-#: Name of Megatron-LM's convention since 2025.
+#: Names of conventions that trainers of one kind also have.
 CAUSAL = "model, half of attention"
+PLAIN_GPT = "hardware, of a plain GPT"
+#: Where both conventions are within this share of what is printed, the usual one is named.
+_BOTH_FIT = 0.01
 
 
 def figures(run: RunLog, row: Figures, machine: MachineSpec | None, times: bootstrap.Array) -> Figures:
@@ -135,18 +139,20 @@ def _speed(
     time, printed = row["step_time_s"], row["printed_flops_per_s"]
     tokens = batch * seq_len / time / run.devices if time and batch and seq_len and run.devices else None
     speed = tokens or row["tokens_per_s_per_device"]
-    model_flops = hardware_flops = causal = None
+    model_flops = hardware_flops = None
     if speed and run.model and seq_len:
         model_flops = speed * model_flops_per_token(run.model, seq_len)
-        causal = speed * causal_model_flops_per_token(run.model, seq_len)
         mode = run.layout.get("recompute")
         if mode in ("none", "selective", "full"):
             hardware_flops = speed * hardware_flops_per_token(run.model, seq_len, mode)
-    convention, expected = run.flop_convention, model_flops
-    if convention == "hardware":
-        expected = hardware_flops
-    elif printed and causal and model_flops and abs(printed - causal) < abs(printed - model_flops):
-        convention, expected = CAUSAL, causal
+    convention, expected = run.flop_convention, hardware_flops
+    if convention != "hardware":
+        expected = model_flops
+    if printed and expected and speed and run.model and seq_len:
+        other, per_token = _other_count(run, run.model, seq_len)
+        off = abs(printed - expected)
+        if off > _BOTH_FIT * expected and abs(printed - speed * per_token) < off:
+            convention, expected = other, speed * per_token
     peak = peak_flops_per_s(machine, run.precision)
     return {
         "tokens_per_s_per_device": speed,
@@ -161,6 +167,14 @@ def _speed(
         "printed_flop_convention": convention if printed else None,
         "expected_flops_per_s_per_device": expected if printed else None,
     }
+
+
+def _other_count(run: RunLog, model: ModelSpec, seq_len: int) -> tuple[str, float]:
+    """The other convention of the trainers that count as this run's does, and its FLOPs of a token."""
+    if run.flop_convention == "hardware":
+        passes = 3 if run.layout.get("recompute") == "none" else 4
+        return PLAIN_GPT, plain_gpt_flops_per_token(model, seq_len, passes)
+    return CAUSAL, causal_model_flops_per_token(model, seq_len)
 
 
 def _memory(run: RunLog, row: Figures, machine: MachineSpec | None) -> Figures:

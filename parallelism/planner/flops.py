@@ -32,6 +32,17 @@ def causal_model_flops_per_token(model: ModelSpec, seq_len: int) -> int:
     return model_flops_per_token(model, seq_len) - masked
 
 
+def plain_gpt_flops_per_token(model: ModelSpec, seq_len: int, passes: int) -> float:
+    """As trainers count that take every model for a GPT: an MLP of 4 x hidden, no gate, a key for each query.
+
+    ``passes`` is 3, or 4 with recomputation, which they also count for the output (Narayanan et al. 2021,
+    equation 3; GPT-NeoX, megatron/logging.py; Megatron-DeepSpeed, megatron/utils.py).
+    """
+    hidden, layers = model.hidden_size, model.num_layers
+    share = 1 + seq_len / (6 * hidden) + model.padded_vocab_size / (16 * layers * hidden)
+    return 24 * passes * layers * hidden**2 * share
+
+
 def model_flops_per_token(model: ModelSpec, seq_len: int) -> int:
     """Forward and backward FLOPs of one token; the backward costs twice the forward."""
     output = 2 * model.hidden_size * model.padded_vocab_size

@@ -136,6 +136,20 @@ def test_both_counts_of_attention_are_known_and_neither_is_accused(tmp_path: Pat
     assert "disagreement" in of_log(tmp_path, megatron_log("91.0"))["flags"]
 
 
+def test_a_plain_gpts_count_of_another_model_is_no_contradiction(tmp_path: Path) -> None:
+    """GPT-NeoX's formula: 72 x layers x hidden^2 x (1 + s / 6h + V / 16lh) a token, without recomputation."""
+    hidden, layers, vocabulary, seq_len, tokens = 256, 4, 512, 128, 128
+    share = 1 + seq_len / (6 * hidden) + vocabulary / (16 * layers * hidden)
+    flops = 72 * layers * hidden**2 * share * tokens
+    table = logs.argument_lines(NEOX_LLAMA, "........updated")
+    for factor, odd in ((1.0, False), (2.0, True)):
+        printed = f"{factor * flops / 1e9:.3f}GFLOPS"
+        steps = [logs.neox_step(step, 2.0).replace("51.2TFLOPS", printed) for step in range(1, 7)]
+        found = of_log(tmp_path, "\n".join([*table, *steps]))
+        assert ("disagreement" in found["flags"]) == odd, found["expected_flops_per_s_per_device"] / flops
+        assert odd or found["flop_convention"] == "hardware, of a plain GPT"
+
+
 def test_figures_are_of_one_batch_where_a_run_ramps_it(tmp_path: Path) -> None:
     """Batches of 4, 8 and 16 sequences; steps of 1, 2 and 4 s."""
     times = [1.0] * 8 + [2.0] * 8 + [4.0] * 6
