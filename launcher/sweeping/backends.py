@@ -270,7 +270,10 @@ def check_submission(
         except SpecError as error:
             refusals.append(error)
     fix = "set slurm.account in the base run, or SBATCH_ACCOUNT"
-    raise SpecError(replace(v, fix=fix) if v.path == "slurm.account" else v for v in refusals[0].violations)
+    raise SpecError(
+        replace(v, fix=fix) if "slurm.account" in (v.path, *v.constraint.split()) else v
+        for v in refusals[0].violations
+    )
 
 
 def _written(attempt: Attempt) -> Path:

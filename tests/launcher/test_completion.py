@@ -83,7 +83,7 @@ def completed(place: Path, shell: str, line: list[str]) -> set[str]:
         (["search", "gpt-22"], {"gpt-22b"}),
         (["plan", "x", "-o", "layout.te"], {"layout.tensor="}),
         (["train", "x", "--override", "watch.h"], {"watch.hang_after_s="}),
-        (["export", "x", "--to", "m"], {"megatron"}),
+        (["export", "x", "--to", "m"], {"megatron", "megatron-deepspeed"}),
         (["sweep", "run", "x", "--on", ""], {"slurm", "local"}),
         (["presets", "llama-2-7b-"], {"llama-2-7b-lumi"}),
         (["completion", ""], {"bash", "zsh", "fish"}),

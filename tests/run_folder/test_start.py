@@ -11,6 +11,7 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.run_folder import checkpoints, files
 from frontrunner.run_folder.checkpoints import File, Manifest
 from frontrunner.run_folder.start import check_start
+from support.counters import COUNTERS
 from support.specs import run_spec, saving
 
 
@@ -22,7 +23,7 @@ def saved(run_dir: Path, step: int = 5, size: int = 3) -> Path:
     path = checkpoints.path_of(run_dir, step)
     path.mkdir(parents=True)
     (path / "rank-0.bin").write_bytes(b"abc"[:size])
-    manifest = Manifest(step, run_spec().model_dump(mode="json"), {}, [File("rank-0.bin", 3, 0)])
+    manifest = Manifest(step, run_spec().model_dump(mode="json"), COUNTERS, [File("rank-0.bin", 3, 0)])
     checkpoints.write_manifest(path, manifest)
     return path
 

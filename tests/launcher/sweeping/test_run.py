@@ -236,7 +236,7 @@ def test_a_crash_is_told_with_its_last_words(tmp_path: Path) -> None:
         ),
         (
             ["squeue"],
-            "slurm.account: frontier requires an account; set slurm.account in the base",
+            "its jobs require slurm.account; set slurm.account in the base",
         ),
     ],
 )

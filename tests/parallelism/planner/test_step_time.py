@@ -133,7 +133,7 @@ def test_the_optimizer_takes_what_its_memory_traffic_takes() -> None:
 
 
 def test_measured_computing_takes_the_place_of_the_table() -> None:
-    spec = load_run("quickstart", ["machine=emulated", "nodes=2"]).spec
+    spec = load_run("quickstart", ["machine=emulated", "training.global_batch_size=128"]).spec
     workload, c = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
     one = np.ones(1)
     computing = MicroBatch(one * 1.0, one * 2.0, 0 * one, 0 * one, 0 * one)
