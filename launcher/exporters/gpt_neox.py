@@ -13,6 +13,7 @@ from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
+    check_deepspeed_pipeline,
     check_schedule,
     check_scheme,
     check_wires,
@@ -44,20 +45,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
 
 
 def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding: str) -> None:
-    refusals.unless(
-        layout.virtual_stages == 1,
-        "layout.virtual_stages",
-        layout.virtual_stages,
-        "DeepSpeed's pipeline has no interleaved schedule",
-        "use 1",
-    )
-    refusals.unless(
-        layout.pipeline == 1 or sharding in ("ddp", "zero1"),
-        "layout.pipeline",
-        layout.pipeline,
-        "DeepSpeed's ZeRO-2 and ZeRO-3 do not work with its pipeline",
-        "use preset zero1, or pipeline 1",
-    )
+    check_deepspeed_pipeline(refusals, layout, sharding)
     refusals.unless(
         spec.layout.recompute != "selective",
         "layout.recompute",

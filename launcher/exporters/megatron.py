@@ -6,7 +6,13 @@ import shlex
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.exporters.combinations import padding_notes, refuse
-from frontrunner.launcher.exporters.megatron_model import COMBINATIONS, Arguments, model_arguments
+from frontrunner.launcher.exporters.megatron_model import (
+    COMBINATIONS,
+    Arguments,
+    model_arguments,
+    precision_arguments,
+    training_arguments,
+)
 from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
@@ -76,28 +82,9 @@ def _parallel(spec: RunSpec, sharding: str) -> Arguments:
 
 
 def _training(spec: RunSpec) -> Arguments:
-    training, optimizer = spec.training, spec.optimizer
-    found: Arguments = {
-        "--seq-length": training.seq_len,
-        "--train-iters": training.steps,
-        "--seed": training.seed,
-        "--optimizer": "adam",
-        "--lr": optimizer.learning_rate,
-        "--min-lr": optimizer.min_learning_rate,
-        "--lr-decay-style": optimizer.decay,
-        "--lr-warmup-iters": optimizer.warmup_steps,
-        "--lr-decay-iters": optimizer.decay_steps or training.steps,
-        "--adam-beta1": optimizer.betas[0],
-        "--adam-beta2": optimizer.betas[1],
-        "--adam-eps": optimizer.epsilon,
-        "--weight-decay": optimizer.weight_decay,
-        "--clip-grad": optimizer.clip,
-        "--mock-data": True,
-        "--tokenizer-type": "NullTokenizer",
-    }
-    if training.precision != "float32":
-        found["--bf16" if training.precision == "bfloat16" else "--fp16"] = True
-    if training.gradient_dtype == "bfloat16":
+    data: Arguments = {"--mock-data": True, "--tokenizer-type": "NullTokenizer"}
+    found = training_arguments(spec) | data | precision_arguments(spec)
+    if spec.training.gradient_dtype == "bfloat16":
         found["--grad-reduce-in-bf16"] = True
     return found
 

@@ -9,11 +9,12 @@ from typing import Any
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.exporters.combinations import padding_notes, refuse
 from frontrunner.launcher.exporters.megatron_deepspeed_model import COMBINATIONS, model_arguments
-from frontrunner.launcher.exporters.megatron_model import Arguments
+from frontrunner.launcher.exporters.megatron_model import Arguments, precision_arguments, training_arguments
 from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
+    check_deepspeed_pipeline,
     check_schedule,
     check_scheme,
     check_wires,
@@ -30,13 +31,15 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     Raises SpecError for anything that Megatron-DeepSpeed does not support.
     """
     refusals = Refusals("Megatron-DeepSpeed")
-    stage = STAGES.get(check_scheme(refusals, spec, layout, tuple(STAGES)), 0)
+    sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
+    stage = STAGES.get(sharding, 0)
     check_wires(refusals, spec, layout)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
-    _check_parallel(refusals, layout, stage)
+    check_deepspeed_pipeline(refusals, layout, sharding)
     refuse(refusals, spec.model, COMBINATIONS)
     refusals.check()
-    arguments = model_arguments(spec) | _parallel(spec, stage) | _training(spec)
+    arguments = model_arguments(spec) | _parallel(spec, stage) | training_arguments(spec)
+    arguments |= {"--tokenizer-type": "NullTokenizer"} | precision_arguments(spec)
     lines = [
         name if value is True else f"{name} {shlex.quote(str(value))}" for name, value in arguments.items()
     ]
@@ -63,23 +66,6 @@ def deepspeed_file(spec: RunSpec, stage: int) -> dict[str, Any]:
     return found
 
 
-def _check_parallel(refusals: Refusals, layout: Layout, stage: int) -> None:
-    refusals.unless(
-        layout.virtual_stages == 1,
-        "layout.virtual_stages",
-        layout.virtual_stages,
-        "DeepSpeed's pipeline has no interleaved schedule",
-        "use 1",
-    )
-    refusals.unless(
-        layout.pipeline == 1 or stage < 2,
-        "layout.pipeline",
-        layout.pipeline,
-        "DeepSpeed's ZeRO-2 and ZeRO-3 do not work with its pipeline",
-        "use preset zero1, or pipeline 1",
-    )
-
-
 def _parallel(spec: RunSpec, stage: int) -> Arguments:
     layout = spec.layout
     found: Arguments = {
@@ -99,30 +85,6 @@ def _parallel(spec: RunSpec, stage: int) -> Arguments:
         found |= {"--deepspeed-activation-checkpointing": True, "--recompute-granularity": layout.recompute}
     if layout.recompute == "full":
         found |= {"--recompute-method": "uniform", "--recompute-num-layers": 1}
-    return found
-
-
-def _training(spec: RunSpec) -> Arguments:
-    training, optimizer = spec.training, spec.optimizer
-    found: Arguments = {
-        "--seq-length": training.seq_len,
-        "--train-iters": training.steps,
-        "--seed": training.seed,
-        "--optimizer": "adam",
-        "--lr": optimizer.learning_rate,
-        "--min-lr": optimizer.min_learning_rate,
-        "--lr-decay-style": optimizer.decay,
-        "--lr-warmup-iters": optimizer.warmup_steps,
-        "--lr-decay-iters": optimizer.decay_steps or training.steps,
-        "--adam-beta1": optimizer.betas[0],
-        "--adam-beta2": optimizer.betas[1],
-        "--adam-eps": optimizer.epsilon,
-        "--weight-decay": optimizer.weight_decay,
-        "--clip-grad": optimizer.clip,
-        "--tokenizer-type": "NullTokenizer",
-    }
-    if training.precision != "float32":
-        found["--bf16" if training.precision == "bfloat16" else "--fp16"] = True
     return found
 
 

@@ -83,3 +83,30 @@ def model_arguments(spec: RunSpec) -> Arguments:
     if model.normalization == "rmsnorm":
         found["--normalization"] = "RMSNorm"
     return found | {name: True for name, given in flags.items() if given}
+
+
+def training_arguments(spec: RunSpec) -> Arguments:
+    """Length, optimizer and schedule, which Megatron-DeepSpeed names likewise."""
+    training, optimizer = spec.training, spec.optimizer
+    return {
+        "--seq-length": training.seq_len,
+        "--train-iters": training.steps,
+        "--seed": training.seed,
+        "--optimizer": "adam",
+        "--lr": optimizer.learning_rate,
+        "--min-lr": optimizer.min_learning_rate,
+        "--lr-decay-style": optimizer.decay,
+        "--lr-warmup-iters": optimizer.warmup_steps,
+        "--lr-decay-iters": optimizer.decay_steps or training.steps,
+        "--adam-beta1": optimizer.betas[0],
+        "--adam-beta2": optimizer.betas[1],
+        "--adam-eps": optimizer.epsilon,
+        "--weight-decay": optimizer.weight_decay,
+        "--clip-grad": optimizer.clip,
+    }
+
+
+def precision_arguments(spec: RunSpec) -> Arguments:
+    """The flag of a 16-bit precision."""
+    flags = {"bfloat16": "--bf16", "float16": "--fp16"}
+    return {flags[spec.training.precision]: True} if spec.training.precision in flags else {}

@@ -103,6 +103,24 @@ def check_wires(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
     )
 
 
+def check_deepspeed_pipeline(refusals: Refusals, layout: Layout, sharding: str) -> None:
+    """Requires what DeepSpeed's pipeline can do; ``sharding`` is the name of a scheme."""
+    refusals.unless(
+        layout.virtual_stages == 1,
+        "layout.virtual_stages",
+        layout.virtual_stages,
+        "DeepSpeed's pipeline has no interleaved schedule",
+        "use 1",
+    )
+    refusals.unless(
+        layout.pipeline == 1 or sharding in ("ddp", "zero1"),
+        "layout.pipeline",
+        layout.pipeline,
+        "DeepSpeed's ZeRO-2 and ZeRO-3 do not work with its pipeline",
+        "use preset zero1, or pipeline 1",
+    )
+
+
 def check_schedule(refusals: Refusals, spec: RunSpec, known: tuple[str, ...]) -> None:
     """The learning rate's decay."""
     decay = spec.optimizer.decay
