@@ -182,7 +182,8 @@ def moved(run: Run) -> None:
 def two_starts(run: Run) -> None:
     command = [FRONTRUNNER, "train", str(run.folder)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-    taken = "another process is running in this folder; wait" in second.stderr
+    over = run.process is not None and run.process.poll() is not None and "is complete" in second.stderr
+    taken = "another process is running in this folder; wait" in second.stderr or over
     if second.returncode != WRONG_REQUEST or not taken:
         raise Bad(f"a second start ended with {second.returncode}: {second.stderr[-300:]}")
     if run.process is not None and run.process.poll() is None:

@@ -54,6 +54,16 @@ def listen() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
+def settled() -> None:
+    """Ignore stop signals from now on: this process has stopped, or is done, and only ends.
+
+    Slurm sends them again. One that came in the interpreter's last second would kill the process, and a run
+    that can be continued would look like one that failed.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def asked() -> bool:
     """Has this process been asked to stop?"""
     return bool(_asked)

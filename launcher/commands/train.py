@@ -56,6 +56,7 @@ def train(
     if place is not None:
         endings.listen()
     result = _train_here(request) if place is None else train_as_rank(place, request)
+    endings.settled()
     if as_json and result is not None:
         print(json.dumps(result))
 

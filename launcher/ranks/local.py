@@ -20,7 +20,7 @@ from frontrunner.launcher.errors import RunFailed, RunStopped
 from frontrunner.launcher.ranks.rank import TRAIN, threads_per_rank
 from frontrunner.parallelism import versions
 from frontrunner.parallelism.rendezvous import LOOPBACK, free_port
-from frontrunner.run_folder import checkpoints, failures, files
+from frontrunner.run_folder import checkpoints, endings, failures, files
 from frontrunner.run_folder import folder as run_folder
 from frontrunner.run_folder.endings import STOP_SIGNALS, TO_BE_CONTINUED
 
@@ -246,3 +246,5 @@ def _signals_noted() -> Iterator[_Noted]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if noted.stop:
+            endings.settled()

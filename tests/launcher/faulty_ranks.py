@@ -247,7 +247,11 @@ def main() -> None:
     try:
         launch(run_dir, RANKS, target=target, preload=sys.argv[4:] or PRELOAD)
     except BaseException as error:
-        sys.exit(report(error, as_json=False))
+        code = report(error, as_json=False)
+        if "LINGERS_S" in os.environ:  # as an interpreter does that has much to take down
+            (run_dir / "lingers").touch()
+            time.sleep(float(os.environ["LINGERS_S"]))
+        sys.exit(code)
 
 
 if __name__ == "__main__":

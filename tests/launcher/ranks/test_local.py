@@ -219,3 +219,19 @@ def test_files_in_the_current_folder_are_not_imported(
     (tmp_path / "json.py").write_text("raise RuntimeError('a file of the user')")
     monkeypatch.chdir(tmp_path)
     assert finish(start(run_dir, "finish")) == (0, "")
+
+
+def test_a_request_that_comes_again_at_the_end_is_ignored(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher has stopped its ranks, and its process has yet to end."""
+    monkeypatch.setenv("LINGERS_S", "1")
+    process = start(run_dir, "stop_on_request")
+    wait_until_running(run_dir)
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while not (run_dir / "lingers").exists():
+        assert time.monotonic() < deadline, "the launcher did not stop"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == 75
