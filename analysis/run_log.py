@@ -76,6 +76,7 @@ class RunLog:
     the last start; earlier steps used another layout. ``lost_lines`` counts lines that should have been read
     but could not. ``unsupported`` is what makes figures unknown. ``not_printed`` has the reason for each
     figure that this format's logs may lack. ``facts`` holds what only some formats give: see the importers.
+    ``settings``: the trainer's own, as it printed them at the last start.
     ``spec`` comes from our own header; runs with equal specifications share it, and share one ``spec_key``.
     """
 
@@ -102,6 +103,7 @@ class RunLog:
     unsupported: tuple[Unsupported, ...] = ()
     not_printed: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] | None = None
     spec_key: bytes | None = None
 

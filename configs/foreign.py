@@ -56,8 +56,8 @@ LABELS = {
     "checkpoint": "a checkpoint folder",
     "model folder": "a Hugging Face model's folder",
 }
-#: Kinds whose values `frontrunner import` can read, once it exists.
-IMPORTABLE = {"gpt-neox", "deepspeed", "megatron", "megatron-deepspeed", "torchtitan", "nemo", "transformers"}
+#: Kinds that `frontrunner import` reads.
+IMPORTABLE = {"gpt-neox", "deepspeed", "megatron", "megatron-deepspeed", "torchtitan", "nemo"}
 _ADVICE = {
     ("run", "sweep"): "start it with `frontrunner sweep run {file}`",
     ("run", "machine"): "name it in a run file: `machine: {file}`",
@@ -205,6 +205,8 @@ def what(found: Found, wanted: str) -> str:
 def advice(found: Found, wanted: str, shown: str) -> str:
     """What to do with a file of another kind."""
     if found.kind in IMPORTABLE:
+        return f"make a run file of it: frontrunner import {shown} --write run.yaml"
+    if found.kind == "transformers":
         return _by_hand(found)
     text = _ADVICE.get((wanted, found.kind)) or _ALWAYS.get(found.kind)
     if text is None:

@@ -149,9 +149,11 @@ def batch(f: Facts) -> Iterator[Violation]:
     if not legal.model_ranks_divide_world(cut):
         return  # has its own rule
     ranks = legal.data_parallel(cut)
+    # Interleaved stages also need a multiple of them: a fix must not run into the next rule.
+    fitting = micro * ranks * (count if f("layout.virtual_stages") > 1 else 1)
     if not legal.ranks_divide_batch(cut):
         product = f"micro_batch_size {micro} x {ranks} data-parallel ranks = {micro * ranks}"
-        fix = use(multiples(size, micro * ranks))
+        fix = use(multiples(size, fitting))
         said = f"{product} must divide global_batch_size {size}"
         shape = ("nodes", "layout.micro_batch_size", "layout.tensor", "layout.pipeline", *_PER_NODE)
         constraint = f"must be a multiple of {product}"
@@ -159,7 +161,7 @@ def batch(f: Facts) -> Iterator[Violation]:
     elif not legal.stages_divide_micro_batches(cut):
         steps = legal.micro_batches(cut)
         constraint = f"interleaved stages: pipeline {count} must divide the {steps} micro-batches per step"
-        fix = use(multiples(size, micro * ranks * count))
+        fix = use(multiples(size, fitting))
         stages_of = ("layout.virtual_stages", "layout.pipeline", "layout.micro_batch_size", "nodes")
         others = dict.fromkeys((*stages_of, "layout.tensor", *_PER_NODE), constraint)
         yield f.broken("training.global_batch_size", constraint, fix, others)

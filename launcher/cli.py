@@ -35,6 +35,7 @@ COMMANDS = {
     "search": ("search", "Find the best layouts for a model on a machine."),
     "validate": ("validate", "Compare the planner with published runs."),
     "calibrate": ("calibrate", "Fit a machine's constants to measured runs."),
+    "import": ("import_files", "Make a run file from another trainer's script, configuration or log."),
     "export": ("export", "Export a run to another trainer's configuration."),
     "data": ("data", "Prepare corpora for training."),
     "train": ("train", "Train a model."),

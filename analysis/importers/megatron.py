@@ -213,7 +213,14 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         communication_rank=rank,
         unsupported=tuple(unsupported(reading.arguments)),
         facts=facts,
+        settings=_settings(reading),
     )
+
+
+def _settings(reading: _Reading) -> dict[str, str]:
+    """The arguments, with the vocabulary's rows, which some print beside them."""
+    rows = reading.facts.get("padded_vocabulary")
+    return reading.arguments | ({"padded_vocab_size": str(rows)} if rows else {})
 
 
 def _format(reading: _Reading) -> str:

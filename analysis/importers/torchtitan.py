@@ -205,6 +205,7 @@ class Torchtitan:
             unsupported=tuple(unsupported),
             not_printed=self._not_printed(),
             facts={"log_interval": self.config.log_interval(), "under": "primus" if self.primus else None},
+            settings=self.config.job if isinstance(self.config.job, dict) else {},
         )
 
     def _not_printed(self) -> dict[str, str]:

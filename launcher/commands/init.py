@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import load_machine, load_model
 from frontrunner.launcher.display.terminal import say
+from frontrunner.launcher.written import check_free, write_text
 from frontrunner.run_folder import files
 
 _DATA = "the PREFIX of PREFIX.bin and PREFIX.idx, or synthetic"
@@ -41,7 +41,7 @@ def init(
     from frontrunner.launcher.commands.plan import check_tokens
     from frontrunner.launcher.draft import Wish, draft
 
-    _check_free(output, force)
+    check_free(output, force, "--output")
     check_tokens(tokens)
     asks = _on_a_terminal() and not as_json
     if asks:
@@ -56,7 +56,7 @@ def init(
         raise SpecError(_missing(model, machine, data))
     whole = None if tokens is None else round(tokens)
     found = draft(Wish(model, machine, data, nodes, whole, account, output))
-    _write(output, found.text, force)
+    write_text(output, found.text, force, "--output")
     for remark in found.remarks:
         say(remark)
     if as_json:
@@ -99,30 +99,3 @@ def _missing(model: str | None, machine: str | None, data: str | None) -> list[V
         "--data": (data, f"give {_DATA}"),
     }
     return [Violation(name, None, "is missing", fix) for name, (given, fix) in fixes.items() if not given]
-
-
-def _check_free(output: Path, force: bool) -> None:
-    wrong = None
-    if output.is_dir():
-        wrong = ("is a folder", f"name a file, such as {output / files.SPEC}")
-    elif not output.parent.is_dir():
-        wrong = (f"there is no folder {output.parent}", "create it first, or name another file")
-    elif output.exists() and not force:
-        wrong = ("exists already", "name another file with --output, or replace it with --force")
-    if wrong:
-        raise SpecError([Violation("--output", str(output), *wrong)])
-
-
-def _write(output: Path, text: str, force: bool) -> None:
-    """Write the file whole; without ``force`` never over another, not even one written meanwhile."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        if force:
-            unfinished.replace(output)
-        else:
-            os.link(unfinished, output)
-    except FileExistsError:
-        _check_free(output, force)
-    finally:
-        unfinished.unlink(missing_ok=True)
