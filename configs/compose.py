@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from frontrunner.configs import foreign, huggingface, presets
 from frontrunner.configs.errors import Violation
+from frontrunner.configs.plain_files import why_missing
 from frontrunner.configs.presets import Kind
 from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 from frontrunner.configs.yaml_tree import DEEPEST_TREE, Node, Scalar, Source, read_file, read_text, show_path
@@ -150,18 +151,29 @@ def find(kind: Kind, name: Node, key: str, problems: list[Violation]) -> Path | 
         if is_path or path.exists():
             path.stat()
             return path
-    except (OSError, ValueError):  # ValueError: a NUL in the path
-        pass
-    what = "no such file" if is_path else f"is neither a {kind} preset nor a file"
-    fix = presets.suggest(path.stem, presets.names(kind))
-    if meant := presets.meant(name.value):
+        what = f"is neither a {kind} preset nor a file"
+        if path.is_symlink():
+            path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        missing = why_missing(path, error)
+        is_path = is_path or missing.startswith("is a link")
+        what = missing if is_path else f"is neither a {kind} preset nor a file"
+    problems.append(name.violation(key, *_unknown(kind, name.value, what, is_path)))
+    return None
+
+
+def _unknown(kind: Kind, word: str, what: str, is_path: bool) -> tuple[str, str]:
+    """What is wrong with a name that leads to no file, ``what`` if nothing is nearer, and a fix."""
+    fix = presets.suggest(Path(word).stem, presets.names(kind))
+    if meant := presets.meant(word):
         other, same = meant
-        known_as = "" if same == name.value else f", {same}"
+        known_as = "" if same == word else f", {same}"
         if other != kind and not is_path:
             what = f"is a {other} preset{known_as}, not a {kind}"
         fix = f"did you mean {same}?" if other == kind else _instead(kind, other, same)
-    problems.append(name.violation(key, what, f"check the path; {fix}" if is_path else fix))
-    return None
+    elif not is_path and fix.startswith("use one of") and (near := presets.near(word)):
+        fix = f"did you mean the {near[0]} preset {near[1]}?"
+    return what, f"check the path; {fix}" if is_path else fix
 
 
 def _instead(kind: Kind, other: Kind, name: str) -> str:

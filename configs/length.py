@@ -19,7 +19,7 @@ Tokens = Annotated[
     int,
     Field(gt=0, le=LARGEST),
     BeforeValidator(_whole),
-    say("must be a whole number of tokens, at least 1", "write it like 300e9"),
+    say(f"must be a whole number of tokens from 1 to {LARGEST:.0e}", "write it like 300e9"),
 ]
 
 

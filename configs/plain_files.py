@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +36,15 @@ def read_plain(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
     return data
+
+
+def why_missing(path: Path, error: Exception) -> str:
+    """Why a path cannot be followed to a file, in words; ``error`` is what the system said."""
+    with suppress(OSError, ValueError):
+        return f"is a link to {path.readlink()}, which leads to no file"
+    if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return f"cannot be read ({error.strerror})"
+    return "no such file"
 
 
 def not_followed(path: str, flags: int) -> int:

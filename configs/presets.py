@@ -38,6 +38,13 @@ def meant(word: str) -> tuple[Kind, str] | None:
     return next((found for found in every if _same(word, found[1])), None)
 
 
+def near(word: str) -> tuple[Kind, str] | None:
+    """Kind and name of the preset of any kind with nearly this name."""
+    known = {name: kind for kind in KINDS for name in names(kind)}
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+    return (known[found[0]], found[0]) if found else None
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A fix for an unknown word: the nearest known one, or all of them."""
     choices, plain = list(known), _plain(word)

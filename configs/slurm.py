@@ -57,7 +57,7 @@ Duration = Annotated[
     str,
     Field(pattern=_DURATION_PATTERN),
     AfterValidator(_positive),
-    say("must be a duration greater than 0", "write it like 2h, 1h30m, 2:00:00 or 1-12:00:00"),
+    say("must be a duration from 1s to 999 days", "write it like 2h, 1h30m, 2:00:00 or 1-12:00:00"),
 ]
 Word = Annotated[
     str,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -21,7 +23,7 @@ from typer.core import TyperGroup
 from frontrunner.configs import presets
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.display.terminal import guard
-from frontrunner.launcher.errors import report
+from frontrunner.launcher.errors import in_words, report
 from frontrunner.parallelism import versions
 
 # In the order of the help: module in ``commands`` and purpose. The module has a function of its own name, or
@@ -59,6 +61,8 @@ class _Group(TyperGroup):
     """Turns exceptions from a command into a message and an exit code."""
 
     as_json = False
+    #: The word that an empty argument follows; None if there is none.
+    before_nothing: str | None = None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Also says what to do with a file or preset in place of a command."""
@@ -69,19 +73,33 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:  # typer's context; its module differs between versions
         try:
+            if self.before_nothing is not None:
+                ctx.fail(f"what follows {self.before_nothing!r} is empty; give a value, or set its variable")
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, typer.BadParameter.__mro__[2]):  # a wrong option: typer shows the usage
+                _tell_usage(error, self.as_json)
                 raise
             raise typer.Exit(report(error, self.as_json)) from None
+
+
+def _tell_usage(error: Any, as_json: bool) -> None:
+    """Put a wrong option in a user's words; with ``--json``, also on stdout."""
+    error.message = in_words(error)
+    if as_json:
+        print(json.dumps({"error": error.format_message()}), flush=True)
 
 
 def build(arguments: Sequence[str]) -> typer.Typer:
     """The application for these arguments; other commands have only a name and a purpose."""
     app = typer.Typer(
-        cls=type("_Group", (_Group,), {"as_json": "--json" in arguments}),
+        cls=type(
+            "_Group",
+            (_Group,),
+            {"as_json": "--json" in arguments, "before_nothing": _before_nothing(arguments)},
+        ),
         no_args_is_help=True,
         context_settings={"help_option_names": ["--help", "-h"]},
         add_completion=False,
@@ -102,6 +120,16 @@ def build(arguments: Sequence[str]) -> typer.Typer:
         else:
             app.command(name)(getattr(module, place))
     return app
+
+
+def _before_nothing(arguments: Sequence[str]) -> str | None:
+    """The word that an empty argument follows: mostly, a variable of a script is not set."""
+    for before, word in zip(["frontrunner", *arguments], arguments, strict=False):
+        if word == "--":
+            break
+        if word == "" or re.fullmatch(r"--[\w-]+=", word):
+            return word.removesuffix("=") or before
+    return None
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import traceback
 from types import ModuleType
+from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.secrets import masked
@@ -57,6 +58,17 @@ def report(error: BaseException, as_json: bool) -> int:
             answer = {"valid": False, "violations": [_fields(violation) for violation in error.violations]}
         print(masked(json.dumps(answer, default=str)), flush=True)
     return code
+
+
+def in_words(error: Any) -> str:
+    """What is wrong with an option's value. Newer versions of typer give pydantic's words, not the value."""
+    errors = getattr(error.__cause__, "errors", None)
+    found = errors()[0] if errors else {}
+    if not str(found.get("msg", "")).startswith("Input should"):
+        return str(error.message)
+    rule = found["msg"].removeprefix("Input should ").partition(",")[0]
+    fix = {"int_parsing": "; write digits only", "float_parsing": "; write it like 2.5 or 300e9"}
+    return f"{json.dumps(found['input'], ensure_ascii=False)} must {rule}{fix.get(found['type'], '')}"
 
 
 def _fields(violation: Violation) -> dict[str, object]:

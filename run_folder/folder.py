@@ -43,13 +43,15 @@ def of_job(name: str, env: Mapping[str, str]) -> Path:
     return Path("runs") / f"{as_file_name(name)}-{as_file_name(job)}"
 
 
-def check_unused(run_dir: Path) -> None:
-    """Raise SpecError if the folder already contains a run or is not a folder."""
+def check_unused(run_dir: Path, option: str = "--run-dir") -> None:
+    """Raise SpecError, about ``option``, if the folder already contains a run or is not a folder."""
     held = [name for name in (files.RECORDS, files.SPEC) if (run_dir / name).exists()]
     if held:
-        raise _in_use(run_dir, f"already contains a run ({' and '.join(held)})")
-    if run_dir.exists() and not run_dir.is_dir():
-        raise _in_use(run_dir, "is not a folder")
+        raise _in_use(run_dir, f"already contains a run ({' and '.join(held)})", option)
+    above = next((path for path in (run_dir, *run_dir.absolute().parents) if path.exists()), run_dir)
+    if above.exists() and not above.is_dir():
+        where = "is not a folder" if above == run_dir else f"is in {above}, which is not a folder"
+        raise _in_use(run_dir, where, option)
 
 
 def create(run_dir: Path, spec: RunSpec) -> None:
@@ -206,14 +208,15 @@ def as_file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
 
 
-def _in_use(run_dir: Path, constraint: str) -> SpecError:
+def _in_use(run_dir: Path, constraint: str, option: str = "--run-dir") -> SpecError:
+    continued = f", or continue it: {how_to_go_on(run_dir)}" if files.holds_run(run_dir) else ""
     return SpecError(
         [
             Violation(
-                "--run-dir",
+                option,
                 str(run_dir),
                 constraint,
-                f"choose another folder, or continue it: {how_to_go_on(run_dir)}",
+                f"choose another folder{continued}",
             )
         ]
     )

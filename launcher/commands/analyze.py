@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.errors import try_import
 from frontrunner.launcher.outputs import check_outputs
@@ -48,6 +49,9 @@ def analyze(
 
     if steps is not None:
         check_ending(steps)
+    if report is not None and not report.is_dir() and report.suffix.lower() not in (".html", ".htm"):
+        fix = f"write {report.with_suffix('.html')}"
+        raise SpecError([Violation("--report", str(report), "must end in .html: it is a page", fix)])
     check_outputs(
         {"--csv": csv, "--steps": steps, "--report": report},
         {"--tensorboard": tensorboard, "--figures": figures},

@@ -43,11 +43,19 @@ def compare(
     from frontrunner.launcher.display.screen import Screen
     from frontrunner.launcher.ranks.local import require_torch
     from frontrunner.launcher.verify import verified
+    from frontrunner.parallelism.corpus import check_data
     from frontrunner.run_folder import folder as run_folder
 
     names = _names(engines)
     overrides = list(override or [])
+    if given := [text for text in overrides if text.partition("=")[0].strip() == "engine"]:
+        constraint, fix = "is named by an option here", "give --engines NAME"
+        raise SpecError([Violation("engine", given[-1].partition("=")[2], constraint, fix)])
     document, _ = verified(run, [*overrides, "engine=native"])  # errors that apply to every engine
+    try:
+        check_data(document.spec)
+    except SpecError as error:
+        raise document.annotate(error) from None
     warm_up = min(document.spec.optimizer.warmup_steps, steps)
     overrides += [
         f"training.steps={steps}",

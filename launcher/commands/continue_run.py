@@ -29,6 +29,7 @@ def continue_run(
 
     Job scripts call this; to continue a run yourself, use `frontrunner submit RUN_DIR`.
     """
+    from frontrunner.configs.errors import SpecError, Violation
     from frontrunner.configs.load import read_resolved
     from frontrunner.launcher.advice import memory_advice
     from frontrunner.run_folder import failures, files, jobs
@@ -37,11 +38,12 @@ def continue_run(
     from frontrunner.slurm import chain, policy
 
     job_id = os.environ.get("SLURM_JOB_ID")
-    if job_id is None:
-        from frontrunner.configs.errors import SpecError, Violation
-
+    if not job_id:
         constraint = "is not set: only job scripts call this command"
         raise SpecError([Violation("SLURM_JOB_ID", None, constraint, "use `frontrunner submit RUN_DIR`")])
+    if not files.holds_run(run_dir):
+        fix = "name the run folder of the job"
+        raise SpecError([Violation("", str(run_dir), "is not the folder of a run", fix)])
     spec = read_resolved(run_dir / files.SPEC)
     schedule = policy.schedule(spec)
     said = exit_code not in (0, TO_BE_CONTINUED, INTERRUPTED)

@@ -83,6 +83,6 @@ def _from(source: Path, output: Path) -> list[Path]:
     from frontrunner.parallelism.runtime.huggingface.read import read_folder
     from frontrunner.run_folder.folder import check_unused
 
-    check_unused(output)
+    check_unused(output, "FOLDER")
     model, get = read_folder(source)
     return [write_weights(output, model, from_huggingface(model, get))]

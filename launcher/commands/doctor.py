@@ -72,14 +72,19 @@ def read_probe(folder: Path) -> tuple[list[Finding], RunSpec]:
     from frontrunner.run_folder import files
 
     spec = read_resolved(folder / files.SPEC)
-    hangs = [json.loads(path.read_text()) for path in sorted((folder / files.HANGS).glob("rank-*.json"))]
-    if hangs:
-        return [diagnosis.hang(h["rank"], h["host"], h["what"]) for h in hangs], spec
+    path = folder / files.PROBE
     try:
-        results = json.loads((folder / files.PROBE).read_text())
+        hangs = []
+        for path in sorted((folder / files.HANGS).glob("rank-*.json")):
+            told = json.loads(path.read_text())
+            hangs.append(diagnosis.hang(told["rank"], told["host"], told["what"]))
+        if hangs:
+            return hangs, spec
+        return diagnosis.findings(spec.machine, json.loads(path.read_text())), spec
     except FileNotFoundError:
         raise RunFailed(f"the probe in {folder} did not finish; see {folder}/logs") from None
-    return diagnosis.findings(spec.machine, results), spec
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RunFailed(f"{path} holds no results of a probe: probe again with --nodes") from None
 
 
 def _examine(run: str, overrides: list[str], nodes: int | None) -> tuple[list[Finding], RunSpec]:

@@ -11,6 +11,7 @@ import typer
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.exporters import deepspeed, gpt_neox, megatron, megatron_deepspeed, torchtitan
+from frontrunner.launcher.outputs import check_outputs
 from frontrunner.launcher.verify import verified
 
 TARGETS = {
@@ -36,6 +37,7 @@ def export(
         raise SpecError(
             [Violation("--to", to, "is not a known trainer", f"use one of: {', '.join(TARGETS)}")]
         )
+    check_outputs({"--output": output})
     document, layout = verified(run, override or [])
     target = TARGETS[to]
     exported = target.export(document.spec, layout)

@@ -19,18 +19,19 @@ _EVERY_S, _ASK_EVERY_S = 1.0, 10.0
 def logs(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run folder.")],
     rank: Annotated[
-        int | None, typer.Option(help="Print the log of this rank, not the jobs' output.")
+        int | None, typer.Option(min=0, help="Print the log of this rank, not the jobs' output.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep printing while the run is active.")
     ] = False,
-    lines: Annotated[int | None, typer.Option(help="Print only the last N lines.")] = None,
+    lines: Annotated[int | None, typer.Option(min=0, help="Print only the last N lines.")] = None,
 ) -> None:
     """Print the output of all jobs of a run, oldest first, or of one rank.
 
     A run on this machine has no jobs: the log of its rank 0 is printed.
     """
     from frontrunner.run_folder import files
+    from frontrunner.run_folder.folder import how_to_go_on
     from frontrunner.run_folder.jobs import read
 
     if not files.holds_run(run_dir):
@@ -38,8 +39,12 @@ def logs(
     if rank is None and not read(run_dir).segments:
         rank = 0  # it was not submitted: its ranks' logs are all there is
     if rank is not None and not files.log_file(run_dir, rank).exists():
-        _refuse(run_dir, f"has no log of rank {rank}", "omit --rank, or wait until the run has started")
+        if not (run_dir / files.LOGS).exists():
+            _refuse(run_dir, "has no logs: it has not started", f"start it with `{how_to_go_on(run_dir)}`")
+        _refuse(run_dir, f"has no log of rank {rank}", "name a rank that has one, or omit --rank")
     wanted = _files(run_dir, rank)
+    if not wanted:
+        say("its jobs have written no output yet")
     text = b"".join(_read(path) for path in wanted)
     shown = text if lines is None else b"".join(text.splitlines(keepends=True)[-lines:] if lines else [])
     _write(shown)

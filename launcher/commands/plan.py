@@ -55,7 +55,7 @@ def plan(
     """Predict whether a run fits, its speed, where time goes, and what would help."""
     overrides = [*(override or [])]
     overrides += [f"nodes={nodes}"] if nodes is not None else []
-    overrides += [f"machine={machine}"] if machine is not None else []
+    overrides += [f"machine={json.dumps(machine)}"] if machine is not None else []
     document, layout = _resolved(run, overrides, software)
     from frontrunner.parallelism.planner.advise import advise
     from frontrunner.parallelism.planner.candidates import Candidates, Workload
@@ -104,7 +104,7 @@ def _resolved(run: str, overrides: list[str], software: str | None) -> tuple[Doc
 
     keys = {"model": run, "machine": USUAL_MACHINE, "data": "synthetic"}
     machines = [text.partition("=")[2] for text in overrides if text.startswith("machine=")]
-    software_year(load_machine(machines[-1] if machines else USUAL_MACHINE), software)
+    software_year(load_machine(machines[-1].strip('"') if machines else USUAL_MACHINE), software)
     found = propose(keys, overrides, software_year=software)
     spec = found.document.spec
     say(f"{run} is a model: a layout was chosen for it on {spec.machine.name}")

@@ -159,6 +159,7 @@ def report(
     from frontrunner.launcher.sweeping.view import ranking, write_csv
 
     try_import("shap", EXTRA)
+    check_outputs({"--csv": csv, "--best": best})
     found = _report(sweep, folder, sensitivity=True)
     if csv is not None:
         write_csv(found, csv)

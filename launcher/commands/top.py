@@ -57,10 +57,10 @@ def top(
     from rich.console import Group
     from rich.live import Live
 
-    from frontrunner.launcher.display.screen import Screen
+    from frontrunner.launcher.display.screen import Screen, redraws
 
     console = Screen()
-    if once or not sys.stdout.isatty():
+    if once or not redraws(sys.stdout):
         console.lines(shown(runs, console.width))
         return
     asked_s = time.monotonic()
@@ -87,7 +87,7 @@ def folders(paths: Sequence[Path]) -> list[Path]:
             constraint = "contains no run" if path.is_dir() else missing
             raise SpecError([Violation("RUN_DIR", str(path), constraint, "name a run folder")])
         found += below
-    return found
+    return list(dict.fromkeys(found))
 
 
 @dataclass

@@ -65,6 +65,7 @@ def _train_here(request: Request) -> dict[str, Any]:
     """Start all ranks on this machine and show their records; returns the ``--json`` object."""
     from frontrunner.launcher.advice import memory_advice
     from frontrunner.launcher.continuing import prospects
+    from frontrunner.launcher.display.screen import redraws
     from frontrunner.launcher.display.watch import Watch
     from frontrunner.launcher.errors import RunFailed
     from frontrunner.launcher.ranks.local import launch_again_if_corrupted, require_torch
@@ -83,7 +84,7 @@ def _train_here(request: Request) -> dict[str, Any]:
         run_folder.opened(
             folder, spec, continues=request.continues, check=lambda: check_no_job(folder, os.environ)
         ),
-        Watch(folder, spec.training.steps, request.trackers, output, live=output.isatty()) as watch,
+        Watch(folder, spec.training.steps, request.trackers, output, live=redraws(output)) as watch,
     ):
         watch.say(f"{spec.name}: starting {spec.world_size} ranks on this machine; run folder {folder}")
         follower = Follower(folder, from_end=True)

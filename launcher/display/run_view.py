@@ -26,6 +26,7 @@ from frontrunner.run_folder.records import Checkpoint, Record, Step, Warning
 
 _PLAIN_LINES = 25
 _LONGEST_SILENCE_S = 60.0
+_GAP, _SHORTEST_BAR, _LONGEST_BAR = 2, 5, 20
 
 
 class PlainView:
@@ -68,7 +69,7 @@ class LiveView:
     """Progress, losses, speed and traffic, redrawn in place and removed when the run ends."""
 
     def __init__(self, totals: Totals, console: Console) -> None:
-        self._totals = totals
+        self._totals, self._console = totals, console
         self._waiting = Spinner("dots", text="loading torch and starting the ranks")
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=5, transient=True)
 
@@ -86,18 +87,30 @@ class LiveView:
         if record["kind"] == "warning":
             self._live.console.print(event_text(record))
 
-    def _render(self) -> Group | Spinner:
+    def _render(self, width: int | None = None) -> Group | Spinner:
         totals = self._totals
         if totals.header is None:
             return self._waiting
-        progress = Grid.grid(padding=(0, 2))
-        progress.add_row(
-            f"step {totals.done}/{totals.steps}",
-            ProgressBar(total=totals.steps, completed=totals.done, width=20),
-            f"{totals.done / totals.steps:.0%}",
-            f"left {duration_text(totals.seconds_left())}",
-        )
+        progress = _progress(totals, width or self._console.width)
         return Group(Text(totals.layout_text() or "", style="dim"), progress, pairs(_figures(totals)))
+
+
+def _progress(totals: Totals, width: int) -> Grid:
+    """Steps, a bar as long as there is room for, and the time left, in one line."""
+    texts = [
+        f"step {totals.done}/{totals.steps}",
+        f"{totals.done / totals.steps:.0%}",
+        f"left {duration_text(totals.seconds_left())}",
+    ]
+    room = width - sum(len(text) + _GAP for text in texts)
+    cells: list[str | ProgressBar] = [*texts]
+    if room >= _SHORTEST_BAR:
+        cells.insert(1, ProgressBar(total=totals.steps, completed=totals.done, width=min(_LONGEST_BAR, room)))
+    progress = Grid.grid(padding=(0, _GAP))
+    for _ in cells:
+        progress.add_column(overflow="fold")
+    progress.add_row(*cells)
+    return progress
 
 
 def event_text(record: Checkpoint | Warning) -> str:

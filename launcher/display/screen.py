@@ -42,6 +42,11 @@ class Screen(Console):
             self.print(part)
 
 
+def redraws(stream: TextIO) -> bool:
+    """Whether a view can be redrawn there; on TERM=dumb, rich would show nothing until the end."""
+    return stream.isatty() and not Screen(stream).is_dumb_terminal
+
+
 def _safe(text: Text) -> Text:
     """The text with escapes for control characters, in the style of those characters."""
     if text.plain.isprintable() or visible(text.plain) == text.plain:

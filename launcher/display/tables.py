@@ -22,6 +22,8 @@ _GAP = 2
 #: A text may become this narrow before figures move to the next part of the table.
 _NARROW = 24
 _LONG_WORD = 12
+#: What a text may be broken after: words, and numbers with their units.
+_WHOLE = re.compile(r"[-+(]?\d[\d.,]* (?:%|[KMGTPE]?i?B|[kMGTPE]?FLOP/s|[mµ]?s)(?!\w)\S*\s*|\S+\s*")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Table:
         most = self._most(index, column)
         if index == 0:
             return min(most, width // 2)
-        words = max((cell_len(word) for text in column for word in text.split()), default=0)
+        words = max((cell_len(word.rstrip()) for text in column for word in _WHOLE.findall(text)), default=0)
         return max(heading, min(most, max(_NARROW, min(words, width // 2))))
 
     def _grid(self, columns: Sequence[Sequence[str]], part: Sequence[int], widths: Sequence[int]) -> Grid:
@@ -111,9 +113,12 @@ def _group(text: str, width: int) -> Group | Text:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` cells: broken at blanks, or in long names after punctuation."""
+    """``text`` in lines of at most ``width`` cells: broken at blanks, or in long names after punctuation.
+
+    A number and its unit stay together.
+    """
     lines = [""]
-    for word in re.findall(r"\S+\s*", text):
+    for word in _WHOLE.findall(text):
         whole = cell_len(word.rstrip()) <= width
         for piece in [word] if whole else _pieces(word):
             for bit in chop_cells(piece, width) if cell_len(piece.rstrip()) > width else [piece]:

@@ -92,7 +92,7 @@ def _unary(node: Node, words: Expander) -> bool | None:
     if operator in ("-z", "-n"):
         text = words.text(inside)
         if readable(text).startswith("$SLURM_") and UNKNOWN in text:
-            return operator == "-n"  # Slurm sets it in every job
+            return bool(operator == "-n")  # Slurm sets it in every job
         value = plain(text)
         return None if value is None else (value == "") is (operator == "-z")
     return None

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from frontrunner.configs import foreign
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.configs.plain_files import read_plain
 from frontrunner.configs.schema import MachineSpec, ModelSpec
 from frontrunner.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt
+from frontrunner.configs.yaml_tree import LARGEST_FILE
 from frontrunner.parallelism.planner.candidates import PRECISION_BYTES, RECOMPUTE, Candidates, Workload
 from frontrunner.parallelism.planner.engine_profile import (
     FSDP2,
@@ -136,13 +138,16 @@ def read(path: Path) -> list[PublishedRun]:
     if other := foreign.instead(path, "rows", str(path)):
         raise SpecError([other])
     try:
-        rows = yaml.load(path.read_text(), yaml.CSafeLoader)
+        rows = yaml.load(read_plain(path, LARGEST_FILE).decode("utf-8-sig"), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise SpecError([Violation("", str(path), f"cannot be read: {reason}", "give a rows file")]) from None
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise SpecError([Violation("", str(path), f"is not YAML: {reason}", "correct it")]) from None
+        reason = getattr(error, "problem", None) or "it cannot be parsed"
+        mark = getattr(error, "problem_mark", None)
+        where = None if mark is None else mark.line + 1
+        fix = "check indentation, colons and quotes"
+        raise SpecError([Violation("", None, f"is not YAML: {reason}", fix, str(path), where)]) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise SpecError(
             [
@@ -150,7 +155,7 @@ def read(path: Path) -> list[PublishedRun]:
                     "",
                     str(path),
                     "must be a list of rows, each with its keys",
-                    "see `frontrunner validate --help`",
+                    "write `- id: NAME` and its other keys under it",
                 )
             ]
         )
@@ -174,9 +179,7 @@ def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
                 Violation(
                     f"{name}.{'.'.join(str(part) for part in found['loc'])}",
                     None if found["type"] == "missing" else found["input"],
-                    "is missing"
-                    if found["type"] == "missing"
-                    else re.sub("^(Input|String|List) should", "must", found["msg"]),
+                    "is missing" if found["type"] == "missing" else _said(found["msg"]),
                     "write null where the source does not give it"
                     if found["type"] == "missing"
                     else "correct the value",
@@ -185,6 +188,12 @@ def _row(path: Path, index: int, row: dict[str, Any]) -> PublishedRun:
                 for found in error.errors()
             ]
         ) from None
+
+
+def _said(message: str) -> str:
+    """pydantic's message in a user's words."""
+    text = re.sub("^(Input|String|List) should", "must", message)
+    return re.sub(r"a valid dictionary or (instance|object) .*", "a mapping of keys", text)
 
 
 def model_of(row: PublishedRun) -> ModelSpec:

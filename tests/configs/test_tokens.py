@@ -106,7 +106,7 @@ def test_both_at_once_names_both_lines(wrong: Wrong) -> None:
 def test_what_is_no_number_of_tokens(wrong: Wrong, value: str) -> None:
     found = wrong(f"{SHORT}  tokens: {value}\noptimizer: {{warmup_steps: 1000}}\n")
     assert found.keys() == {"training.tokens"}, "the warm-up is not compared with steps that are not known"
-    assert found["training.tokens"].constraint == "must be a whole number of tokens, at least 1"
+    assert found["training.tokens"].constraint == "must be a whole number of tokens from 1 to 9e+15"
     assert found["training.tokens"].line == 7
 
 

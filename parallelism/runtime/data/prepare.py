@@ -98,10 +98,13 @@ def _refuse_to_replace(prefix: str) -> None:
 
 def _encoder(source: str, end_token: str | None, documents: Documents, on_progress: Progress) -> Encoder:
     kind, _, size = source.partition(":")
+    if source != "byte" and (kind != "train" or Path(source).exists()):
+        return file_encoder(Path(source), end_token)
+    if end_token is not None:
+        problem = f"is for a tokenizer.json: {source} has an end token of its own"
+        raise SpecError([Violation("--end-token", end_token, problem, "omit it")])
     if source == "byte":
         return byte_encoder()
-    if kind != "train" or Path(source).exists():
-        return file_encoder(Path(source), end_token)
     if not (size.isascii() and size.isdigit() and len(size) < 10):
         fix = "write train:N with the vocabulary size, for example train:8192"
         raise SpecError([Violation("--tokenizer", source, "has no valid size", fix)])
@@ -189,8 +192,11 @@ def _scratch(folder: Path) -> Iterator[Path]:
             yield Path(scratch)
     except OSError as error:
         fix = "free some space or give a writable folder"
+        reason = (
+            "is not a folder" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        )
         raise SpecError(
-            [Violation("--output", str(folder), f"cannot write to {folder} ({error.strerror})", fix)]
+            [Violation("--output", str(folder), f"cannot write to {folder} ({reason})", fix)]
         ) from error
 
 

@@ -1,78 +1,104 @@
-"""Mistakes at every command end with exit code 2 and a message that helps, never with a traceback."""
+"""Mistakes at every command end with their exit code and a message that helps, never with a traceback."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from frontrunner.launcher import cli
+from support.wrong_files import RUN, place
 
-RUN = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
-LOG = (
-    " iteration       10/    1000 | consumed samples:          640 | elapsed time per iteration (ms): 100.0 |"
-    " learning rate: 1.0E-4 | global batch size:    64 | lm loss: 1.0E+01 | grad norm: 1.0 |\n"
-)
-FILES: dict[str, str | bytes] = {
-    "ok.yaml": RUN,
-    "empty.yaml": "",
-    "tabs.yaml": RUN + "layout:\n\ttensor: 2\n",
-    "binary.yaml": b"\x7fELF\0\0",
-    "huge.yaml": b"a: 1\n" * 300_000,
-    "latin.yaml": b"name: caf\xe9\n",
-    "list.yaml": "- 1\n",
-    "page.yaml": "<!DOCTYPE html>\n<html></html>\n",
-    "sweep.yaml": "base: ok.yaml\nspace: {layout.micro_batch_size: [1, 2]}\n",
-    "meg.log": LOG,
-    "runs/a/run.yaml": RUN,
-    "runs/a/records.jsonl": '{"kind": "header"}\n',
-    "folder/nothing": "",
-}
-TABLE: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
+TABLE: dict[str, list[str]] = {}
+for file in sorted(Path(__file__).with_name("mistakes").glob("*.yaml")):
+    TABLE |= yaml.safe_load(file.read_text())
 CASES = [(command, *row.split(" | ")) for command, rows in TABLE.items() for row in rows]
-#: The mistakes of `check` at other commands that take a run file.
-SAME = [(given, said) for command, given, said in CASES if command == "check"]
+#: The files that `check` refuses, at other commands that take a run file.
+SAME = [
+    (given, said)
+    for command, given, said, *_ in CASES
+    if command == "check" and " -o" not in given and "check" not in said
+]
 CASES += [(command, given, said) for command in ("plan", "doctor") for given, said in SAME]
-CASES += [("submit", f"{given} --dry-run", said) for given, said in SAME if given and given[-2:] != "-o"]
+CASES += [("submit", f"{given} --dry-run", said) for given, said in SAME]
+FEWEST = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files of the mistakes; one folder for all of them, because none may change it."""
+    made = tmp_path_factory.mktemp("mistakes")
+    place(made)
+    return made
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working directory with all files of the table."""
-    for name, content in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    monkeypatch.chdir(tmp_path)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder as the working directory."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "200")  # typer breaks its lines
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    return folder
 
 
-def _run(arguments: list[str], capsys: Any) -> tuple[object, str]:
-    """The exit code, and what is on stderr."""
+def _run(arguments: list[str], capsys: Any) -> tuple[object, str, str]:
+    """The exit code, and what is on stdout and stderr."""
     with pytest.raises(SystemExit) as ended:
         cli.build(arguments)(arguments, prog_name="frontrunner")
-    return ended.value.code, capsys.readouterr().err
+    shown = capsys.readouterr()
+    return ended.value.code, shown.out, shown.err
 
 
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("command", "given", "said"), CASES)
-def test_mistakes(command: str, given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    takes_nothing = command in ("ok.yaml", "frontier")
-    words = given.split() if given or takes_nothing else [""]
-    code, message = _run([command, *words], capsys)
+def _entries(folder: Path) -> set[str]:
+    return {os.path.join(at, name) for at, below, names in os.walk(folder) for name in [*below, *names]}  # noqa: PTH118
+
+
+@pytest.mark.parametrize(("command", "given", "said", "code"), [(*case, "2")[:4] for case in CASES])
+def test_mistakes(
+    command: str,
+    given: str,
+    said: str,
+    code: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = shlex.split(given)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        monkeypatch.setenv(*words.pop(0).split("=", 1))
+    before = _entries(here)
+    ended, output, message = _run([*command.split(), *words], capsys)
     assert "Traceback" not in message
     assert said in message
-    assert code == 2
+    assert ended == int(code)
+    assert _entries(here) == before
+    if "--json" in words and "No such option: --json" not in message:
+        assert isinstance(json.loads(output), dict)
 
 
 def test_every_command_has_mistakes() -> None:
-    assert cli.COMMANDS.keys() <= TABLE.keys()
+    """And every command of a group; SAME counts too."""
+    counts, wanted = Counter(command for command, *_ in CASES), set(cli.COMMANDS)
+    for name in cli.COMMANDS:
+        group: Any = typer.main.get_command(cli.build([name]))
+        below = getattr(group.commands[name], "commands", {})
+        wanted |= {f"{name} {each}" for each in below}
+    assert {name: counts[name] for name in wanted if counts[name] < FEWEST} == {}
 
 
-@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("change", [lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff" + text])
-def test_files_of_other_systems_are_fine(change: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_other_systems_are_fine(
+    change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("ok.yaml").write_bytes(change(RUN).encode())
-    assert _run(["check", "ok.yaml"], capsys) == (0, "")
+    code, _, message = _run(["check", "ok.yaml"], capsys)
+    assert (code, message) == (0, "")
