@@ -186,11 +186,10 @@ def _finished(own: Conversion, request: Request, given: Given) -> Imported:
 
 
 def _follows(found: Violation, own: Conversion, asked: set[str]) -> bool:
-    """Whether a violation is of a key that is missing because its setting was refused or not given."""
-    key = found.path.rpartition(".")[2]
-    return found.constraint == "is missing" and bool(
-        {found.path, f"--{key}"} & asked or asked and own.problems
-    )
+    """Whether a key is missing only because its setting was refused, or because the user is asked for it."""
+    if found.constraint != "is missing":
+        return False
+    return found.path in own.failed or bool({found.path, f"--{found.path}"} & asked)
 
 
 def _placed(found: Violation, own: Conversion) -> Violation:

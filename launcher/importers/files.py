@@ -93,9 +93,14 @@ def _unknown(path: Path, kind: str | None) -> Violation:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "there is no such file"
         return Violation("", shown, what, "name a trainer's script, configuration or log")
+    if kind == "huggingface":
+        what = f"is {foreign.LABELS[kind]}"
+        return Violation(
+            "", None, what, "give it beside a DeepSpeed configuration, or use init --model", shown
+        )
     if kind in foreign.LABELS and kind not in _TRAINERS:
         what = f"is {foreign.LABELS[kind]}, not a trainer's configuration"
-        return Violation("", None, what, foreign.advice(foreign.Found(kind, {}), "import", shown), shown)
+        return Violation("", None, what, "give a trainer's script, configuration or log", shown)
     names = ", ".join(_TRAINERS)
     return Violation(
         "", None, "is of no trainer that is known, or of several", f"add --from, one of: {names}", shown

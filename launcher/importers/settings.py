@@ -85,8 +85,8 @@ class Conversion:
     """Settings of one run by :func:`plain` key, and the run file that grows from them.
 
     ``origins``: the setting, or the words, from which each of our dotted keys was taken. ``fixed``: dotted
-    keys that the user decides, with their values. ``another_model``: the user names the model, so what the
-    files say of theirs does not matter.
+    keys that the user decides, with their values. ``failed``: dotted keys whose setting could not be used.
+    ``another_model``: the user names the model, so what the files say of theirs does not matter.
     """
 
     trainer: str
@@ -98,6 +98,7 @@ class Conversion:
     used: set[str] = field(default_factory=set)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     another_model: bool = False
+    failed: set[str] = field(default_factory=set)
 
     @contextmanager
     def of_model(self) -> Iterator[None]:
@@ -173,6 +174,8 @@ class Conversion:
         value = self.value(setting, read, wanted) if given else default
         if value is not None:
             self.put(path, value, setting if given and setting else DEFAULT)
+        elif given:
+            self.failed.add(path)
         return value
 
     def choose(self, path: str, known: Mapping[str, object], *keys: str, default: object = None) -> object:

@@ -151,9 +151,10 @@ def _convert_optimizer(own: Conversion) -> None:
     own.real("optimizer.epsilon", "optimizer.eps", default=1e-8)
     own.real("optimizer.weight_decay", "optimizer.weight_decay", default=0.1)
     own.real("optimizer.clip", "training.max_norm", default=1.0)
-    own.whole(
-        "optimizer.warmup_steps", "lr_scheduler.warmup_steps", "training.warmup_steps", least=0, default=200
-    )
+    names = ("lr_scheduler.warmup_steps", "training.warmup_steps")
+    warm = own.whole("optimizer.warmup_steps", *names, least=0, default=200)
+    if warm and (steps := own.got("training.steps")) and warm > steps:
+        own.put("optimizer.warmup_steps", steps, own.take(*names) or DEFAULT)  # as torchtitan shortens it
     share = own.take("lr_scheduler.decay_ratio")
     ratio = own.value(share, number, "a number") if share and share.value is not None else None
     kind = own.take("lr_scheduler.decay_type", "lr_scheduler.lr_decay_type")

@@ -11,7 +11,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -185,7 +185,11 @@ def _reporting(
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder next to the outputs, so that they are moved, not copied; removed at the end."""
+    """A folder next to the outputs, so that they are moved, not copied; removed at the end.
+
+    Folders that were made for the outputs are removed too if there are none.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".prepare-") as scratch:
@@ -198,6 +202,10 @@ def _scratch(folder: Path) -> Iterator[Path]:
         raise SpecError(
             [Violation("--output", str(folder), f"cannot write to {folder} ({reason})", fix)]
         ) from error
+    finally:
+        with suppress(OSError):  # not empty
+            for place in made:
+                place.rmdir()
 
 
 def _refuse_to_orphan(prefix: str, encoder: Encoder) -> None:
