@@ -71,9 +71,9 @@ def start(
         return subprocess.Popen(
             command, stdin=streams[0], stdout=streams[1], stderr=streams[2], cwd=folder, env=env
         )
-    ranks = _server("ranks") if _HAVE_RANKS & {*words[:1]} else None
+    ranks = server("fork_servers") if _HAVE_RANKS & {*words[:1]} else None
     request = {"program": FRONTRUNNER, "words": words, "folder": str((folder or Path()).absolute())}
-    return Forked(_server("commands"), request | {"env": env, "ranks": ranks}, streams)
+    return Forked(server("commands"), request | {"env": env, "ranks": ranks}, streams)
 
 
 class Forked:
@@ -118,7 +118,7 @@ class WarmRanks:
         asked = {"program": "-c", "words": [json.dumps(request), *sys.path], "folder": str(Path.cwd())}
         env = {"OMP_NUM_THREADS": "1", **os.environ, **LOOPBACK}
         streams = its_input, its_output, log.fileno()
-        process = Forked(self._server or _server("ranks"), asked | {"env": env}, streams)
+        process = Forked(self._server or server("fork_servers"), asked | {"env": env}, streams)
         os.close(its_input)
         os.close(its_output)
         process.stdin, process.stdout = os.fdopen(lifeline, "wb"), os.fdopen(reports, "rb")
@@ -129,23 +129,24 @@ def _start_of_python(env: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in env.items() if key.startswith(_READ_AT_START)}
 
 
-#: What each of the servers was started with, its name, and the end of its standard input that is ours.
-_servers: dict[str, tuple[dict[str, str], str, IO[bytes]]] = {}
+#: Of each kind of server: what it was started with, its name, and the end of its standard input that is ours.
+_servers: dict[tuple[str, ...], tuple[dict[str, str], str, IO[bytes]]] = {}
 
 
-def _server(kind: str) -> str:
+def server(kind: str, *preload: str) -> str:
     """Name of the server's socket; it is started where none was, or none with Python's start as it is now."""
     wanted = _start_of_python(os.environ)
-    if kind not in _servers or _servers[kind][0] != wanted:
+    key = kind, *preload
+    if key not in _servers or _servers[key][0] != wanted:
         name = f"frontrunner-{kind}-{uuid.uuid4()}"
         # OMP: threads that a library starts as it is imported would be missing in what is forked.
         env = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "support.program_server", kind, name]
+        command = [sys.executable, "-P", "-m", "support.program_server", kind, name, *preload]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, cwd="/")
         assert process.stdin is not None
-        _servers[kind] = wanted, name, process.stdin
+        _servers[key] = wanted, name, process.stdin
         _wait_for(name, process)
-    return _servers[kind][1]
+    return _servers[key][1]
 
 
 def _wait_for(name: str, process: subprocess.Popen[bytes]) -> None:

@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -125,18 +125,33 @@ def commands(name: str) -> None:
     main()
 
 
-def ranks(name: str) -> None:
+def fork_servers(name: str) -> None:
     """Of the fork servers that start ranks, with all that they import."""
     from frontrunner.launcher.ranks import forkserver, local
 
-    with warnings.catch_warnings(action="ignore"):  # they are for the ranks' log
-        for module in local.PRELOAD:
-            importlib.import_module(module)
+    _load(*local.PRELOAD)
     serve(name, {})
     os.setsid()
     sys.path[:] = sys.argv[2:]
     forkserver.main()
 
 
+def ranks(name: str, *preload: str) -> None:
+    """Of ranks that call a function of a test."""
+    from support.ranks import PRELOAD, answer
+
+    _load(*PRELOAD, *preload)
+    serve(name, {})
+    answer()
+
+
+def _load(*modules: str) -> None:
+    with warnings.catch_warnings(action="ignore"):  # they are for the ranks' log
+        for module in modules:
+            importlib.import_module(module)
+
+
 if __name__ == "__main__":
-    {"commands": commands, "ranks": ranks}[sys.argv[1]](sys.argv[2])
+    kinds: dict[str, Callable[..., None]]
+    kinds = {"commands": commands, "fork_servers": fork_servers, "ranks": ranks}
+    kinds[sys.argv[1]](*sys.argv[2:])
