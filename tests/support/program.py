@@ -141,7 +141,9 @@ def server(kind: str, *preload: str) -> str:
         name = f"frontrunner-{kind}-{uuid.uuid4()}"
         # OMP: threads that a library starts as it is imported would be missing in what is forked.
         env = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "support.program_server", kind, name, *preload]
+        # Not -m, by which the command line would call itself.
+        code = "from support.program_server import main; main()"
+        command = [sys.executable, "-P", "-c", code, kind, name, *preload]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, cwd="/")
         assert process.stdin is not None
         _servers[key] = wanted, name, process.stdin

@@ -31,9 +31,11 @@ _MOST_BYTES = 1 << 20
 _COMMANDS = ("configs", "run_folder", "slurm", "parallelism", "launcher.commands", "launcher.display")
 _LATE = {
     "analyze": ("analysis",),
-    "top": ("analysis",),
-    "sweep": ("analysis", "launcher.sweeping"),
+    "sweep": ("launcher.sweeping",),
+    "sweep report": ("launcher.sweeping.sensitivity",),
 }
+#: Modules that :func:`_import_all` leaves to those that name them: what only ranks or few commands import.
+_LEFT_OUT = {"runtime", "guided", "boundary", "improvement", "sensitivity"}
 
 
 def serve(name: str, late: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
@@ -52,9 +54,10 @@ def serve(name: str, late: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
             connection = requests.accept()[0]
             message, files, _, _ = socket.recv_fds(connection, _MOST_BYTES, 3)
             request: dict[str, Any] = json.loads(message)
-            for word in {*request["words"][:1]} & late.keys() - warm:
-                warm.add(word)
-                _import_all(late[word])
+            words = request["words"][:2]
+            for command in {*words, " ".join(words)} & late.keys() - warm:
+                warm.add(command)
+                _import_all(late[command])
             gc.freeze()  # the collector would otherwise copy the pages that are shared
             if not os.fork():
                 break
@@ -81,12 +84,12 @@ def _wait_for_child(connection: socket.socket, files: list[int]) -> None:
 
 
 def _import_all(packages: tuple[str, ...]) -> None:
-    """Packages of ours with all of their modules, but not what ranks import nor what lacks an extra."""
+    """Packages of ours with all of their modules, but for those that lack an extra or are left out."""
     for name in packages:
         with suppress(ImportError):
             module = importlib.import_module(f"frontrunner.{name}")
             inside = [each.name for each in pkgutil.iter_modules(getattr(module, "__path__", ()))]
-            _import_all(tuple(f"{name}.{each}" for each in inside if each != "runtime"))
+            _import_all(tuple(f"{name}.{each}" for each in inside if each not in _LEFT_OUT))
 
 
 def _become(request: dict[str, Any], files: list[int]) -> None:
@@ -114,7 +117,7 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
 
 def commands(name: str) -> None:
     """Of ``frontrunner``: what the console script does, with ranks from their own server."""
-    from frontrunner.launcher.cli import main
+    from frontrunner.launcher import cli
     from frontrunner.launcher.ranks import local
     from support import program
 
@@ -122,7 +125,7 @@ def commands(name: str) -> None:
     request = serve(name, _LATE)
     if request["ranks"]:
         local.start_server = program.WarmRanks(request["ranks"])
-    main()
+    cli.main()
 
 
 def fork_servers(name: str) -> None:
@@ -151,7 +154,7 @@ def _load(*modules: str) -> None:
             importlib.import_module(module)
 
 
-if __name__ == "__main__":
+def main() -> None:
     kinds: dict[str, Callable[..., None]]
     kinds = {"commands": commands, "fork_servers": fork_servers, "ranks": ranks}
     kinds[sys.argv[1]](*sys.argv[2:])

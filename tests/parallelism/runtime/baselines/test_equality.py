@@ -13,10 +13,7 @@ from support.specs import run_spec
 
 #: DeepSpeed adds 1e-6 to the gradient's norm before it clips, which moves curves by 1e-7 at most.
 DEEPSPEED_TOLERANCE = 1e-6
-PRELOAD = {
-    "deepspeed": ("support.deepspeed_loaded",),
-    "fsdp": ("frontrunner.parallelism.runtime.baselines.fsdp",),
-}
+PRELOAD: dict[str, tuple[str, ...]] = {"deepspeed": ("support.deepspeed_loaded",), "fsdp": ()}
 CASES: dict[str, dict[str, Any]] = {
     "fsdp zero3": {"engine": "fsdp", "sharding": "zero3"},
     "fsdp zero2": {"engine": "fsdp", "sharding": "zero2", "model": "llama"},
