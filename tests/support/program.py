@@ -28,6 +28,8 @@ from frontrunner.parallelism.rendezvous import LOOPBACK
 FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_")
 _HAVE_RANKS = {"train", "compare", "sweep"}
+#: A test's own variables, by which it finds what it has left running, are not for servers.
+_BEFORE_TESTS = {key: value for key, value in os.environ.items() if not key.startswith(_READ_AT_START)}
 
 
 def run(
@@ -140,7 +142,7 @@ def server(kind: str, *preload: str) -> str:
     if key not in _servers or _servers[key][0] != wanted:
         name = f"frontrunner-{kind}-{uuid.uuid4()}"
         # OMP: threads that a library starts as it is imported would be missing in what is forked.
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
+        env = _BEFORE_TESTS | wanted | {"OMP_NUM_THREADS": "1"}
         # Not -m, by which the command line would call itself.
         code = "from support.program_server import main; main()"
         command = [sys.executable, "-P", "-c", code, kind, name, *preload]
