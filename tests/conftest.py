@@ -1,8 +1,9 @@
 """What the processes that tests start inherit.
 
 They import ``support`` by name, as the tests themselves do: pytest's ``pythonpath`` is for its own process
-alone, and a fork server does not take over ``sys.path`` before Python 3.13. And signals end them, even where
-pytest runs in the background or under nohup, which have some ignored.
+alone, and a fork server does not take over ``sys.path`` before Python 3.13. They keep bytecode, also where
+the environment says otherwise: hundreds of them would compile the same modules. And signals end them, even
+where pytest runs in the background or under nohup, which have some ignored.
 
 And what the tests of equality measured is shown at the end; benchmarks/equality.py shows all of it.
 """
@@ -18,6 +19,7 @@ import pytest
 
 _paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(path for path in _paths if path)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:

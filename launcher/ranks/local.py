@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import RunFailed, RunStopped
@@ -105,6 +105,19 @@ def launch_again_if_corrupted(
         run_folder.clear_failures(run_dir)
 
 
+def start_server(request: dict[str, Any], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process of :mod:`frontrunner.launcher.ranks.forkserver`, the leader of a session of its own."""
+    threads = threads_per_rank(request["world_size"])
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER, json.dumps(request), *sys.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={"OMP_NUM_THREADS": str(threads), **os.environ, **LOOPBACK},
+        start_new_session=True,  # Ctrl-C goes only to the launcher
+    )
+
+
 class _Ranks:
     """The fork server and its reports; see :mod:`frontrunner.launcher.ranks.forkserver`."""
 
@@ -126,14 +139,7 @@ class _Ranks:
             "preload": list(preload),
         }
         with self._log.open("ab") as log:
-            self._server = subprocess.Popen(
-                [sys.executable, "-c", _SERVER, json.dumps(request), *sys.path],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={"OMP_NUM_THREADS": str(threads_per_rank(world_size)), **os.environ, **LOOPBACK},
-                start_new_session=True,  # Ctrl-C goes only to the launcher
-            )
+            self._server = start_server(request, log)
         assert self._server.stdout is not None
         self._reports = self._server.stdout.fileno()
         self._selector = selectors.DefaultSelector()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from frontrunner.run_folder import jobs
 from generator.commands import json_keys
 from generator.records import known
 from support.paths import value_paths
+from support.program import run
 from support.tree import FOLDERS, ROOT, modules
 
 pytest.importorskip("torch")
@@ -68,8 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(folder: Path, *words: str, code: int | None = 0) -> Any:
     """The object that a command prints."""
     env = os.environ | {"PATH": f"{folder}/programs:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    program = str(Path(sys.executable).with_name("frontrunner"))
-    done = subprocess.run([program, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    done = run(*words, folder=folder, env=env)
     assert code is None or done.returncode == code, done.stderr
     return json.loads(done.stdout)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,10 +18,10 @@ from frontrunner.launcher.sweeping.backends import Attempt, OnSlurm
 from frontrunner.launcher.sweeping.space import points
 from frontrunner.run_folder import files, jobs
 from frontrunner.slurm.client import Slurm
+from support.program import run, start
 from support.slurm_cluster import SlurmCluster
 from support.specs import run_spec
 
-FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 SWEEP = """\
 base: base.yaml
 space:
@@ -52,20 +51,18 @@ def write_base(folder: Path, **stand_in: float) -> None:
 @pytest.mark.timeout(280)
 def test_a_killed_controller_submits_each_trial_once(cluster: SlurmCluster, tmp_path: Path) -> None:
     write_base(tmp_path)
-    command = [FRONTRUNNER, "sweep", "run", "sweep.yaml", "--json"]
+    command = ["sweep", "run", "sweep.yaml", "--json"]
     for number, pause_s in enumerate((2.0, 0.3, 1.0)):
         log = tmp_path / f"killed-{number}.log"
-        with (
-            log.open("w") as file,
-            subprocess.Popen(command, cwd=tmp_path, env=cluster.env, stdout=file, stderr=file) as killed,
-        ):
+        with log.open("w") as file:
+            killed = start((0, file.fileno(), file.fileno()), command, tmp_path, cluster.env)
             deadline = time.monotonic() + 60
-            while "\ntrial " not in log.read_text() and killed.poll() is None:
+            while "\ntrial " not in log.read_text() and Path(f"/proc/{killed.pid}").exists():
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.02)
             time.sleep(pause_s)
             killed.kill()
-    done = subprocess.run(command, cwd=tmp_path, env=cluster.env, capture_output=True, text=True, timeout=200)
+    done = run(*command, folder=tmp_path, env=cluster.env)
     assert done.returncode == 0, done.stderr
     trials = json.loads(done.stdout)["trials"]
     states: dict[str, list[str]] = {"batch": [], "nowhere": []}

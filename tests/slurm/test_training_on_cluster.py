@@ -31,6 +31,7 @@ def write_training(user: User, nodes: int) -> None:
     data["model"] |= {"vocab_size": 257, "padded_vocab_size": 384}
     data["layout"]["sharding"] = {"preset": "three_level", "wire": {"block": 32, "error_feedback": True}}
     data["training"] |= {"steps": STEPS, "precision": "bfloat16", "validation_samples": 8}
+    data["training"] |= {"global_batch_size": 4 * nodes}  # two micro-batches a rank
     data["checkpoint"] |= {"every_steps": 10}
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
 

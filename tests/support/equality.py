@@ -25,9 +25,11 @@ SAFETY = 1000
 LARGEST_TOLERANCE = 1e-9
 
 
-def run_in_double(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+def run_in_double(
+    size: int, function: Callable[..., Any], *args: Any, preload: tuple[str, ...] = ()
+) -> list[Any]:
     """:func:`run_ranks`, with float64 for float32."""
-    return run_ranks(size, in_double, function, *args)
+    return run_ranks(size, in_double, function, *args, preload=preload)
 
 
 def difference(found: Curve, reference: Curve) -> float:

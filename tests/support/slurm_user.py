@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,10 +13,10 @@ import yaml
 
 from frontrunner.configs.load import dump
 from frontrunner.run_folder.state import ACTIVE
+from support.program import run
 from support.slurm_cluster import SlurmCluster
 from support.specs import run_spec
 
-FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 # The nodes' names lead nowhere.
 HERE = {"MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
 
@@ -49,15 +48,7 @@ class User:
 
     def call(self, *arguments: str, code: int = 0) -> str:
         """Standard output of a command, which must end so."""
-        done = subprocess.run(
-            [FRONTRUNNER, *arguments],
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            timeout=300,
-        )
+        done = run(*arguments, folder=self.folder, env=self.env, timeout=300)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 

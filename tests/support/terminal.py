@@ -8,13 +8,13 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAM = str(Path(sys.executable).with_name("frontrunner"))
+from support.program import run, start
+
 #: What would ask for colours or a width whatever the output is.
 _VARIABLES = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 #: Colours, and what a progress bar clears and hides.
@@ -45,9 +45,7 @@ def on_terminal(
     """Run ``frontrunner WORDS`` with a terminal as its three streams."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    program = subprocess.Popen(
-        [PROGRAM, *words], stdin=its, stdout=its, stderr=its, cwd=folder, env=environment(env)
-    )
+    process = start((its, its, its), words, folder, environment(env))
     os.close(its)
     read = b""
     try:
@@ -57,13 +55,11 @@ def on_terminal(
         pass
     finally:
         os.close(ours)
-    return Shown(read.decode(), program.wait(timeout=60))
+    return Shown(read.decode(), process.wait(timeout=60))
 
 
 def in_pipe(
     *words: str, folder: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``frontrunner WORDS`` with its output in pipes."""
-    return subprocess.run(
-        [PROGRAM, *words], cwd=folder, env=environment(env), capture_output=True, text=True, timeout=200
-    )
+    return run(*words, folder=folder, env=environment(env))

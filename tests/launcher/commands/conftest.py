@@ -1,17 +1,24 @@
-"""``submit`` in an empty folder, with only those programs on the PATH that a test adds."""
+"""Commands whose ranks start soon, and ``submit`` in a folder with only a test's programs on its PATH."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
+from frontrunner.launcher.ranks import local
+from support.program import WarmRanks, run
+
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def warm_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks of commands that are called here are forked from a process that has torch loaded."""
+    monkeypatch.setattr(local, "start_server", WarmRanks())
 
 
 @pytest.fixture
@@ -30,13 +37,7 @@ def submit(tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> S
     (tmp_path / "work").mkdir()
 
     def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [FRONTRUNNER, "submit", *arguments],
-            cwd=tmp_path / "work",
-            env={**os.environ, "PATH": str(programs), **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        env = {**os.environ, "PATH": str(programs), **env}
+        return run("submit", *arguments, folder=tmp_path / "work", env=env, timeout=60)
 
     return call

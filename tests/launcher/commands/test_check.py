@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,13 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.commands.check import check
 from frontrunner.launcher.commands.schema import schema
 from frontrunner.launcher.verify import verified
+from support import program
 
 SHORTEST = "model: gpt-tiny\nmachine: workstation\ndata: synthetic\n"
 
 
 def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-c", "from frontrunner.launcher.cli import main; main()", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=cwd)
+    done = program.run(*arguments, folder=cwd, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("megatron.core")
 import megatron.core.tensor_parallel.layers as layers
 import megatron.core.tensor_parallel.mappings as mappings
 import megatron.core.tensor_parallel.random as random
+import torch
 
 from frontrunner.parallelism.runtime.megatron_inside import tensor_parallel_collectives, use_random_states
 
@@ -52,14 +53,19 @@ def test_a_name_that_a_version_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert random._CUDA_RNG_STATE_TRACKER is tracker
 
 
-def test_a_rank_starts_no_program_for_its_imports(tmp_path: Path) -> None:
+def test_a_rank_starts_no_program_for_its_imports_and_imports_no_tracker(tmp_path: Path) -> None:
     git = tmp_path / "git"
     git.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")
     git.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     env.pop("NO_VCS_VERSION", None)  # set here by the same import
-    command = [sys.executable, "-W", "ignore", "-c", "import frontrunner.parallelism.runtime.train"]
-    subprocess.run(command, env=env, check=True)
+    code = "import sys, frontrunner.parallelism.runtime.train; print(*sys.modules)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    imported = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    unused = {"tensorboard", "torch.utils.tensorboard", "wandb"}
+    if torch.version.cuda is None and torch.version.hip is None:
+        unused |= {"triton", "torch._dynamo"}
+    assert not unused & {*imported}
     assert not (tmp_path / "started").exists()
 
 
