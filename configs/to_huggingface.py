@@ -42,7 +42,8 @@ def _candidates(model: ModelSpec) -> tuple[str, ...]:
     """The families with the model's position encoding and norms, most common first."""
     if model.position_embedding == "learned":
         return ("gpt2",)
-    return ("gpt_neox",) if model.normalization == "layernorm" else ("llama", "qwen2", "mistral")
+    rms = ("llama", "qwen2", "mistral", "qwen3", "olmo2")
+    return ("gpt_neox",) if model.normalization == "layernorm" else rms
 
 
 def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from frontrunner.parallelism.runtime.huggingface.write import write_folder
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups, initialize
 from frontrunner.parallelism.runtime.sharding.parameters import describe
 from frontrunner.parallelism.runtime.trainer import Trainer
-from support.specs import GPT, LLAMA, NEOX, run_spec
+from support.specs import GPT, LLAMA, NEOX, OLMO2, QWEN3, run_spec
 
 Tokens: TypeAlias = list[list[int]]
 Logits: TypeAlias = npt.NDArray[np.float32]  # [sequences, tokens, vocab_size]
@@ -41,7 +41,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-scaled": LLAMA
     | {"rotary_scaling_factor": 8.0, "rotary_base": 5e5, "max_position_embeddings": 512},
     "qwen2": LLAMA | {"qkv_bias": True},
+    "qwen2-tied": LLAMA | {"qkv_bias": True, "tie_embeddings": True, "num_kv_heads": 4},
     "mistral": LLAMA | {"hidden_size": 30, "head_dim": 8},
+    "qwen3": QWEN3 | {"vocab_size": 59, "rotary_base": 1e6, "norm_epsilon": 1e-2},
+    "qwen3-tied": QWEN3 | {"tie_embeddings": True, "num_kv_heads": 1, "hidden_size": 30},
+    "olmo2": OLMO2 | {"norm_epsilon": 1e-2},
+    "olmo2-shared": OLMO2 | {"num_kv_heads": 2, "head_dim": 12, "hidden_size": 30, "tie_embeddings": True},
 }
 
 
