@@ -34,7 +34,8 @@ def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None
     and is written so that transformers does not use its defaults for the family.
     """
     name = family_of(model)
-    tokens = {"bos_token_id": None, "eos_token_id": end_token_id}
+    # Some families' default padding is a token like others here, and would not be trained there.
+    tokens = {"bos_token_id": None, "eos_token_id": end_token_id, "pad_token_id": None}
     return _keys(model, name, FAMILIES[name]) | tokens | {"torch_dtype": dtype}
 
 

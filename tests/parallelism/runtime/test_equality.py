@@ -12,7 +12,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.equality import OPTIMIZER, STEPS, difference, one_rank, record, run_in_double, tolerance
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
-from support.specs import run_spec
+from support.specs import MODELS, run_spec
 from support.training import curve
 
 RecordProperty: TypeAlias = Callable[[str, object], None]
@@ -53,7 +53,10 @@ OTHER_MODELS = [
     "16 ranks, three_level",
     "recompute full, three_level",
 ]
-CASES = [("gpt", name) for name in LAYOUTS] + [(m, name) for m in ("llama", "neox") for name in OTHER_MODELS]
+NORMED = OTHER_MODELS + ["16 ranks, (2, 4, 8), tensor 2, sequence parallel"]
+CASES = [("gpt", name) for name in LAYOUTS]
+CASES += [(model, name) for model in ("llama", "neox") for name in OTHER_MODELS]
+CASES += [(model, name) for model in ("qwen3", "olmo2") for name in NORMED]
 
 
 def layout_spec(name: str, model: str = "gpt") -> RunSpec:
@@ -72,7 +75,7 @@ def test_layout_equals_one_rank(model: str, name: str, record_property: RecordPr
     assert all(other.losses == curves[0].losses and other.norms == curves[0].norms for other in curves)
 
 
-@pytest.mark.parametrize("model", ["gpt", "llama", "neox"])
+@pytest.mark.parametrize("model", MODELS)
 def test_float32_is_near_to_float64(model: str, record_property: RecordProperty) -> None:
     """What is compared in float64 is the run that users have in float32."""
     spec = run_spec(model=model, optimizer=OPTIMIZER, training=STEPS)
