@@ -1,8 +1,8 @@
 """Reads a Hugging Face ``config.json`` as the fields of a model.
 
 Supports the families gpt2, gpt_neox, llama, mistral, qwen2, qwen3 and olmo2. Missing keys get the defaults of
-the library transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are never
-approximated.
+the library transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are
+never approximated.
 """
 
 from __future__ import annotations

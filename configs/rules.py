@@ -75,9 +75,7 @@ def _qk_norm(f: Facts) -> Iterator[Violation]:
     if kind != "none" and f("model.normalization") != "rmsnorm":
         constraint = "needs normalization rmsnorm, but it is layernorm"
         others = {"model.normalization": f"must be rmsnorm for qk_norm {kind}"}
-        yield f.broken(
-            "model.qk_norm", constraint, "use none, or set model.normalization to rmsnorm", others
-        )
+        yield f.broken("model.qk_norm", constraint, "use none, or set model.normalization to rmsnorm", others)
 
 
 def _rotary(f: Facts) -> Iterator[Violation]:

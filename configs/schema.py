@@ -99,9 +99,9 @@ class ModelSpec(Frozen):
     normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Normalization of attention, MLP and output layer."""
     norm_position: Literal["before", "after"] = "before"
-    """Norms of a layer: before attention and MLP, or after them, on what they add to the residual (OLMo 2)."""
+    """Norms of a layer: before attention and MLP, or after them, on what they add (OLMo 2)."""
     qk_norm: Literal["none", "head", "full"] = "none"
-    """RMSNorm of queries and keys before rotation: of each head (Qwen3), or of all heads together (OLMo 2)."""
+    """RMSNorm of queries and keys before rotation: of each head (Qwen3), or of all together (OLMo 2)."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in each norm."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"

@@ -115,6 +115,9 @@ def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric)
             workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes,
         ).longest
     )
+    if workload.model.qk_norm == "full":  # and the sums of squares of queries and keys, in float32
+        ones = np.ones(len(c))
+        all_reduce = all_reduce + 2 * fabric.ring(c.tensor, ones, workload.tokens(c) * 4).longest
     repeated = np.where(c.recompute == 2, 2.0, 1.0)
     return MicroBatch(
         forward=stage.layer_count * layer.forward + head / 3,

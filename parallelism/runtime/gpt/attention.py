@@ -87,7 +87,7 @@ def _summed(values: Tensor, group: Group) -> Tensor:
     return total
 
 
-class SelfAttention(MegatronSelfAttention):  # type: ignore[misc]
+class SelfAttention(MegatronSelfAttention):
     """megatron-core's self-attention, whose queries and keys may have norms before they are rotated.
 
     ``qk_norm`` is the model's field. The weight of a norm of each head is the same on all tensor ranks, and
@@ -97,10 +97,12 @@ class SelfAttention(MegatronSelfAttention):  # type: ignore[misc]
     def __init__(self, config: TransformerConfig, *args: Any, qk_norm: str = "none", **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         eps, size = config.layernorm_epsilon, self.hidden_size_per_attention_head
-        if qk_norm == "head":
-            self.q_layernorm = RMSNorm(config, size, eps)
-            self.k_layernorm = RMSNorm(config, size, eps)
-        elif qk_norm == "full":
-            group = self.pg_collection.tp
-            self.q_layernorm = WholeRMSNorm(self.num_attention_heads_per_partition * size, eps, group)
-            self.k_layernorm = WholeRMSNorm(self.num_query_groups_per_partition * size, eps, group)
+
+        def norm(heads: int) -> torch.nn.Module:
+            if qk_norm == "full":
+                return WholeRMSNorm(heads * size, eps, self.pg_collection.tp)
+            return RMSNorm(config, size, eps)
+
+        if qk_norm != "none":
+            self.q_layernorm = norm(self.num_attention_heads_per_partition)
+            self.k_layernorm = norm(self.num_query_groups_per_partition)

@@ -32,8 +32,8 @@ class Parameter:
     ``full_shape`` is the shape across tensor ranks. ``stacked`` > 1 means that dim 0 holds that many matrices
     of equal size (SwiGLU's gate and up), each cut separately. ``split_dim`` is the dim that tensor ranks cut;
     None if each holds all of it. ``partial_gradient``: each tensor rank sees part of the sequence or of the
-    heads, and the gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the tied word
-    embedding; its copy on the last stage has the name of the first.
+    heads, and the gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the
+    tied word embedding; its copy on the last stage has the name of the first.
     """
 
     name: str

@@ -89,13 +89,21 @@ WHERE = {
     "no reduction over tensor ranks and tied stages": "pipeline 2",
     "megatron's default hops": "pipeline 2, virtual stages 2",
     "accumulation stops after one micro-batch": "16 ranks, three_level, accumulation 4",
+    "a norm of all heads sees only its rank's": "tensor 2",
+    "a head's norm learns from its rank's heads": "tensor 2",
+}
+# In which model, if not in gpt.
+OF = {
+    "a norm of all heads sees only its rank's": "olmo2",
+    "a head's norm learns from its rank's heads": "qwen3",
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_fault_is_seen(mutation: str, record_property: RecordProperty) -> None:
-    spec = layout_spec(WHERE.get(mutation, "16 ranks, three_level"))
+    model = OF.get(mutation, "gpt")
+    spec = layout_spec(WHERE.get(mutation, "16 ranks, three_level"), model)
     curves = run_in_double(spec.world_size, curve, spec, mutation)
-    found = difference(curves[0], one_rank("gpt", spec.training.global_batch_size))
-    record(record_property, "fault", found, tolerance("gpt"))
-    assert found > 10 * tolerance("gpt")
+    found = difference(curves[0], one_rank(model, spec.training.global_batch_size))
+    record(record_property, "fault", found, tolerance(model))
+    assert found > 10 * tolerance(model)

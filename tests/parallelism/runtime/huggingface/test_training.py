@@ -91,7 +91,7 @@ def test_from_transformers_to_a_step_and_back(
     before, after = whole(parts, tensor, spec.model)
     convert(tmp_path / "run", tmp_path / "back", "--to", "huggingface", "--dtype", "float32")
 
-    data = {split: open_dataset(spec, split=split) for split in ("train", "validation")}  # type: ignore[arg-type]
+    data = {split: open_dataset(spec, split=split) for split in ("train", "validation")}
     batch = {k: torch.from_numpy(np.stack([d[i] for i in range(SAMPLES)])) for k, d in data.items()}
     with torch.no_grad():
         for path, ours in ((folder / "theirs", before), (tmp_path / "back", after)):
