@@ -24,6 +24,9 @@ PRESETS = [
     "llama-2-7b",
     "llama-2-70b",
     "llama-3-8b",
+    "olmo-2-7b",
+    "qwen2.5-7b",
+    "qwen3-8b",
 ]
 
 
