@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
@@ -100,5 +101,8 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "megatron's default hops": _patch(trainer, "transformer_config", _megatrons_default_hops),
     "a norm of all heads sees only its rank's": _patch(attention, "_summed", lambda values, _: values),
     "a head's norm learns from its rank's heads": _patch(parameters, "_sees_a_part", lambda *_: False),
+    "a shared key learns from one rank": _patch(
+        attention, "all_gather_last_dim_from_tensor_parallel_region", gather_from_tensor_model_parallel_region
+    ),
     "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from megatron.core.tensor_parallel.mappings import all_gather_last_dim_from_tensor_parallel_region
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.attention import SelfAttention as MegatronSelfAttention
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -92,10 +93,17 @@ class SelfAttention(MegatronSelfAttention):
 
     ``qk_norm`` is the model's field. The weight of a norm of each head is the same on all tensor ranks, and
     each of them only sees its own heads.
+
+    With more tensor ranks than key and value heads, the ranks of ``key_value`` share one. The projection is
+    cut evenly all the same: no parameter is held twice. These ranks together compute their queries, key and
+    value, gather them, and each goes on with its own queries.
     """
 
-    def __init__(self, config: TransformerConfig, *args: Any, qk_norm: str = "none", **kwargs: Any) -> None:
+    def __init__(
+        self, config: TransformerConfig, *args: Any, qk_norm: str, key_value: Group, **kwargs: Any
+    ) -> None:
         super().__init__(config, *args, **kwargs)
+        self.key_value = key_value
         eps, size = config.layernorm_epsilon, self.hidden_size_per_attention_head
 
         def norm(heads: int) -> torch.nn.Module:
@@ -106,3 +114,21 @@ class SelfAttention(MegatronSelfAttention):
         if qk_norm != "none":
             self.q_layernorm = norm(self.num_attention_heads_per_partition)
             self.k_layernorm = norm(self.num_query_groups_per_partition)
+
+    def get_query_key_value_tensors(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """[s, b, h] to query, key and value, [s, b, heads of this rank, head_dim] each."""
+        ranks = self.key_value.size()
+        if ranks == 1:
+            return super().get_query_key_value_tensors(hidden_states, *args, **kwargs)
+        part, _ = self.linear_qkv(hidden_states)
+        # Backwards, this sums what the ranks found for the key and the value.
+        whole = all_gather_last_dim_from_tensor_parallel_region(part, group=self.key_value)
+        heads = whole.unflatten(-1, (-1, self.hidden_size_per_attention_head))
+        queries, key, value = heads.split((heads.size(2) - 2, 1, 1), dim=2)
+        # A copy of what this rank uses, so that the others' queries are freed.
+        query, key, value = (
+            each.clone() for each in (queries.chunk(ranks, dim=2)[self.key_value.rank()], key, value)
+        )
+        if self.q_layernorm is not None:
+            query, key = self.q_layernorm(query), self.k_layernorm(key)
+        return query, key, value

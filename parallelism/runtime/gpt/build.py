@@ -61,7 +61,7 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
         with torch.device("meta"):
             chunk = LanguageModel(
                 config=config,
-                transformer_layer_spec=_block_spec(spec),
+                transformer_layer_spec=_block_spec(spec, groups),
                 vocab_size=spec.model.padded_vocab_size,
                 max_sequence_length=spec.model.max_position_embeddings,
                 pre_process=stage == 0 and virtual == 0,
@@ -83,7 +83,7 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
     return chunks
 
 
-def _block_spec(spec: RunSpec) -> TransformerBlockSubmodules:
+def _block_spec(spec: RunSpec, groups: ProcessGroups) -> TransformerBlockSubmodules:
     layer = copy.deepcopy(get_gpt_layer_local_spec())
     norm: Any = RMSNorm if spec.model.normalization == "rmsnorm" else LayerNorm
     after = spec.model.norm_position == "after"
@@ -91,7 +91,7 @@ def _block_spec(spec: RunSpec) -> TransformerBlockSubmodules:
     layer.submodules.pre_mlp_layernorm = IdentityOp if after else norm
     attention = layer.submodules.self_attention
     attention.module, attention.submodules.core_attention = SelfAttention, CoreAttention
-    attention.params = attention.params | {"qk_norm": spec.model.qk_norm}
+    attention.params = attention.params | {"qk_norm": spec.model.qk_norm, "key_value": groups.key_value}
     if after:
         layer.module, layer.params = NormAfterLayer, layer.params | {"norm": norm}
     elif spec.model.parallel_residual:

@@ -62,6 +62,13 @@ def test_each_rank_of_a_cut_model(model: str) -> None:
             check(spec, stage, sizes)
 
 
+@pytest.mark.parametrize("model", ["llama", "qwen3"])
+def test_ranks_that_share_a_key_hold_no_parameter_twice(model: str) -> None:
+    spec = run_spec(model=model, packages=2, devices=2, layout={"tensor": 4})
+    for ((stage, sizes),) in run_ranks(4, unit_sizes, [spec]):
+        check(spec, stage, sizes)
+
+
 def test_totals_are_the_published_ones() -> None:
     """In units of 1e9: Dash et al.'s table and the model cards."""
     published = {"gpt-22b": 22, "gpt-175b": 175, "gpt-1t": 1008, "llama-2-7b": 6.74, "llama-3-8b": 8.03}

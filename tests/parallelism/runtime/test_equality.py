@@ -22,6 +22,12 @@ FRONTIER = {"nodes": 2, "packages": 4, "devices": 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tensor 2": {"devices": 2, "layout": {"tensor": 2, **FEW}},
     "tensor 2, sequence parallel": {"devices": 2, "layout": {"tensor": 2, "sequence_parallel": True, **FEW}},
+    "tensor 4": {"packages": 2, "devices": 2, "layout": {"tensor": 4, **FEW}},
+    "tensor 4, sequence parallel": {
+        "packages": 2,
+        "devices": 2,
+        "layout": {"tensor": 4, "sequence_parallel": True, **FEW},
+    },
     "pipeline 2": {"devices": 2, "layout": {"pipeline": 2, **FEW}},
     "pipeline 4": {"packages": 2, "devices": 2, "layout": {"pipeline": 4, **FEW}},
     "pipeline 2, virtual stages 2": {"devices": 2, "layout": {"pipeline": 2, "virtual_stages": 2, **FEW}},
@@ -57,6 +63,8 @@ NORMED = OTHER_MODELS + ["16 ranks, (2, 4, 8), tensor 2, sequence parallel"]
 CASES = [("gpt", name) for name in LAYOUTS]
 CASES += [(model, name) for model in ("llama", "neox") for name in OTHER_MODELS]
 CASES += [(model, name) for model in ("qwen3", "olmo2") for name in NORMED]
+# With more ranks than key and value heads.
+CASES += [(m, name) for m in ("llama", "qwen3") for name in ("tensor 4", "tensor 4, sequence parallel")]
 
 
 def layout_spec(name: str, model: str = "gpt") -> RunSpec:
@@ -91,11 +99,13 @@ WHERE = {
     "accumulation stops after one micro-batch": "16 ranks, three_level, accumulation 4",
     "a norm of all heads sees only its rank's": "tensor 2",
     "a head's norm learns from its rank's heads": "tensor 2",
+    "a shared key learns from one rank": "tensor 4",
 }
 # In which model, if not in gpt.
 OF = {
     "a norm of all heads sees only its rank's": "olmo2",
     "a head's norm learns from its rank's heads": "qwen3",
+    "a shared key learns from one rank": "llama",
 }
 
 
