@@ -63,7 +63,7 @@ def _attention(workload: Workload, c: Candidates) -> Figures:
     assert workload.software
     model, s, tokens = workload.model, workload.seq_len, workload.tokens(c)
     width = model.num_heads * model.head_dim / c.tensor
-    keys = 2 * model.num_kv_heads * model.head_dim / c.tensor
+    keys = 2 * np.maximum(model.num_kv_heads / c.tensor, 1) * model.head_dim
     moved = tokens * (2 * width + keys) * workload.compute_bytes
     flops = 2 * tokens * s * width
     if not workload.profile.fused_attention:

@@ -16,8 +16,9 @@ LARGEST_CHOICE = 4096
 PLACES = {
     **{
         key: f"model.{key}"
-        for key in ("num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
+        for key in ("num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size")
     },
+    "padded_vocab_size": "model.padded_vocab_size",
     **{
         key: f"layout.{key}"
         for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size")

@@ -1,8 +1,8 @@
 """Reads a Hugging Face ``config.json`` as the fields of a model.
 
-Supports the families gpt2, gpt_neox, llama, mistral and qwen2. Missing keys get the defaults of the library
-transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are never
-approximated.
+Supports the families gpt2, gpt_neox, llama, mistral, qwen2, qwen3 and olmo2. Missing keys get the defaults of
+the library transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are
+never approximated.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ _LLAMA_DEFAULTS: dict[str, Scalar] = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
 }
+#: The window of Qwen's families only counts where its switch is on.
+_SWITCHED_WINDOW: dict[str, Scalar] = {"use_sliding_window": False, "sliding_window": 4096}
 _LLAMA_IMPLIED: dict[str, Scalar] = {
     "position_embedding": "rotary",
     "normalization": "rmsnorm",
@@ -163,9 +165,33 @@ FAMILIES = {
             "intermediate_size": 22016,
             "max_position_embeddings": 32768,
             "num_key_value_heads": 32,
-            "use_sliding_window": False,
-        },
+        }
+        | _SWITCHED_WINDOW,
         _LLAMA_IMPLIED | {"qkv_bias": True},
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        _LLAMA_KEYS,
+        GATED,
+        _LLAMA_DEFAULTS
+        | {
+            "intermediate_size": 22016,
+            "max_position_embeddings": 32768,
+            "num_key_value_heads": 32,
+            "head_dim": 128,
+            "attention_bias": False,
+        }
+        | _SWITCHED_WINDOW,
+        _LLAMA_IMPLIED | {"qk_norm": "head"},
+        only={"attention_bias": False},
+    ),
+    "olmo2": Family(
+        "Olmo2ForCausalLM",
+        _LLAMA_KEYS,
+        GATED,
+        _LLAMA_DEFAULTS | {"rms_norm_eps": 1e-5, "attention_bias": False},
+        _LLAMA_IMPLIED | {"qk_norm": "full", "norm_position": "after"},
+        only={"attention_bias": False},
     ),
 }
 
@@ -233,6 +259,8 @@ class _Reading:
     def check_window(self, seq_len: int | None) -> None:
         """Attention here covers the whole sequence, like any window of at least that length."""
         switch, window = self.get("use_sliding_window"), self.get("sliding_window")
+        if switch and not self._all_layers_are_full(windows=switch.value is not False):
+            return
         if window is None or switch and switch.value is False:
             return
         longest = self.get("max_position_embeddings")
@@ -244,6 +272,16 @@ class _Reading:
             if isinstance(window.value, int) and window.value > 0:
                 fix = f"set training.seq_len to at most {window.value}"
             self.refuse("sliding_window", window, what, fix)
+
+    def _all_layers_are_full(self, windows: bool) -> bool:
+        """Checks ``layer_types``, which transformers believes whatever the window's switch says."""
+        node = self.config.entries.get("layer_types")
+        kinds = {"full_attention"} | ({"sliding_attention"} if windows else set())
+        types = node.plain() if node else None
+        if node is None or types is None or isinstance(types, list) and all(t in kinds for t in types):
+            return True
+        self.refuse("layer_types", node, "all must be full_attention", "choose another model")
+        return False
 
     def activation(self, node: Node) -> dict[str, Node]:
         name = self.family.activations.get(node.value) if isinstance(node.value, str) else None

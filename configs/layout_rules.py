@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import gcd
 
 from frontrunner.configs import legal
@@ -32,23 +33,42 @@ def tensor(f: Facts) -> Iterator[Violation]:
             text = f"gives {known['devices_per_node']} devices per node, which tensor {degree} must divide"
             others |= dict.fromkeys(_PER_NODE, text)
         others |= _derived_from(wrong, degree)
-        yield f.broken("layout.tensor", f"must divide {named}", use(_tensors(known), degree), others)
+        yield f.broken("layout.tensor", f"must divide {named}", use(_tensors(f), degree), others)
+    elif not _fits_key_values(f, degree):
+        heads, whole = f("model.num_kv_heads"), f("model.qk_norm") == "full"
+        rows = 2 * heads * f("model.head_dim")
+        shared = f"must divide num_kv_heads {heads}, or be a multiple of it that divides {rows} rows of keys"
+        constraint = f"must divide num_kv_heads {heads} with qk_norm full" if whole else shared
+        others = {"model.num_kv_heads": f"must be a multiple of tensor {degree}"}
+        if whole:
+            others["model.qk_norm"] = f"full needs a num_kv_heads that is a multiple of tensor {degree}"
+        yield f.broken("layout.tensor", constraint, use(_tensors(f), degree), others)
 
 
 def _tensor_sizes(f: Facts) -> dict[str, int]:
     """The known sizes that tensor must divide."""
-    known = {
+    return {
         key: f.devices_per_node if key == "devices_per_node" else f(PLACES[key])
         for key in legal.TENSOR_SIZES
         if f.outcome.knows(PLACES.get(key, "machine"))
     }
-    if known.get("num_kv_heads") == known.get("num_heads"):
-        known.pop("num_kv_heads", None)
-    return known
 
 
-def _tensors(known: dict[str, int]) -> list[int]:
-    return [t for t in divisors(min(known.values())) if legal.divides_all(t, known.values())]
+def _tensors(f: Facts) -> list[int]:
+    """The legal degrees, as far as sizes are known."""
+    known = _tensor_sizes(f)
+    fitting = (t for t in divisors(min(known.values())) if legal.divides_all(t, known.values()))
+    return [t for t in fitting if _fits_key_values(f, t)]
+
+
+def _fits_key_values(f: Facts, degree: int) -> bool:
+    """Whether tensor ranks can share the keys and values; True if something is unknown."""
+    try:
+        cut = f.cut("num_kv_heads", "head_dim")
+        whole = int(f("model.qk_norm") == "full")
+    except UnknownError:
+        return True
+    return bool(legal.tensor_fits_key_values(replace(cut, tensor=degree, whole_qk_norm=whole)))
 
 
 def _derived_from(wrong: list[str], degree: int) -> dict[str, str]:
@@ -66,7 +86,7 @@ def sequence_parallel(f: Facts) -> Iterator[Violation]:
     degree = f("layout.tensor")
     if not legal.sequence_parallel_has_ranks(f.cut("sequence_parallel", "tensor")):
         fix = "use false"
-        if more := [t for t in _tensors(_tensor_sizes(f)) if t > 1]:
+        if more := [t for t in _tensors(f) if t > 1]:
             fix += f", or set layout.tensor to {choice(more)}"
         others = {"layout.tensor": "must be greater than 1 under sequence_parallel"}
         constraint = "needs tensor greater than 1, but it is 1"

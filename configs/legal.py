@@ -26,6 +26,8 @@ class Cut:
     num_layers: Number
     num_heads: Number
     num_kv_heads: Number
+    head_dim: Number
+    whole_qk_norm: Number
     ffn_hidden_size: Number
     padded_vocab_size: Number
     devices_per_node: Number
@@ -45,13 +47,15 @@ class Cut:
     @classmethod
     def of(cls, model: ModelSpec, devices_per_node: int, **others: Number) -> Cut:
         """Build from the model's sizes."""
-        sizes = ("num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size")
-        own = {size: getattr(model, size) for size in sizes}
-        return cls(**own, devices_per_node=devices_per_node, **others)
+        sizes = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size")
+        own = {size: getattr(model, size) for size in (*sizes, "padded_vocab_size")}
+        return cls(
+            **own, whole_qk_norm=int(model.qk_norm == "full"), devices_per_node=devices_per_node, **others
+        )
 
 
 #: Sizes that ``tensor`` must divide.
-TENSOR_SIZES = ("num_heads", "num_kv_heads", "ffn_hidden_size", "padded_vocab_size", "devices_per_node")
+TENSOR_SIZES = ("num_heads", "ffn_hidden_size", "padded_vocab_size", "devices_per_node")
 
 
 def divides(part: Number, whole: Number) -> Holds:
@@ -67,6 +71,15 @@ def divides_all(part: Number, wholes: Iterable[Number]) -> Holds:
 
 def tensor_divides_sizes(cut: Cut) -> Holds:
     return divides_all(cut.tensor, [getattr(cut, name) for name in TENSOR_SIZES])
+
+
+def tensor_fits_key_values(cut: Cut) -> Holds:
+    """Ranks hold whole key and value heads, or as many ranks share each and cut its projection evenly.
+
+    A norm over all keys (qk_norm full) needs whole ones.
+    """
+    shared = divides(cut.num_kv_heads, cut.tensor) & divides(cut.tensor, 2 * cut.num_kv_heads * cut.head_dim)
+    return divides(cut.tensor, cut.num_kv_heads) | (shared & (cut.whole_qk_norm == 0))
 
 
 def sequence_parallel_has_ranks(cut: Cut) -> Holds:
@@ -111,6 +124,7 @@ def degrees_nest(cut: Cut) -> Holds:
 #: All rules. If an earlier one is broken, the result of a later one is meaningless.
 RULES: tuple[Callable[[Cut], Holds], ...] = (
     tensor_divides_sizes,
+    tensor_fits_key_values,
     sequence_parallel_has_ranks,
     tensor_divides_sequence,
     stages_divide_layers,

@@ -92,6 +92,7 @@ _NAMES = {
     "model.norm_epsilon": "rms_norm_eps layernorm_epsilon norm_eps layer_norm_eps layer_norm_epsilon "
     "rms_norm_epsilon",
     "model.activation": "hidden_act activation_function swiglu",
+    "model.qk_norm": "qk_layernorm use_qk_layernorm use_qk_norm",
     "model.parallel_residual": "gpt_j_residual use_parallel_residual",
     "model.linear_bias": "disable_bias_linear add_bias_linear use_bias_in_mlp use_bias_in_attn_linear "
     "attention_bias bias",
@@ -134,6 +135,7 @@ UNITS |= dict.fromkeys(
     ("grad_accum_steps", "accumulate_grad_batches", "gas"), UNITS["gradient_accumulation_steps"]
 )
 UNITS |= {"warmup_ratio": UNITS["lr_warmup_fraction"], "limit_val_batches": UNITS["eval_iters"]}
+UNITS |= dict.fromkeys(("qk_layernorm", "use_qk_layernorm", "use_qk_norm"), "none, head or full")
 UNITS |= {"no_weight_tying": "the opposite", "adam_beta2": UNITS["adam_beta1"]}
 
 #: Their words for our values.

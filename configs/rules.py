@@ -58,6 +58,26 @@ def _qkv_bias(f: Facts) -> Iterator[Violation]:
         yield f.broken("model.qkv_bias", constraint, fix, others)
 
 
+def _norm_position(f: Facts) -> Iterator[Violation]:
+    if f("model.norm_position") == "after" and f("model.parallel_residual"):
+        constraint = "must be before when parallel_residual is true"
+        others = {"model.parallel_residual": "needs norm_position before, but it is after"}
+        yield f.broken(
+            "model.norm_position",
+            constraint,
+            "use before, or set model.parallel_residual to false",
+            others,
+        )
+
+
+def _qk_norm(f: Facts) -> Iterator[Violation]:
+    kind = f("model.qk_norm")
+    if kind != "none" and f("model.normalization") != "rmsnorm":
+        constraint = "needs normalization rmsnorm, but it is layernorm"
+        others = {"model.normalization": f"must be rmsnorm for qk_norm {kind}"}
+        yield f.broken("model.qk_norm", constraint, "use none, or set model.normalization to rmsnorm", others)
+
+
 def _rotary(f: Facts) -> Iterator[Violation]:
     size, fraction = f("model.head_dim"), f("model.rotary_fraction")
     rotated = int(size * fraction)
@@ -173,6 +193,8 @@ RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     _heads,
     _head_dim,
     _qkv_bias,
+    _norm_position,
+    _qk_norm,
     _rotary,
     _vocabulary,
     _sources,

@@ -97,7 +97,11 @@ class ModelSpec(Frozen):
     """Llama 3.1's frequency scaling (low_freq_factor 1, high_freq_factor 4, trained on 8192 positions);
     null: none."""
     normalization: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Normalization before attention, MLP and output layer."""
+    """Normalization of attention, MLP and output layer."""
+    norm_position: Literal["before", "after"] = "before"
+    """Norms of a layer: before attention and MLP, or after them, on what they add (OLMo 2)."""
+    qk_norm: Literal["none", "head", "full"] = "none"
+    """RMSNorm of queries and keys before rotation: of each head (Qwen3), or of all together (OLMo 2)."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to the variance in each norm."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu_tanh"

@@ -34,7 +34,8 @@ def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None
     and is written so that transformers does not use its defaults for the family.
     """
     name = family_of(model)
-    tokens = {"bos_token_id": None, "eos_token_id": end_token_id}
+    # Some families' default padding is a token like others here, and would not be trained there.
+    tokens = {"bos_token_id": None, "eos_token_id": end_token_id, "pad_token_id": None}
     return _keys(model, name, FAMILIES[name]) | tokens | {"torch_dtype": dtype}
 
 
@@ -42,7 +43,8 @@ def _candidates(model: ModelSpec) -> tuple[str, ...]:
     """The families with the model's position encoding and norms, most common first."""
     if model.position_embedding == "learned":
         return ("gpt2",)
-    return ("gpt_neox",) if model.normalization == "layernorm" else ("llama", "qwen2", "mistral")
+    rms = ("llama", "qwen2", "mistral", "qwen3", "olmo2")
+    return ("gpt_neox",) if model.normalization == "layernorm" else rms
 
 
 def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:

@@ -20,7 +20,10 @@ def check_engine(spec: RunSpec, layout: Layout, device: str | None = None) -> No
         return
     found = list(_common(spec, layout))
     kind = device or spec.machine.device.kind
-    found += _deepspeed(spec, layout, kind) if spec.engine == "deepspeed" else _fsdp(spec, layout)
+    if spec.engine == "deepspeed":
+        found += [*_deepspeed(spec, layout, kind), *_unsummed(spec, layout)]
+    else:
+        found += _fsdp(spec, layout)
     if found:  # the engine is what was chosen, where the rest is a default
         raise SpecError(v.at({"engine": f"{v.path} {v.constraint}"}) for v in found)
 
@@ -107,6 +110,19 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
     if (wires.gradients == "int4") != (wires.network == "int4"):
         constraint = "DeepSpeed quantises either both hops of the gradients or neither"
         yield Violation("layout.sharding.wire.network", wires.network, constraint, f"use {wires.gradients}")
+
+
+def _unsummed(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
+    """Parameters that all tensor ranks hold, whose gradients DeepSpeed does not sum over them."""
+    if spec.layout.sequence_parallel:
+        constraint = "DeepSpeed does not sum the gradients of norms, of which each tensor rank sees a part"
+        yield Violation("layout.sequence_parallel", True, constraint, f"use false, or {_NATIVE}")
+    if spec.model.qk_norm == "head" and layout.tensor > 1:
+        constraint = (
+            "must be 1 with qk_norm head: DeepSpeed does not sum the gradients of these norms, "
+            "of which each tensor rank sees its own heads"
+        )
+        yield Violation("layout.tensor", layout.tensor, constraint, f"use 1, or {_NATIVE}")
 
 
 def _fsdp(spec: RunSpec, layout: Layout) -> Iterator[Violation]:

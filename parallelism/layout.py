@@ -59,7 +59,8 @@ class Groups(NamedTuple):
     without secondary weights). Each micro-batch's gradients are reduced inside the block ``gradients``.
     ``node_hop`` holds the ranks of that block with the same weight shard, ``network_hop`` the ranks of the
     optimizer's block with the same gradient shard, ``replicas`` the ranks with the same optimizer shard.
-    ``embedding`` holds the first and last stage (only the rank itself on other stages).
+    ``embedding`` holds the first and last stage (only the rank itself on other stages). ``key_value`` are the
+    tensor ranks whose query heads share one key and value head (only the rank itself if it has whole ones).
     """
 
     tensor: tuple[int, ...]
@@ -72,6 +73,7 @@ class Groups(NamedTuple):
     network_hop: tuple[int, ...]
     replicas: tuple[int, ...]
     embedding: tuple[int, ...]
+    key_value: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Layout:
     gradients: int
     optimizer: int
     secondary: int
+    key_value: int = 1  # tensor ranks that share a key and value head
 
     @property
     def world_size(self) -> int:
@@ -146,6 +149,7 @@ class Layout:
             tensor=layout.tensor,
             pipeline=layout.pipeline,
             virtual_stages=layout.virtual_stages,
+            key_value=max(1, layout.tensor // spec.model.num_kv_heads),
             **degrees,
         )
 
@@ -175,6 +179,7 @@ class Layout:
                 self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride)
             )
 
+        first = tensor - tensor % self.key_value
         ends = (0, self.pipeline - 1) if pipeline in (0, self.pipeline - 1) else (pipeline,)
         return Groups(
             tensor=tuple(self.rank(t, data, pipeline) for t in range(self.tensor)),
@@ -187,6 +192,7 @@ class Layout:
             network_hop=block(self.optimizer, self.gradients),
             replicas=block(self.data, self.optimizer),
             embedding=tuple(sorted({self.rank(tensor, data, p) for p in ends})),
+            key_value=tuple(self.rank(t, data, pipeline) for t in range(first, first + self.key_value)),
         )
 
     def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:

@@ -10,7 +10,7 @@ from frontrunner.configs.presets import Kind
 _WHERE: dict[Kind, str] = {
     "machine": "`machine: NAME` in a run file, or `extends: NAME` in a machine file.",
     "model": "`model: NAME` in a run file. A Hugging Face `config.json` of the families gpt2, "
-    "gpt_neox, llama, mistral or qwen2 works too.",
+    "gpt_neox, llama, mistral, qwen2, qwen3 or olmo2 works too.",
     "run": "`extends: NAME` in a run file, or in place of a run file on the command line.",
     "sweep": "In place of a sweep file on the command line.",
 }

@@ -71,6 +71,20 @@ def padding_notes(model: ModelSpec) -> list[str]:
     return [f"its loss also counts the {extra} padded rows of the vocabulary, so it starts a little higher"]
 
 
+#: Trainers without norms of queries and keys, and those whose layers have all norms before.
+NO_QK_NORM = Combination(
+    "qk_norm",
+    lambda m: m.qk_norm != "none",
+    "it has no such norms of queries and keys",
+    lambda m: {"qk_norm": "none"},
+)
+NORMS_BEFORE = Combination(
+    "norm_position",
+    lambda m: m.norm_position == "after",
+    "its norms come before attention and the MLP",
+    lambda m: {"norm_position": "before"},
+)
+
 #: A whole number is all that both Megatron-LM's and GPT-NeoX's type of the option holds.
 WHOLE_BASE = Combination(
     "rotary_base",

@@ -14,6 +14,7 @@ from frontrunner.launcher.exporters.target import (
     Refusals,
     Target,
     check_deepspeed_pipeline,
+    check_key_values,
     check_schedule,
     check_scheme,
     check_wires,
@@ -28,6 +29,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     refusals = Refusals("GPT-NeoX")
     sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
     check_wires(refusals, spec, layout)
+    check_key_values(refusals, spec)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
     _check_parallel(refusals, spec, layout, sharding)
     refuse(refusals, spec.model, COMBINATIONS)

@@ -11,6 +11,7 @@ from typing import Any
 
 from frontrunner.configs.schema import ModelSpec, RunSpec
 from frontrunner.launcher.exporters.combinations import (
+    NORMS_BEFORE,
     WHOLE_BASE,
     Combination,
     positions,
@@ -70,6 +71,14 @@ COMBINATIONS = (
         "it has no frequency scaling, so positions would turn as without it",
         lambda m: {"rotary_scaling_factor": None},
     ),
+    Combination(
+        "qk_norm",
+        # use_qk_layernorm: get_norm([heads of the rank, head_dim]), one module for both.
+        lambda m: m.qk_norm != "none",
+        "its queries and keys share one norm, over the heads of each tensor rank",
+        lambda m: {"qk_norm": "none"},
+    ),
+    NORMS_BEFORE,
     WHOLE_BASE,
 )
 

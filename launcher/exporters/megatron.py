@@ -17,6 +17,7 @@ from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
+    check_key_values,
     check_schedule,
     check_scheme,
     check_wires,
@@ -29,6 +30,7 @@ def arguments(spec: RunSpec, layout: Layout) -> Arguments:
     refusals = Refusals("Megatron-LM")
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero1", "zero2", "zero3"))
     check_wires(refusals, spec, layout)
+    check_key_values(refusals, spec)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
     refusals.unless(
         sharding not in ("zero2", "zero3") or layout.pipeline == 1,

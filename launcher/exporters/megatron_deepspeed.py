@@ -15,6 +15,7 @@ from frontrunner.launcher.exporters.target import (
     Refusals,
     Target,
     check_deepspeed_pipeline,
+    check_key_values,
     check_schedule,
     check_scheme,
     check_wires,
@@ -34,6 +35,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
     stage = STAGES.get(sharding, 0)
     check_wires(refusals, spec, layout)
+    check_key_values(refusals, spec)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
     check_deepspeed_pipeline(refusals, layout, sharding)
     refuse(refusals, spec.model, COMBINATIONS)

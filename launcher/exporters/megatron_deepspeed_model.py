@@ -7,7 +7,7 @@ Checked at 4efb479: ``validate_args`` (megatron/arguments.py), ``ParallelMLP`` a
 from __future__ import annotations
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher.exporters.combinations import Combination
+from frontrunner.launcher.exporters.combinations import NO_QK_NORM, NORMS_BEFORE, Combination
 from frontrunner.launcher.exporters.megatron_model import Arguments
 
 COMBINATIONS = (
@@ -32,6 +32,8 @@ COMBINATIONS = (
         "its MLP always runs after attention, and reads what attention added",
         lambda m: {"parallel_residual": False},
     ),
+    NO_QK_NORM,
+    NORMS_BEFORE,
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.exporters.combinations import (
+    NORMS_BEFORE,
     WHOLE_BASE,
     Combination,
     positions,
@@ -42,6 +43,13 @@ COMBINATIONS = (
         "it always scales frequencies by 8, whatever --rope-scaling-factor says",
         lambda m: {"rotary_scaling_factor": SCALING},
     ),
+    Combination(
+        "qk_norm",
+        lambda m: m.qk_norm == "full",
+        "its norms of queries and keys (--qk-layernorm) are of each head",
+        lambda m: {"qk_norm": "head"},
+    ),
+    NORMS_BEFORE,
     WHOLE_BASE,
 )
 
@@ -79,6 +87,7 @@ def model_arguments(spec: RunSpec) -> Arguments:
         "--untie-embeddings-and-output-weights": not model.tie_embeddings,
         "--disable-bias-linear": not model.linear_bias,
         "--add-qkv-bias": model.qkv_bias and not model.linear_bias,
+        "--qk-layernorm": model.qk_norm == "head",
     }
     if model.normalization == "rmsnorm":
         found["--normalization"] = "RMSNorm"

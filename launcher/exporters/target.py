@@ -121,6 +121,18 @@ def check_deepspeed_pipeline(refusals: Refusals, layout: Layout, sharding: str) 
     )
 
 
+def check_key_values(refusals: Refusals, spec: RunSpec) -> None:
+    """Requires whole key and value heads on each tensor rank."""
+    heads, tensor = spec.model.num_kv_heads, spec.layout.tensor
+    refusals.unless(
+        heads % tensor == 0,
+        "layout.tensor",
+        tensor,
+        f"tensor ranks would have to share its {heads} key and value heads, which was not checked there",
+        f"use at most {heads}",
+    )
+
+
 def check_schedule(refusals: Refusals, spec: RunSpec, known: tuple[str, ...]) -> None:
     """The learning rate's decay."""
     decay = spec.optimizer.decay

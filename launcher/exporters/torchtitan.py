@@ -7,7 +7,14 @@ from typing import Any
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.exporters.combinations import padding_notes
-from frontrunner.launcher.exporters.target import Exported, Refusals, Target, check_scheme, check_wires
+from frontrunner.launcher.exporters.target import (
+    Exported,
+    Refusals,
+    Target,
+    check_key_values,
+    check_scheme,
+    check_wires,
+)
 from frontrunner.launcher.exporters.torchtitan_model import flavor
 from frontrunner.parallelism.layout import Layout
 
@@ -17,6 +24,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
     refusals = Refusals("torchtitan")
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero2", "zero3", "hsdp"))
     check_wires(refusals, spec, layout)
+    check_key_values(refusals, spec)
     name = flavor(refusals, spec.model)
     _check(refusals, spec, layout)
     _check_schedule(refusals, spec)

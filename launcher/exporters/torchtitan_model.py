@@ -20,6 +20,8 @@ SHARED: dict[str, object] = {
     "rotary_scaling_factor": 8.0,
     "normalization": "rmsnorm",
     "norm_epsilon": 1e-5,
+    "norm_position": "before",
+    "qk_norm": "none",
     "activation": "swiglu",
     "parallel_residual": False,
     "linear_bias": False,

@@ -21,12 +21,16 @@ def layer_interior(workload: Workload, c: Candidates) -> Array:
     """Everything that a layer's backward needs in addition to its input, including attention scores."""
     model, width = workload.model, workload.compute_bytes
     hidden, heads = model.hidden_size, model.num_heads * model.head_dim
-    keys = 2 * model.num_kv_heads * model.head_dim
+    # Tensor ranks that share a key and value head hold all of it.
+    keys = 2 * np.maximum(model.num_kv_heads, c.tensor) * model.head_dim
     gated = model.activation == "swiglu"
     masks = 2 * hidden if workload.profile.dropout else 0
-    # Outputs of both norms and the input of the second norm, which tensor parallelism does not cut.
+    # Outputs of both norms and the input of the second norm, which tensor parallelism does not cut. Of norms
+    # after attention and MLP it is their inputs and the MLP's.
     outside = width * 3 * hidden + masks
     inside = width * (2 * heads + keys + model.ffn_hidden_size * (3 if gated else 2))
+    if model.qk_norm != "none":  # the inputs of these norms
+        inside = inside + width * (heads + keys / 2)
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
     return workload.tokens(c) * (outside / cut + inside / c.tensor) + attention_scores(workload, c)
 

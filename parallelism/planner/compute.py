@@ -110,8 +110,8 @@ def _operators(workload: Workload, c: Candidates, software: SoftwareSpec) -> Arr
     """Forward seconds of norms, residuals, activation and copies, which are memory-bound.
 
     Fused kernels: two norms (read, write), two bias-dropout-residuals (two reads, a write), the activation
-    (reads, write), and the reordering of queries, keys and values (read, write). In eager PyTorch each norm,
-    rotation and gate takes several kernels: twice the traffic.
+    (reads, write), the reordering of queries, keys and values and norms of queries and keys, if any (read,
+    write). In eager PyTorch each norm, rotation and gate takes several kernels: twice the traffic.
     """
     model, width = workload.model, workload.compute_bytes
     gated = 2 if model.activation == "swiglu" else 1
@@ -119,6 +119,8 @@ def _operators(workload: Workload, c: Candidates, software: SoftwareSpec) -> Arr
     outside = (2 * 2 + 2 * 3) * model.hidden_size * width
     qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
     inside = ((gated + 1) * model.ffn_hidden_size + 2 * qkv) * width
+    if model.qk_norm != "none":
+        inside += 2 * (model.num_heads + model.num_kv_heads) * model.head_dim * width
     times = 1 if workload.profile.fused_operators else 2
     moved = workload.tokens(c) * (outside / cut + inside / c.tensor) * times
     return moved / _bandwidth(workload, software)

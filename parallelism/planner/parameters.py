@@ -18,7 +18,16 @@ def layer_parameters(model: ModelSpec, tensor: int = 1) -> int:
     # linear_qkv and linear_fc1 are cut by rows, with their biases; biases of linear_proj, linear_fc2 are not.
     cut_biases = (qkv if model.qkv_bias else 0) + (widths if model.linear_bias else 0)
     whole_biases = 2 * hidden if model.linear_bias else 0
-    return (matrices + cut_biases) // tensor + whole_biases + 2 * norm_parameters(model)
+    cut = matrices + cut_biases + qk_norm_parameters(model, "full")
+    whole = whole_biases + 2 * norm_parameters(model) + qk_norm_parameters(model, "head")
+    return cut // tensor + whole
+
+
+def qk_norm_parameters(model: ModelSpec, kind: str) -> int:
+    """Of the norms of queries and keys, if they are of this kind: tensor ranks cut those of all heads."""
+    if model.qk_norm != kind:
+        return 0
+    return (model.num_heads + model.num_kv_heads if kind == "full" else 2) * model.head_dim
 
 
 def norm_parameters(model: ModelSpec) -> int:

@@ -116,6 +116,7 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
         return _cut(workload, nodes, global_batch_size, *grids[:5])
 
     for rules in (
+        (legal.tensor_fits_key_values,),
         (legal.model_ranks_divide_world, legal.stages_divide_layers, legal.interleaving_has_stages),
         (legal.sequence_parallel_has_ranks, legal.tensor_divides_sequence),
         (legal.ranks_divide_batch,),

@@ -115,13 +115,21 @@ def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric)
             workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes,
         ).longest
     )
+    if workload.model.qk_norm == "full":  # and the sums of squares of queries and keys, in float32
+        ones = np.ones(len(c))
+        all_reduce = all_reduce + 2 * fabric.ring(c.tensor, ones, workload.tokens(c) * 4).longest
+    # Ranks that share a key and value head gather their queries, key and value; backwards the sums go out.
+    model, sharing = workload.model, np.maximum(c.tensor / workload.model.num_kv_heads, 1)
+    group = (model.num_heads / model.num_kv_heads + 2) * model.head_dim
+    gathered = workload.tokens(c) * group * workload.compute_bytes
+    shared = fabric.ring(sharing, np.ones(len(c)), gathered).longest
     repeated = np.where(c.recompute == 2, 2.0, 1.0)
     return MicroBatch(
         forward=stage.layer_count * layer.forward + head / 3,
         backward=stage.layer_count * layer.backward + head * 2 / 3,
         recompute=stage.layer_count * again,
-        tensor_forward=stage.layer_count * 2 * all_reduce,
-        tensor_backward=stage.layer_count * 2 * all_reduce * repeated,
+        tensor_forward=stage.layer_count * (2 * all_reduce + shared),
+        tensor_backward=stage.layer_count * (2 * all_reduce + shared) * repeated,
     )
 
 

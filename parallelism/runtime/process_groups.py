@@ -39,6 +39,7 @@ class ProcessGroups:
     data: Group
     pipeline: Group
     embedding: Group
+    key_value: Group
     itself: Group
     world: Group
     weights: Group
@@ -100,6 +101,7 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         data=join(ranks.data),
         pipeline=join(ranks.pipeline),
         embedding=join(ranks.embedding),
+        key_value=join(ranks.key_value),
         itself=itself,
         world=dist.group.WORLD,
         weights=own(ranks.weights),

@@ -1,4 +1,4 @@
-"""Hugging Face configurations: five families, and what cannot be expressed is refused."""
+"""Hugging Face configurations: seven families, and what cannot be expressed is refused."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_rope_parameters_of_transformers_5(model: Model) -> None:
 @pytest.mark.parametrize(
     ("config", "path", "constraint"),
     [
-        (LLAMA | {"model_type": "mixtral"}, "model", "gpt2, gpt_neox, llama, mistral, qwen2"),
+        (LLAMA | {"model_type": "mixtral"}, "model", "gpt2, gpt_neox, llama, mistral, qwen2, qwen3, olmo2"),
         (LLAMA | {"model_type": ["llama"]}, "model", "model_type must be one of"),
         (
             {k: v for k, v in LLAMA.items() if k != "model_type"} | {"architectures": ["X"]},

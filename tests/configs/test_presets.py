@@ -27,6 +27,10 @@ MODELS = [
     "llama-3-405b",
     "llama-3-70b",
     "llama-3-8b",
+    "mistral-7b",
+    "olmo-2-7b",
+    "qwen2.5-7b",
+    "qwen3-8b",
 ]
 RUNS = ["gpt-175b-frontier", "gpt-1t-frontier", "gpt-22b-frontier", "llama-2-7b-lumi", "quickstart"]
 
@@ -39,6 +43,10 @@ EXACT = {
     "llama-3-70b": 70_553_706_496,
     "llama-3-405b": 405_853_388_800,
     "gpt-neox-20b": 20_554_567_680,
+    "mistral-7b": 7_248_023_552,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-8b": 8_190_735_360,
+    "olmo-2-7b": 7_298_617_344,
 }
 ROUNDED = {"gpt-1.4b": 1.4e9, "gpt-22b": 22.07e9, "gpt-175b": 174.6e9, "gpt-1t": 1.008e12}
 
@@ -56,6 +64,7 @@ def parameters(m: ModelSpec) -> int:
     norm = m.hidden_size * (2 if m.normalization == "layernorm" else 1)
     layer = m.hidden_size * (attention + keys_and_values) + attention * m.hidden_size
     layer += matrices_in_mlp * m.hidden_size * m.ffn_hidden_size + 2 * norm
+    layer += {"none": 0, "head": 2 * m.head_dim, "full": attention + keys_and_values // 2}[m.qk_norm]
     if m.qkv_bias:
         layer += attention + keys_and_values
     if m.linear_bias:

@@ -33,6 +33,10 @@ USUAL: tuple[dict[str, Any], ...] = (
     | BIASED,
     NEOX | {"num_kv_heads": 4, "head_dim": 6, "activation": "gelu_tanh"} | BIASED,
     LLAMA | {"rotary_fraction": 1.0, "parallel_residual": False},
+    LLAMA | {"rotary_fraction": 1.0, "parallel_residual": False, "qk_norm": "head", "qkv_bias": False},
+    LLAMA
+    | {"rotary_fraction": 1.0, "parallel_residual": False, "qkv_bias": False}
+    | {"qk_norm": "full", "norm_position": "after"},
 )
 
 
@@ -63,6 +67,8 @@ def refused(**fields: Any) -> dict[str, Violation]:
         (LLAMA | {"linear_bias": True}, "llama"),
         (LLAMA | {"qkv_bias": True}, "qwen2"),
         (LLAMA | {"hidden_size": 30, "head_dim": 8}, "mistral"),
+        (LLAMA | {"qk_norm": "head", "head_dim": 8, "hidden_size": 30}, "qwen3"),
+        (LLAMA | {"qk_norm": "full", "norm_position": "after", "num_kv_heads": 2}, "olmo2"),
         (LLAMA | {"hidden_size": 30, "head_dim": 8, "qkv_bias": True}, "qwen2"),
     ],
 )
@@ -92,6 +98,8 @@ def models(draw: st.DrawFn) -> ModelSpec:
         "rotary_fraction": draw(st.sampled_from([1.0, 1.0, 0.75])),
         "rotary_scaling_factor": draw(st.sampled_from([None, None, 8.0, 32.0])),
         "normalization": draw(st.sampled_from(["layernorm", "rmsnorm"])),
+        "norm_position": draw(st.sampled_from(["before", "before", "after"])),
+        "qk_norm": draw(st.sampled_from(["none", "none", "head", "full"])),
         "norm_epsilon": draw(st.floats(1e-9, 1)),
         "activation": draw(st.sampled_from(["gelu", "gelu_tanh", "swiglu"])),
         "parallel_residual": draw(st.sampled_from([False, False, True])),

@@ -75,6 +75,18 @@ def refused(spec: RunSpec) -> dict[str, str]:
             "training.precision",
             "here",
         ),
+        (
+            "deepspeed",
+            {"sharding": "zero1", "layout": {"tensor": 2, "sequence_parallel": True}},
+            "layout.sequence_parallel",
+            "does not sum the gradients of norms",
+        ),
+        (
+            "deepspeed",
+            {"sharding": "zero1", "layout": {"tensor": 2}, "model": "qwen3"},
+            "layout.tensor",
+            "each tensor rank sees its own heads",
+        ),
         ("fsdp", {"sharding": "ddp"}, "layout.sharding.preset", r"cannot express \(1, 1, 1\)"),
         ("fsdp", {"sharding": "three_level"}, "layout.sharding.preset", r"cannot express \(2, 4, 8\)"),
         ("fsdp", {"sharding": "hsdp", "layout": {"pipeline": 2}}, "layout.pipeline", "each stage"),

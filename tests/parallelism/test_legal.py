@@ -165,7 +165,9 @@ def test_the_loader_takes_what_is_legal_and_no_more(
 
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize(
-    "model", [{}, {"num_kv_heads": 6}, {"num_layers": 6, "ffn_hidden_size": 104}], ids=str
+    "model",
+    [{}, {"num_kv_heads": 6}, {"num_kv_heads": 2}, {"num_layers": 6, "ffn_hidden_size": 104}],
+    ids=str,
 )
 def test_all_that_search_finds_loads(node: tuple[int, int], model: dict[str, int], tmp_path: Path) -> None:
     document = base(tmp_path, *node, NODES[node], **model)

@@ -50,6 +50,9 @@ class Built:
     norm: str
     epsilon: float
     activation: str
+    norms_after: bool
+    #: Of queries and keys: "none", "head" or "full".
+    qk_norm: str
     parallel: bool
     uses_attention: bool
     qkv_bias: bool
@@ -69,6 +72,7 @@ class Built:
         layer = self.hidden * (qkv + attention + up + self.width) + 2 * norm
         layer += qkv * self.qkv_bias + self.hidden * self.output_bias
         layer += (up + self.hidden) * self.mlp_bias
+        layer += {"none": 0, "head": 2, "full": self.heads + self.kv_heads}[self.qk_norm] * self.head_dim
         words = self.rows * self.hidden
         return (
             words * (1 if self.tied else 2) + self.positions.rows * self.hidden + self.layers * layer + norm
@@ -96,6 +100,8 @@ def ours(model: ModelSpec) -> Built:
         norm=model.normalization,
         epsilon=model.norm_epsilon,
         activation=model.activation,
+        norms_after=model.norm_position == "after",
+        qk_norm=model.qk_norm,
         parallel=model.parallel_residual,
         uses_attention=True,
         qkv_bias=model.qkv_bias,

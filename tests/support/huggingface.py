@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from frontrunner.configs.schema import ModelSpec
+from frontrunner.configs.schema import ModelSpec, RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
-from frontrunner.parallelism.runtime.gpt.build import build_chunks
+from frontrunner.parallelism.runtime.gpt.build import LanguageModel, build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.huggingface.mapping import entries, from_huggingface
 from frontrunner.parallelism.runtime.huggingface.read import read_folder
@@ -22,7 +22,8 @@ from frontrunner.parallelism.runtime.huggingface.write import write_folder
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups, initialize
 from frontrunner.parallelism.runtime.sharding.parameters import describe
 from frontrunner.parallelism.runtime.trainer import Trainer
-from support.specs import GPT, LLAMA, NEOX, run_spec
+from support.runs import train_run
+from support.specs import GPT, LLAMA, NEOX, OLMO2, QWEN3, run_spec
 
 Tokens: TypeAlias = list[list[int]]
 Logits: TypeAlias = npt.NDArray[np.float32]  # [sequences, tokens, vocab_size]
@@ -41,7 +42,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-scaled": LLAMA
     | {"rotary_scaling_factor": 8.0, "rotary_base": 5e5, "max_position_embeddings": 512},
     "qwen2": LLAMA | {"qkv_bias": True},
+    "qwen2-tied": LLAMA | {"qkv_bias": True, "tie_embeddings": True, "num_kv_heads": 4},
     "mistral": LLAMA | {"hidden_size": 30, "head_dim": 8},
+    "qwen3": QWEN3 | {"vocab_size": 59, "rotary_base": 1e6, "norm_epsilon": 1e-2},
+    "qwen3-tied": QWEN3 | {"tie_embeddings": True, "num_kv_heads": 1, "hidden_size": 30},
+    "olmo2": OLMO2 | {"norm_epsilon": 1e-2},
+    "olmo2-shared": OLMO2 | {"num_kv_heads": 2, "head_dim": 12, "hidden_size": 30, "tie_embeddings": True},
 }
 
 
@@ -110,4 +116,19 @@ def _logits(
     with torch.no_grad():
         logits = trainer.schedule.chunks[0].eval()(batch, torch.arange(batch.size(1)).expand_as(batch), None)
     found: Logits = logits[..., : model.vocab_size].numpy()
+    return found
+
+
+def run_with_logits(rendezvous: Rendezvous, spec: RunSpec, run_dir: Path) -> list[Logits]:
+    """One rank of a run; its part of the logits of each validation, on the last stage."""
+    found: list[Logits] = []
+    loss = LanguageModel.compute_language_model_loss
+
+    def kept(self: LanguageModel, labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            found.append(logits.transpose(0, 1).contiguous().numpy().copy())
+        return loss(self, labels, logits)
+
+    LanguageModel.compute_language_model_loss = kept  # type: ignore[method-assign]
+    assert train_run(rendezvous, spec, run_dir) == "done"
     return found

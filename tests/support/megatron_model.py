@@ -87,7 +87,9 @@ def build(v: dict[str, Any], rows: int, groups: ProcessGroups) -> GPTModel:
     config = TransformerConfig(**chosen, use_cpu_initialization=True)
     return GPTModel(
         config=config,
-        transformer_layer_spec=get_gpt_layer_local_spec(normalization=v["normalization"]),
+        transformer_layer_spec=get_gpt_layer_local_spec(
+            qk_layernorm=v["qk_layernorm"], normalization=v["normalization"]
+        ),
         vocab_size=rows,
         max_sequence_length=v["max_position_embeddings"],
         share_embeddings_and_output_weights=not v["untie_embeddings_and_output_weights"],

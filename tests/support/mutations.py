@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Groups, Layout
 from frontrunner.parallelism.runtime import trainer
+from frontrunner.parallelism.runtime.gpt import attention
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
+from frontrunner.parallelism.runtime.sharding import parameters
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.shard_unit import Geometry, ShardUnit
 from frontrunner.parallelism.runtime.sharding.weights import Gatherer
@@ -96,5 +99,10 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "gradients travel in sixteen bits": _patch(Reducer, "_encode", _round_to_sixteen_bits),
     "updated weights not gathered": _patch(Gatherer, "update", _no_gather),
     "megatron's default hops": _patch(trainer, "transformer_config", _megatrons_default_hops),
+    "a norm of all heads sees only its rank's": _patch(attention, "_summed", lambda values, _: values),
+    "a head's norm learns from its rank's heads": _patch(parameters, "_sees_a_part", lambda *_: False),
+    "a shared key learns from one rank": _patch(
+        attention, "all_gather_last_dim_from_tensor_parallel_region", gather_from_tensor_model_parallel_region
+    ),
     "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
 }

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime.gpt.attention import CoreAttention, SelfAttention
 from frontrunner.parallelism.runtime.gpt.loss import vocabulary_cross_entropy
 from frontrunner.parallelism.runtime.gpt.modules import (
-    CoreAttention,
     LayerNorm,
+    NormAfterLayer,
     ParallelResidualLayer,
     RMSNorm,
 )
@@ -59,7 +61,7 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
         with torch.device("meta"):
             chunk = LanguageModel(
                 config=config,
-                transformer_layer_spec=_block_spec(spec),
+                transformer_layer_spec=_block_spec(spec, groups),
                 vocab_size=spec.model.padded_vocab_size,
                 max_sequence_length=spec.model.max_position_embeddings,
                 pre_process=stage == 0 and virtual == 0,
@@ -81,13 +83,18 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
     return chunks
 
 
-def _block_spec(spec: RunSpec) -> TransformerBlockSubmodules:
+def _block_spec(spec: RunSpec, groups: ProcessGroups) -> TransformerBlockSubmodules:
     layer = copy.deepcopy(get_gpt_layer_local_spec())
     norm: Any = RMSNorm if spec.model.normalization == "rmsnorm" else LayerNorm
-    layer.submodules.input_layernorm = norm
-    layer.submodules.pre_mlp_layernorm = norm
-    layer.submodules.self_attention.submodules.core_attention = CoreAttention
-    if spec.model.parallel_residual:
+    after = spec.model.norm_position == "after"
+    layer.submodules.input_layernorm = IdentityOp if after else norm
+    layer.submodules.pre_mlp_layernorm = IdentityOp if after else norm
+    attention = layer.submodules.self_attention
+    attention.module, attention.submodules.core_attention = SelfAttention, CoreAttention
+    attention.params = attention.params | {"qk_norm": spec.model.qk_norm, "key_value": groups.key_value}
+    if after:
+        layer.module, layer.params = NormAfterLayer, layer.params | {"norm": norm}
+    elif spec.model.parallel_residual:
         layer.module = ParallelResidualLayer
     layers = spec.model.num_layers // (spec.layout.pipeline * spec.layout.virtual_stages)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=norm)

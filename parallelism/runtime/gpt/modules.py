@@ -1,45 +1,13 @@
-"""Modules that replace parts of megatron-core's layers: attention, norms, the parallel residual layer."""
+"""Modules that replace parts of megatron-core's layers: norms, and layers of another order."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor
-
-
-class CoreAttention(torch.nn.Module):
-    """Causal attention through torch's scaled_dot_product_attention (Flash kernels on ROCm and CUDA)."""
-
-    def __init__(self, config: TransformerConfig, **_: Any) -> None:
-        super().__init__()
-        self.dropout = config.attention_dropout
-        self.sequence_parallel = config.sequence_parallel
-        self.grouped = config.num_query_groups != config.num_attention_heads
-
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
-    ) -> Tensor:
-        """[s, b, heads, head_dim] each (fewer heads for key and value) to [s, b, heads * head_dim]."""
-        dropout = self.dropout if self.training else 0.0
-        # Each tensor rank has different heads and needs its own masks. With sequence parallelism the whole
-        # layer already runs inside that fork.
-        fork = get_cuda_rng_tracker().fork() if dropout and not self.sequence_parallel else nullcontext()
-        with fork:
-            out = F.scaled_dot_product_attention(
-                query.permute(1, 2, 0, 3),
-                key.permute(1, 2, 0, 3),
-                value.permute(1, 2, 0, 3),
-                dropout_p=dropout,
-                is_causal=True,
-                enable_gqa=self.grouped,
-            )
-        return out.permute(2, 0, 1, 3).flatten(2)
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -54,6 +22,33 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float, **_: Any) -> None:
         super().__init__(hidden_size, eps=eps)
+
+
+class NormAfterLayer(TransformerLayer):
+    """h = x + norm1(attention(x)), then h + norm2(mlp(h)), as in OLMo 2 (arXiv 2501.00656, section 3.1).
+
+    Biases of the last linear layers are added before the norms, and dropout comes after them.
+    """
+
+    def __init__(self, config: TransformerConfig, *args: Any, norm: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.post_self_attn_layernorm = norm(config, config.hidden_size, config.layernorm_epsilon)
+        self.post_mlp_layernorm = norm(config, config.hidden_size, config.layernorm_epsilon)
+
+    def forward(
+        self, hidden_states: Tensor, rotary_pos_emb: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        """[s, b, h] to ([s, b, h], None): megatron-core's layers also return a cross-attention context."""
+        attention = self.self_attention(hidden_states, attention_mask=None, rotary_pos_emb=rotary_pos_emb)
+        hidden_states = self._add(attention, self.post_self_attn_layernorm, hidden_states)
+        return self._add(self.mlp(hidden_states), self.post_mlp_layernorm, hidden_states), None
+
+    def _add(self, found: tuple[Tensor, Tensor | None], norm: torch.nn.Module, residual: Tensor) -> Tensor:
+        output, bias = found
+        normed = norm(output if bias is None else output + bias)
+        add = self.mlp_bda(self.training, self.config.bias_dropout_fusion)
+        total: Tensor = add((normed, None), residual, self.hidden_dropout)
+        return total
 
 
 class ParallelResidualLayer(TransformerLayer):

@@ -90,6 +90,19 @@ _LLAMA = {
     "mlp.linear_fc1": "mlp.gate_proj mlp.up_proj",
     "mlp.linear_fc2": "mlp.down_proj",
 }
+_QK_NORMS = {
+    "self_attention.q_layernorm": "self_attn.q_norm",
+    "self_attention.k_layernorm": "self_attn.k_norm",
+}
+_OLMO2 = {
+    "self_attention.linear_qkv": _LLAMA["self_attention.linear_qkv"],
+    **_QK_NORMS,
+    "self_attention.linear_proj": _LLAMA["self_attention.linear_proj"],
+    "post_self_attn_layernorm": "post_attention_layernorm",
+    "mlp.linear_fc1": _LLAMA["mlp.linear_fc1"],
+    "mlp.linear_fc2": _LLAMA["mlp.linear_fc2"],
+    "post_mlp_layernorm": "post_feedforward_layernorm",
+}
 
 
 @dataclass(frozen=True)
@@ -110,14 +123,21 @@ _NAMES = {
     "gpt_neox": _Names(
         "gpt_neox.embed_in", "gpt_neox.layers", _GPT_NEOX, "gpt_neox.final_layer_norm", "embed_out"
     ),
-    "llama": _Names("model.embed_tokens", "model.layers", _LLAMA, "model.norm", "lm_head"),
+}
+_NAMES |= {
+    name: _Names("model.embed_tokens", "model.layers", within_layer, "model.norm", "lm_head")
+    for name, within_layer in (
+        *dict.fromkeys(("llama", "mistral", "qwen2"), _LLAMA).items(),
+        ("qwen3", _LLAMA | _QK_NORMS),
+        ("olmo2", _OLMO2),
+    )
 }
 
 
 def entries(model: ModelSpec) -> list[Entry]:
     """All parameters of a model. Raises SpecError if no family can express it."""
     family = family_of(model)
-    names = _NAMES.get(family, _NAMES["llama"])  # mistral and qwen2 use llama's
+    names = _NAMES[family]
     hidden, rows = model.hidden_size, model.padded_vocab_size
     vocabulary = padded(model.vocab_size, rows - model.vocab_size)
     found = [
@@ -154,6 +174,9 @@ def _module(model: ModelSpec, family: str, name: str, theirs: list[str]) -> Iter
             shape = (model.ffn_hidden_size, hidden)
         case "linear_fc2":
             shape = (hidden, model.ffn_hidden_size)
+        case "q_layernorm" | "k_layernorm":
+            heads = model.num_heads if kind == "q_layernorm" else model.num_kv_heads
+            shape, bias = (heads * model.head_dim if model.qk_norm == "full" else model.head_dim,), False
         case _:
             shape, bias = (hidden,), model.normalization == "layernorm"
     weight = change.then(TRANSPOSED) if family == "gpt2" and len(shape) == 2 else change

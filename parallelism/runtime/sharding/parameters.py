@@ -14,6 +14,7 @@ import torch
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
 
 from frontrunner.configs.schema import ModelSpec
+from frontrunner.parallelism.runtime.gpt.attention import WholeRMSNorm
 from frontrunner.parallelism.runtime.gpt.build import LanguageModel
 from frontrunner.parallelism.runtime.gpt.config import initial_std
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
@@ -30,9 +31,9 @@ class Parameter:
 
     ``full_shape`` is the shape across tensor ranks. ``stacked`` > 1 means that dim 0 holds that many matrices
     of equal size (SwiGLU's gate and up), each cut separately. ``split_dim`` is the dim that tensor ranks cut;
-    None if each holds all of it. ``partial_gradient``: each tensor rank sees part of the sequence, and the
-    gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the tied word
-    embedding; its copy on the last stage has the name of the first.
+    None if each holds all of it. ``partial_gradient``: each tensor rank sees part of the sequence or of the
+    heads, and the gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the
+    tied word embedding; its copy on the last stage has the name of the first.
     """
 
     name: str
@@ -80,15 +81,22 @@ def describe(
                 tensor_size=tensor_size,
                 std=initial_std(model, name) if len(shape) > 1 else None,
                 decay=len(shape) > 1,
-                partial_gradient=sequence_parallel and split is None and not local.startswith("embedding."),
+                partial_gradient=split is None and _sees_a_part(local, sequence_parallel),
                 counted=(split is not None or tensor_rank == 0) and not is_copy,
                 shared=model.tie_embeddings and name == "embedding.word_embeddings.weight",
             )
     return described
 
 
+def _sees_a_part(local: str, sequence_parallel: bool) -> bool:
+    """Whether a parameter that each tensor rank holds is used on a part of what it applies to."""
+    if local.endswith(("q_layernorm.weight", "k_layernorm.weight")):
+        return True  # the rank's own heads
+    return sequence_parallel and not local.startswith("embedding.")
+
+
 def _split_dim(module: torch.nn.Module, leaf: str) -> int | None:
-    if isinstance(module, (ColumnParallelLinear, VocabParallelEmbedding)):
+    if isinstance(module, (ColumnParallelLinear, VocabParallelEmbedding, WholeRMSNorm)):
         return 0
     return 1 if isinstance(module, RowParallelLinear) and leaf == "weight" else None
 

@@ -267,3 +267,9 @@ def test_deepspeed_has_no_model() -> None:
         spec = spec_of(model | {"num_kv_heads": model["num_heads"]})
         texts.add(deepspeed.TARGET.export(spec, Layout.from_spec(spec)).text)
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("target", list(TABLES))
+def test_ranks_that_would_share_keys_are_refused(target: str) -> None:
+    spec = spec_of(GPT | {"num_kv_heads": 2}, devices=4, layout={"tensor": 4})
+    assert refused(target, spec) == ["layout.tensor"]

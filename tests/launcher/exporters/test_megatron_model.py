@@ -31,6 +31,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-tied": LLAMA | WHOLE | {"tie_embeddings": True, "num_kv_heads": 1, "rotary_base": 5e5},
     "llama-scaled": LLAMA | WHOLE | {"rotary_scaling_factor": 8.0, "rotary_base": 1e9},
     "qwen2": LLAMA | WHOLE | {"qkv_bias": True, "norm_epsilon": 1e-6, "rotary_base": 1e6},
+    "qwen3": LLAMA | WHOLE | {"qk_norm": "head", "head_dim": 12, "norm_epsilon": 1e-2},
     "layernorm llama": LLAMA | WHOLE | {"normalization": "layernorm", "norm_epsilon": 1e-2},
 }
 
@@ -60,6 +61,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fraction": (MODELS["rotary gpt"], {"rotary_fraction": 1.0}),
     "base": (MODELS["llama-tied"], {"rotary_base": 10000.0}),
     "scaling": (MODELS["llama-scaled"], {"rotary_scaling_factor": None}),
+    "qk_norm": (MODELS["qwen3"], {"qk_norm": "none"}),
     "norm": (MODELS["gelu with qkv biases"], {"norm_epsilon": 1e-1}),
 }
 

@@ -11,10 +11,11 @@ import pytest
 from frontrunner.configs.load import load_run
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from frontrunner.parallelism.layout import Layout
-from frontrunner.parallelism.planner.activations import kept_per_layer
+from frontrunner.parallelism.planner.activations import kept_per_layer, layer_interior
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.memory import in_flight, memory, stage_memory, stage_parameters
 from frontrunner.parallelism.planner.parameters import stage_units
+from support.specs import run_spec
 
 
 def planned(run: str, *overrides: str) -> tuple[Workload, Candidates]:
@@ -165,3 +166,20 @@ def test_many_candidates_at_once_are_each_judged_alone() -> None:
     peaks = memory(workload, both).peak
     assert peaks[0] == memory(workload, one).peak[0]
     assert peaks[1] == memory(workload, other).peak[0]
+
+
+def test_ranks_that_share_a_key_hold_all_of_it() -> None:
+    """Llama's two key and value heads on two tensor ranks and on four, in bytes of a sequence and layer."""
+    interior = {}
+    for tensor in (2, 4):
+        spec = run_spec(model="llama", devices=tensor, layout={"tensor": tensor})
+        workload, candidates = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
+        interior[tensor] = float(layer_interior(workload, candidates)[0])
+    tokens, width, query, head, ffn, heads = 16, 4, 32, 8, 96, 4
+    per_token = {
+        2: width * (query + head * 2 + 3 * ffn // 2),
+        4: width * (query // 2 + head * 2 + 3 * ffn // 4),
+    }
+    rows = {tensor: 4 * heads // tensor for tensor in (2, 4)}
+    expected = tokens * (per_token[2] - per_token[4] + rows[2] - rows[4])
+    assert interior[2] - interior[4] == expected

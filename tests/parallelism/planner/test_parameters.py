@@ -24,6 +24,9 @@ PRESETS = [
     "llama-2-7b",
     "llama-2-70b",
     "llama-3-8b",
+    "olmo-2-7b",
+    "qwen2.5-7b",
+    "qwen3-8b",
 ]
 
 
@@ -57,6 +60,13 @@ def test_each_rank_of_a_cut_model(model: str) -> None:
     for rank in run_ranks(4, unit_sizes, specs):
         for spec, (stage, sizes) in zip(specs, rank, strict=True):
             check(spec, stage, sizes)
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen3"])
+def test_ranks_that_share_a_key_hold_no_parameter_twice(model: str) -> None:
+    spec = run_spec(model=model, packages=2, devices=2, layout={"tensor": 4})
+    for ((stage, sizes),) in run_ranks(4, unit_sizes, [spec]):
+        check(spec, stage, sizes)
 
 
 def test_totals_are_the_published_ones() -> None:

@@ -12,7 +12,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.equality import OPTIMIZER, STEPS, difference, one_rank, record, run_in_double, tolerance
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
-from support.specs import run_spec
+from support.specs import MODELS, run_spec
 from support.training import curve
 
 RecordProperty: TypeAlias = Callable[[str, object], None]
@@ -22,6 +22,12 @@ FRONTIER = {"nodes": 2, "packages": 4, "devices": 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tensor 2": {"devices": 2, "layout": {"tensor": 2, **FEW}},
     "tensor 2, sequence parallel": {"devices": 2, "layout": {"tensor": 2, "sequence_parallel": True, **FEW}},
+    "tensor 4": {"packages": 2, "devices": 2, "layout": {"tensor": 4, **FEW}},
+    "tensor 4, sequence parallel": {
+        "packages": 2,
+        "devices": 2,
+        "layout": {"tensor": 4, "sequence_parallel": True, **FEW},
+    },
     "pipeline 2": {"devices": 2, "layout": {"pipeline": 2, **FEW}},
     "pipeline 4": {"packages": 2, "devices": 2, "layout": {"pipeline": 4, **FEW}},
     "pipeline 2, virtual stages 2": {"devices": 2, "layout": {"pipeline": 2, "virtual_stages": 2, **FEW}},
@@ -53,7 +59,12 @@ OTHER_MODELS = [
     "16 ranks, three_level",
     "recompute full, three_level",
 ]
-CASES = [("gpt", name) for name in LAYOUTS] + [(m, name) for m in ("llama", "neox") for name in OTHER_MODELS]
+NORMED = OTHER_MODELS + ["16 ranks, (2, 4, 8), tensor 2, sequence parallel"]
+CASES = [("gpt", name) for name in LAYOUTS]
+CASES += [(model, name) for model in ("llama", "neox") for name in OTHER_MODELS]
+CASES += [(model, name) for model in ("qwen3", "olmo2") for name in NORMED]
+# With more ranks than key and value heads.
+CASES += [(m, name) for m in ("llama", "qwen3") for name in ("tensor 4", "tensor 4, sequence parallel")]
 
 
 def layout_spec(name: str, model: str = "gpt") -> RunSpec:
@@ -72,7 +83,7 @@ def test_layout_equals_one_rank(model: str, name: str, record_property: RecordPr
     assert all(other.losses == curves[0].losses and other.norms == curves[0].norms for other in curves)
 
 
-@pytest.mark.parametrize("model", ["gpt", "llama", "neox"])
+@pytest.mark.parametrize("model", MODELS)
 def test_float32_is_near_to_float64(model: str, record_property: RecordProperty) -> None:
     """What is compared in float64 is the run that users have in float32."""
     spec = run_spec(model=model, optimizer=OPTIMIZER, training=STEPS)
@@ -86,13 +97,23 @@ WHERE = {
     "no reduction over tensor ranks and tied stages": "pipeline 2",
     "megatron's default hops": "pipeline 2, virtual stages 2",
     "accumulation stops after one micro-batch": "16 ranks, three_level, accumulation 4",
+    "a norm of all heads sees only its rank's": "tensor 2",
+    "a head's norm learns from its rank's heads": "tensor 2",
+    "a shared key learns from one rank": "tensor 4",
+}
+# In which model, if not in gpt.
+OF = {
+    "a norm of all heads sees only its rank's": "olmo2",
+    "a head's norm learns from its rank's heads": "qwen3",
+    "a shared key learns from one rank": "llama",
 }
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_fault_is_seen(mutation: str, record_property: RecordProperty) -> None:
-    spec = layout_spec(WHERE.get(mutation, "16 ranks, three_level"))
+    model = OF.get(mutation, "gpt")
+    spec = layout_spec(WHERE.get(mutation, "16 ranks, three_level"), model)
     curves = run_in_double(spec.world_size, curve, spec, mutation)
-    found = difference(curves[0], one_rank("gpt", spec.training.global_batch_size))
-    record(record_property, "fault", found, tolerance("gpt"))
-    assert found > 10 * tolerance("gpt")
+    found = difference(curves[0], one_rank(model, spec.training.global_batch_size))
+    record(record_property, "fault", found, tolerance(model))
+    assert found > 10 * tolerance(model)

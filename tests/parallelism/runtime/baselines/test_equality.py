@@ -26,6 +26,18 @@ CASES: dict[str, dict[str, Any]] = {
     "deepspeed zero2": {"engine": "deepspeed", "sharding": "zero2"},
     "deepspeed zero3": {"engine": "deepspeed", "sharding": "zero3", "model": "llama"},
     "deepspeed hpZ": {"engine": "deepspeed", "sharding": "zero3", "secondary": 2},
+    "fsdp zero3, tensor 2, qk_norm head": {
+        "engine": "fsdp",
+        "sharding": "zero3",
+        "layout": {"tensor": 2},
+        "model": "qwen3",
+    },
+    "deepspeed zero1, tensor 2, qk_norm full": {
+        "engine": "deepspeed",
+        "sharding": "zero1",
+        "layout": {"tensor": 2},
+        "model": "olmo2",
+    },
     "deepspeed zero1, tensor 2": {"engine": "deepspeed", "sharding": "zero1", "layout": {"tensor": 2}},
 }
 

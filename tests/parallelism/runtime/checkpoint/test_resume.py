@@ -61,16 +61,20 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -
 
 
 def test_resharding_joins_the_curves_without_a_step(tmp_path: Path) -> None:
-    """8 ranks three_level -> 4 ranks zero1 -> tensor 2 x pipeline 2 -> 8 ranks zero3."""
+    """8 ranks three_level -> 4 ranks zero1 -> tensor 2 x pipeline 2 -> 8 ranks zero3 -> tensor 4.
+
+    Llama's tensor ranks then share key and value heads.
+    """
     optimizer = OPTIMIZER | {"decay_steps": 12}
     layouts: list[dict[str, Any]] = [
         {"nodes": 2, "packages": 2, "devices": 2, "sharding": "three_level"},
         {"packages": 2, "devices": 2, "sharding": "zero1"},
         {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2}},
         {"nodes": 2, "packages": 2, "devices": 2, "sharding": "zero3"},
+        {"packages": 2, "devices": 2, "layout": {"tensor": 4}},
     ]
     for model in ("gpt", "llama"):
-        one = run_spec(model=model, training={"steps": 12}, optimizer=optimizer)
+        one = run_spec(model=model, training={"steps": 15}, optimizer=optimizer)
         run_in_double(1, train_run, one, tmp_path / model / "one")
         joined = tmp_path / model / "joined"
         for index, layout in enumerate(layouts):
@@ -80,7 +84,7 @@ def test_resharding_joins_the_curves_without_a_step(tmp_path: Path) -> None:
         found, expected = losses(joined), losses(tmp_path / model / "one")
         assert found.keys() == expected.keys()
         assert apart(list(found.values()), list(expected.values())) < tolerance(model)
-        assert [r["continued_from"] for r in records(joined, "header")] == [0, 3, 6, 9]
+        assert [r["continued_from"] for r in records(joined, "header")] == [0, 3, 6, 9, 12]
 
 
 def test_what_starts_anew_in_another_layout_is_said(tmp_path: Path) -> None:
