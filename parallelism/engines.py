@@ -85,6 +85,8 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
             "layout.sharding.preset", preset, constraint, f"use ddp, zero1, zero2 or zero3, or {_NATIVE}"
         )
         return
+    if spec.training.precision == "bfloat16" and layout.optimizer == 1:
+        yield from unsharded_sums(spec)
     if layout.secondary < layout.weights and layout.tensor > 1:
         constraint = (
             f"must be 1 with secondary weights: DeepSpeed's hpZ groups are consecutive ranks, which hold "
@@ -110,6 +112,14 @@ def _deepspeed(spec: RunSpec, layout: Layout, device: str) -> Iterator[Violation
     if (wires.gradients == "int4") != (wires.network == "int4"):
         constraint = "DeepSpeed quantises either both hops of the gradients or neither"
         yield Violation("layout.sharding.wire.network", wires.network, constraint, f"use {wires.gradients}")
+
+
+def unsharded_sums(spec: RunSpec) -> Iterator[Violation]:
+    """float32 sums at stage 0: 0.19 stops, and older versions shard the optimizer states all the same."""
+    if spec.training.gradient_dtype == "float32":
+        constraint = "DeepSpeed does not sum in float32 for bfloat16 weights where it shards nothing"
+        fix = "use bfloat16, or set layout.sharding to zero1"
+        yield Violation("training.gradient_dtype", "float32", constraint, fix)
 
 
 def _unsummed(spec: RunSpec, layout: Layout) -> Iterator[Violation]:

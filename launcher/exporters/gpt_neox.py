@@ -13,7 +13,7 @@ from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
-    check_deepspeed_pipeline,
+    check_deepspeed,
     check_key_values,
     check_schedule,
     check_scheme,
@@ -47,7 +47,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
 
 
 def _check_parallel(refusals: Refusals, spec: RunSpec, layout: Layout, sharding: str) -> None:
-    check_deepspeed_pipeline(refusals, layout, sharding)
+    check_deepspeed(refusals, spec, layout, sharding)
     refusals.unless(
         spec.layout.recompute != "selective",
         "layout.recompute",

@@ -14,7 +14,7 @@ from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
-    check_deepspeed_pipeline,
+    check_deepspeed,
     check_key_values,
     check_schedule,
     check_scheme,
@@ -37,7 +37,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     check_wires(refusals, spec, layout)
     check_key_values(refusals, spec)
     check_schedule(refusals, spec, ("cosine", "linear", "constant"))
-    check_deepspeed_pipeline(refusals, layout, sharding)
+    check_deepspeed(refusals, spec, layout, sharding)
     refuse(refusals, spec.model, COMBINATIONS)
     refusals.check()
     arguments = model_arguments(spec) | _parallel(spec, stage) | training_arguments(spec)

@@ -103,8 +103,16 @@ def check_wires(refusals: Refusals, spec: RunSpec, layout: Layout) -> None:
     )
 
 
-def check_deepspeed_pipeline(refusals: Refusals, layout: Layout, sharding: str) -> None:
-    """Requires what DeepSpeed's pipeline can do; ``sharding`` is the name of a scheme."""
+def check_deepspeed(refusals: Refusals, spec: RunSpec, layout: Layout, sharding: str) -> None:
+    """Requires what DeepSpeed's pipeline and precisions can do; ``sharding`` is the name of a scheme."""
+    training = spec.training
+    refusals.unless(
+        sharding != "ddp" or training.precision != "bfloat16" or training.gradient_dtype != "float32",
+        "training.gradient_dtype",
+        "float32",
+        "for bfloat16 weights that nothing shards DeepSpeed has no float32 sums",
+        "use bfloat16, or set layout.sharding to zero1",
+    )
     refusals.unless(
         layout.virtual_stages == 1,
         "layout.virtual_stages",

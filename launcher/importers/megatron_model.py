@@ -20,6 +20,7 @@ def convert_model(own: Conversion) -> None:
     _convert_positions(own)
     own.choose("model.normalization", _NORMS, "normalization", default="layernorm")
     own.real("model.norm_epsilon", "norm_epsilon", "layernorm_epsilon", default=1e-5)
+    put_qk_norm(own, "qk_layernorm")
     biased = not own.switch("disable_bias_linear") and own.switch("add_bias_linear", True)
     own.put("model.linear_bias", biased, own.take("disable_bias_linear", "add_bias_linear") or DEFAULT)
     if own.switch("add_qkv_bias"):
@@ -30,6 +31,16 @@ def convert_model(own: Conversion) -> None:
     own.real("model.hidden_dropout", "hidden_dropout", default=0.1)
     own.real("model.init_std", "init_method_std", default=0.02)
     vocabularies.put(own, 128)
+
+
+def put_qk_norm(own: Conversion, key: str) -> None:
+    """Norms of each head's queries and keys, of the kind that the other norms are."""
+    if not own.switch(key):
+        return
+    if own.got("model.normalization") == "rmsnorm":
+        own.put("model.qk_norm", "head", own.settings[key])
+    else:
+        own.refuse(own.settings[key], "norms queries and keys with a layer norm, which a run file cannot say")
 
 
 def _convert_groups(own: Conversion) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from frontrunner.launcher.importers import schedule, vocabularies
 from frontrunner.launcher.importers.interpolations import resolved
 from frontrunner.launcher.importers.megatron import put_sequence_parallel
+from frontrunner.launcher.importers.megatron_model import put_qk_norm
 from frontrunner.launcher.importers.settings import DEFAULT, Conversion, Setting, integer, number
 
 _POSITIONS = {"learned_absolute": "learned", "rope": "rotary"}
@@ -87,6 +88,7 @@ def _convert_model(own: Conversion) -> None:
         own.real("model.rotary_base", "model.rotary_base")
     own.choose("model.normalization", _NORMS, "model.normalization", default="layernorm")
     own.real("model.norm_epsilon", "model.layernorm_epsilon", default=1e-5)
+    put_qk_norm(own, "model.qk_layernorm")
     biased = own.switch("model.bias", True)
     own.put("model.linear_bias", biased, own.take("model.bias") or DEFAULT)
     activation = own.choose("model.activation", _ACTIVATIONS, "model.activation", default="gelu")

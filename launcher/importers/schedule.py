@@ -75,8 +75,19 @@ def put_betas(own: Conversion, first: tuple[str, float], second: tuple[str, floa
 
 
 def put_sums(own: Conversion, key: str) -> None:
-    """The type in which DeepSpeed sums gradients: by default the model's (``get_data_types`` of 0.19)."""
+    """The type in which DeepSpeed sums gradients, and what follows from it at stage 0.
+
+    By default it is the model's (``get_data_types``). bfloat16 at stage 0 goes to ``BF16_Optimizer``, which
+    sums in float32 and shards the optimizer states; 0.19 does so in pipelines alone.
+    """
     sums = own.take(key)
-    if own.got("training.precision") == "bfloat16":
-        wide = sums is not None and str(sums.value) in ("fp32", "float32")
-        own.put("training.gradient_dtype", "float32" if wide else "bfloat16", sums or DEFAULT)
+    if own.got("training.precision") != "bfloat16":
+        return
+    named = None if sums is None else str(sums.value)
+    if own.got("layout.sharding") == "ddp" and named not in ("bf16", "bfloat16"):
+        words = "bfloat16 at stage 0: DeepSpeed's BF16_Optimizer shards the optimizer states"
+        own.put("layout.sharding", "zero1", words)
+        own.put("training.gradient_dtype", "float32", words)
+        return
+    wide = named in ("fp32", "float32")
+    own.put("training.gradient_dtype", "float32" if wide else "bfloat16", sums or DEFAULT)

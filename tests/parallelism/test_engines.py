@@ -39,6 +39,12 @@ def refused(spec: RunSpec) -> dict[str, str]:
     ("engine", "settings", "path", "reason"),
     [
         ("deepspeed", {"sharding": "three_level"}, "layout.sharding.preset", "no separate degrees"),
+        (
+            "deepspeed",
+            {"training": {"precision": "bfloat16"}, "wire": BFLOAT16},
+            "training.gradient_dtype",
+            "does not sum in float32",
+        ),
         ("deepspeed", {"sharding": (2, 2, 2)}, "layout.sharding.preset", "no separate degrees"),
         (
             "deepspeed",

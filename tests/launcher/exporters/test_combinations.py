@@ -206,8 +206,18 @@ def test_rows_of_the_embedding_do_not_depend_on_tensor_ranks(target: str, tensor
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("target", list(TABLES))
 def test_precision_does_not_change_the_model(target: str, precision: str) -> None:
-    spec = spec_of(GPT, training={"precision": precision}, wire=dict.fromkeys(WIRES, precision))
+    training = {
+        "precision": precision,
+        "gradient_dtype": "bfloat16" if precision == "bfloat16" else "float32",
+    }
+    spec = spec_of(GPT, training=training, wire=dict.fromkeys(WIRES, precision))
     assert built(target, spec) == ours(spec.model)
+
+
+@pytest.mark.parametrize("target", ["megatron-deepspeed", "gpt-neox"])
+def test_float32_sums_that_deepspeed_lacks_are_refused(target: str) -> None:
+    spec = spec_of(GPT, training={"precision": "bfloat16"}, wire=dict.fromkeys(WIRES, "bfloat16"))
+    assert refused(target, spec) == ["training.gradient_dtype"]
 
 
 WIRES = ("weights", "gradients", "network")

@@ -92,7 +92,7 @@ def test_text_says_what_is_left_out(call: Call) -> None:
     [
         ("run.sh", ("--swiglu", "--swiglu --num-experts 8"), "--num-experts"),
         ("run.sh", ("--swiglu", "--squared-relu"), "--squared-relu"),
-        ("run.sh", ("--swiglu", "--swiglu --qk-layernorm"), "--qk-layernorm"),
+        ("run.sh", ("--normalization RMSNorm", "--qk-layernorm"), "--qk-layernorm"),
         ("run.sh", ("--swiglu", "--swiglu --multi-latent-attention"), "--multi-latent-attention"),
         ("run.sh", ("--swiglu", "--swiglu --window-size 4096,0"), "--window-size"),
         ("run.sh", ("type rope", "type alibi"), "--position-embedding-type"),

@@ -24,6 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt": GPT,
     "exact gelu": GPT | {"activation": "gelu", "norm_epsilon": 1e-6, "hidden_dropout": 0.2},
     "llama": LLAMA,
+    "qk-norm": LLAMA | {"qk_norm": "head"},
     "tied": LLAMA | {"tie_embeddings": True, "rotary_fraction": 0.5},
     "neox": NEOX,
     "titan": TITAN,
