@@ -46,7 +46,7 @@ _PLAN = {
 _HARMLESS: tuple[tuple[str, str], ...] = (
     (
         "kernels follow from the device; what is computed is the same",
-        r"use_flash_attn\w*|use_flash\w*|attention_backend|transformer_impl|use_mcore_models|use_legacy_models|"
+        r"output_layer_parallelism|use_flash_attn\w*|use_flash\w*|attention_backend|transformer_impl|use_mcore_models|use_legacy_models|"
         r"use_te\w*|te_\w+|(no_)?\w*_fusion|cross_entropy_\w+|apply_query_key_layer_scaling|"
         r"no_query_key_layer_scaling|attention_softmax_in_fp32|fused_\w+|no_persist_layer_norm|"
         r"fp16_lm_cross_entropy|scaled_\w+_fusion|use_ring_exchange_p2p|onnx_safe|no_rope_fusion|"
@@ -85,7 +85,7 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     ),
     (
         "checkpoints hold everything that is needed to continue, in one format",
-        r"save|ckpt_\w+|no_save_\w+|use_dist_ckpt|async_save|dist_ckpt\w*|checkpoint_(scale|validation\w*|in_cpu)|"
+        r"save|interval_type|async_mode|ckpt_\w+|no_save_\w+|use_dist_ckpt|async_save|dist_ckpt\w*|checkpoint_(scale|validation\w*|in_cpu)|"
         r"contiguous_checkpointing|partition_activations|folder|export_dtype|extra_save_iters|no_strict\w*|"
         r"use_checkpoint_args|use_checkpoint_opt_param_scheduler|override_opt_param_scheduler|"
         r"exit_on_missing_checkpoint|checkpoint_callback_params|resume_\w+|auto_detect_ckpt_format|"

@@ -53,7 +53,15 @@ _ORDER = (
     "checkpoint",
     "slurm",
 )
-_PREFIXES = ("data_path", "train_data_path", "train_data_paths", "data_prefix", "model.data.data_prefix")
+_PREFIXES = (
+    "data_path",
+    "train_weighted_split_paths_path",
+    "train_weighted_split_paths",
+    "train_data_path",
+    "train_data_paths",
+    "data_prefix",
+    "model.data.data_prefix",
+)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ def _convert_groups(own: Conversion) -> None:
     elif groups and groups.value is not None and integer(groups.value) != 1:
         own.ignore(groups, "every head has its own keys: --group-query-attention is not given")
     own.whole("model.num_kv_heads", "num_key_value_heads")
+    if (kind := own.take("attention_head_type")) and kind.value == "multiquery":  # BigCode's fork
+        own.put("model.num_kv_heads", 1, kind)
 
 
 def _convert_mlp(own: Conversion) -> None:
