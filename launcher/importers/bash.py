@@ -299,7 +299,9 @@ class _Shell(Branches):
         return found
 
     def leave(self, line: int, text: str) -> None:
-        self.found.undecided.append((f"{self.shown}:{line}", text))
+        place = (f"{self.shown}:{line}", text)
+        if place not in self.found.undecided:  # a loop comes by again
+            self.found.undecided.append(place)
 
     def _heredoc(self, node: Node) -> str | None:
         start = next((child for child in node.children if child.type == "heredoc_start"), None)
