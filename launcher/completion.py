@@ -32,6 +32,7 @@ ARGUMENTS = {
     "RUN_DIR...": "folder",
     "[RUN_DIR]...": "folder",
     "[FOLDER]...": "folder",
+    "FILES": "file",
     "RUNS...": "file",
     "PATHS...": "file",
     "MORE_PATHS": "file",

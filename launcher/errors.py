@@ -9,6 +9,8 @@ import traceback
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.secrets import masked
 from frontrunner.launcher.display.terminal import say
@@ -62,8 +64,8 @@ def report(error: BaseException, as_json: bool) -> int:
 
 def in_words(error: Any) -> str:
     """What is wrong with an option's value. Newer versions of typer give pydantic's words, not the value."""
-    errors = getattr(error.__cause__, "errors", None)
-    found = errors()[0] if errors else {}
+    cause = error.__cause__
+    found: dict[str, Any] = dict(cause.errors()[0]) if isinstance(cause, ValidationError) else {}
     if not str(found.get("msg", "")).startswith("Input should"):
         return str(error.message)
     rule = found["msg"].removeprefix("Input should ").partition(",")[0]
