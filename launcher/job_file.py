@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
-from frontrunner.configs.brief import brief
+from frontrunner.configs.brief import WIDTH, brief
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, examine_keys
 from frontrunner.launcher.draft import LONGEST_WARMUP, data_section, named_in, steps_of, time_limit
@@ -95,12 +96,13 @@ def _notes(job: Job, keys: dict[str, Any], document: Document, command: str) -> 
     notes = {"model": [f"Written by `frontrunner {command}`."]}
     if job.reasons:
         place = "layout" if "layout" in keys else "training"
-        notes[place] = [f"{reason[0].upper()}{reason[1:]}." for reason in job.reasons]
+        said = [f"{reason[0].upper()}{reason[1:]}." for reason in job.reasons]
+        notes[place] = [line for reason in said for line in wrap(reason, WIDTH - len("# "))]
     if job.tokens is not None:
         notes["training.tokens"] = [f"{spec.training.steps:,} steps."]
     notes["optimizer"] = ["The learning rate is the default. Set what suits the model and the batch."]
     if job.data == "synthetic":
-        notes["data"] = ["Random tokens, to measure speed. To train: {train: PREFIX of a prepared corpus}."]
+        notes["data"] = ["To measure speed. To train: {train: PREFIX of a prepared corpus}."]
     if spec.machine.site.account_required:
         first = next(iter(keys["slurm"]))
         notes[f"slurm.{first}"] = ["account: PROJECT, or `submit --account PROJECT`. Required here."]

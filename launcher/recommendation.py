@@ -136,7 +136,7 @@ def advised(
         raise SpecError([_enough(options, limits)])
     if found.days > _LONGEST_DAYS:
         fewer = _down(tokens * _LONGEST_DAYS / found.days)
-        constraint = f"{_said(found)}, and a run file says at most {LONGEST_DAYS} days"
+        constraint = f"the best option, {_said(found)}, and a run file says at most {LONGEST_DAYS} days"
         raise SpecError([Violation("--tokens", tokens, constraint, f"use {fewer} or fewer")])
     return Advised(spec, tokens, batch, limits, margin, options, queues, found, campaign.rule(limits))
 

@@ -11,7 +11,7 @@ import typer
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.commands.plan import USUAL_MACHINE, check_tokens, software_year
-from frontrunner.launcher.display.search_tables import Answer, layout_text, show
+from frontrunner.launcher.display.search_tables import Answer, show
 from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _run_file(answer: Answer, model: str, machine: str, row: int | None, write: 
         raise wrong("--row", row, f"there are {count:,} layouts that fit", f"use 1 to {count}")
     index = choice.index if row is None else int(ranking.order[row - 1])
     assert ranking.estimated.time
-    reasons = [layout_text(ranking, index), f"rank {answer.place(index):,} of {count:,} that fit"]
+    reasons = [f"rank {answer.place(index):,} of {count:,} layouts that fit"]
     if row is None:
         reasons.append(answer.why())
     job = Job(

@@ -83,17 +83,21 @@ def _recommended(answer: Advised) -> list[str]:
         f"  memory       {bytes_text(peak)} of {bytes_text(memory)} per device",
         f"  speed        {figures['tokens_per_s_per_device']:,.0f} tokens/s per device, "
         f"MFU {share_text(figures['mfu'])}",
-        f"  time         {days_text(option)} days, {lost / span.total_s:.1%} of them not training",
+        f"  time         {days_text(option)} days, {share_text(lost / span.total_s)} of it in checkpoints, "
+        "failures and starts",
         f"  cost         {option.node_hours:,.0f} node-hours",
     ]
     if queue and limit:
         count = answer.jobs(option)
-        lines.append(f"  queue        {queue[0]}, {count:,} {'jobs' if count != 1 else 'job'}: {limit.rule}")
+        lines.append(
+            f'  queue        {queue[0]}, {count:,} {"jobs" if count != 1 else "job"}: "{limit.rule}"'
+        )
     if span.checkpoint_interval_s:
         minutes = span.checkpoint_interval_s / 60
         lines += [
             f"  checkpoints  {span.checkpoints:,}, one every {digits(minutes)} minutes",
-            f"  failures     {digits(span.failures)} expected",
+            f"  failures     {digits(span.failures)} expected, one in "
+            f"{digits(24 * option.days / span.failures)} hours",
         ]
     return lines
 

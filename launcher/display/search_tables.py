@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from frontrunner.configs.units import bytes_text, flops_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -113,7 +113,7 @@ def show(answer: Answer, top: int) -> None:
 def _left_out(answer: Answer) -> str:
     if not answer.left_out:
         return ""
-    return f"; {answer.left_out:,} more do not leave the margin of memory, {answer.margin:.1%}"
+    return f"; {answer.left_out:,} more do not leave the margin of memory, {share_text(answer.margin)}"
 
 
 def _published_text(entry: dict[str, Any]) -> str:

@@ -181,7 +181,7 @@ def rule(limits: Limits) -> str:
     hours = "" if limits.node_hours is None else f"{limits.node_hours:,.10g} node-hours"
     if limits.days is None:
         within = f" within {hours}" if hours else ""
-        return f"the fastest{within} that costs at most {_WORTH - 1:.0%} more than the cheapest"
+        return f"the fastest{within} that costs at most {100 * (_WORTH - 1):.0f} % more than the cheapest"
     return f"the fewest node-hours within {limits.days:,.10g} days{' and ' if hours else ''}{hours}"
 
 

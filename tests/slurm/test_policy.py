@@ -127,3 +127,21 @@ def test_places_are_those_of_the_node_diagram(name: str) -> None:
     assert len({core for place in places for core in place.core_numbers()}) == 56
     assert [place.nic for place in places] == [f"hsn{n // 2}" for n in range(8)]
     assert len({place.pci_bus for place in places}) == 8
+
+
+@pytest.mark.parametrize(
+    ("machine", "nodes", "name"),
+    [
+        ("frontier", 64, "extended"),
+        ("frontier", 65, "batch"),
+        ("frontier", 9473, None),
+        ("lumi-g", 4, "small-g"),
+        ("lumi-g", 1024, "standard-g"),
+        ("lumi-g", 1025, "bench"),
+        ("workstation", 1, None),
+    ],
+)
+def test_the_queue_of_long_runs(machine: str, nodes: int, name: str | None) -> None:
+    """The one that lets a job run longest; never one that forbids chains, as debug does."""
+    site = load_machine(machine).site
+    assert policy.best_queue(site, nodes) == (None if name is None else (name, site.queues[name]))
