@@ -72,7 +72,6 @@ def test_limits_are_met(call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "queue"),
     [
-        ((*LLAMA, "--days", "200"), "small-g"),  # 3 days at a time on up to 4 nodes, else 2 days
         ((*LLAMA, "--days", "10"), "standard-g"),
         (("llama-3-8b", "--tokens", "300e9", "--days", "10"), "extended"),  # 24 hours on up to 64 nodes
         ((*GPT, "--days", "30"), "batch"),
