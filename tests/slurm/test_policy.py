@@ -145,3 +145,11 @@ def test_the_queue_of_long_runs(machine: str, nodes: int, name: str | None) -> N
     """The one that lets a job run longest; never one that forbids chains, as debug does."""
     site = load_machine(machine).site
     assert policy.best_queue(site, nodes) == (None if name is None else (name, site.queues[name]))
+
+
+def test_a_queue_without_chains_is_not_for_long_runs() -> None:
+    site = load_machine("lumi-g").site
+    long = site.queues["dev-g"].limits[0].model_copy(update={"max_time": "9d"})
+    debug = site.queues["dev-g"].model_copy(update={"limits": [long]})
+    found = policy.best_queue(site.model_copy(update={"queues": {**site.queues, "dev-g": debug}}), 8)
+    assert found and found[0] == "standard-g"
