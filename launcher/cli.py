@@ -35,6 +35,7 @@ COMMANDS = {
     "schema": ("schema", "Print the JSON schema of run or sweep files."),
     "plan": ("plan", "Predict the memory and speed of a run."),
     "search": ("search", "Find the best layouts for a model on a machine."),
+    "advise": ("advise", "Say how many nodes a training needs, what it costs, and how to run it."),
     "validate": ("validate", "Compare the planner with published runs."),
     "calibrate": ("calibrate", "Fit a machine's constants to measured runs."),
     "import": ("import_files", "Make a run file from another trainer's script, configuration or log."),

@@ -15,7 +15,6 @@ from frontrunner.configs.data import DataSpec
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import Document, examine_keys, load_run
 from frontrunner.configs.presets import Kind
-from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.proposal import Proposal, propose
 from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.corpus import check_data, is_here, read_info
@@ -54,13 +53,13 @@ def draft(wish: Wish) -> Draft:
     """A run file for a wish; SpecError if there is no such run."""
     folder = wish.output.parent
     keys: dict[str, Any] = {
-        "model": _from(folder, "model", wish.model),
-        "machine": _from(folder, "machine", wish.machine),
+        "model": named_in(folder, "model", wish.model),
+        "machine": named_in(folder, "machine", wish.machine),
     }
     preset = _preset(keys, folder)
     if preset:
         keys = {"extends": preset}
-    data, base = _data(wish.data), load_run(preset).spec if preset else None
+    data, base = data_section(wish.data), load_run(preset).spec if preset else None
     if base and isinstance(base.data, DataSpec) and isinstance(data, dict):
         data = {"tokenizer": None} | data  # the preset's is of another corpus
     keys |= {"data": data} | ({"nodes": wish.nodes} if wish.nodes is not None else {})
@@ -68,7 +67,8 @@ def draft(wish: Wish) -> Draft:
     keys = found.keys
     if wish.tokens is not None:
         keys["training"] = keys.get("training", {}) | {"tokens": wish.tokens}
-        steps = _steps(wish.tokens, found.document.spec)
+        training = found.document.spec.training
+        steps = steps_of(wish.tokens, training.seq_len, training.global_batch_size)
         keys["optimizer"] = {"warmup_steps": min(LONGEST_WARMUP, max(1, steps // 100))}
     if not preset:
         keys["optimizer"] = {"learning_rate": 3e-4} | keys.get("optimizer", {})
@@ -80,7 +80,7 @@ def draft(wish: Wish) -> Draft:
     return Draft(brief(keys, notes), document, tuple(_remarks(document, found)))
 
 
-def _from(folder: Path, kind: Kind, name: str) -> str:
+def named_in(folder: Path, kind: Kind, name: str) -> str:
     """A preset or path as a file in ``folder`` names it."""
     if presets.path(kind, name) or Path(name).is_absolute() or not Path(name).exists():
         return name
@@ -100,7 +100,7 @@ def _preset(keys: dict[str, Any], folder: Path) -> str | None:
     return None
 
 
-def _data(given: str) -> str | dict[str, Any]:
+def data_section(given: str) -> str | dict[str, Any]:
     """The ``data`` section for a prefix, with the tokenizer that its corpus names."""
     if given == "synthetic":
         return given
@@ -114,8 +114,15 @@ def _data(given: str) -> str | dict[str, Any]:
     return {"train": prefix} | ({"tokenizer": str(tokenizer)} if tokenizer and tokenizer.is_file() else {})
 
 
-def _steps(tokens: int, spec: RunSpec) -> int:
-    return -(-tokens // (spec.training.global_batch_size * spec.training.seq_len))
+def steps_of(tokens: int, seq_len: int, global_batch_size: int) -> int:
+    """Steps that take at least that many tokens."""
+    return -(-tokens // (global_batch_size * seq_len))
+
+
+def time_limit(hours: float) -> str:
+    """A ``slurm.time_limit`` for a run that the planner says takes ``hours``."""
+    asked = hours * _MARGIN + _START_H
+    return f"{math.ceil(asked)}h" if asked < 48 else f"{math.ceil(asked / 24)}d"
 
 
 def _slurm(wish: Wish, keys: dict[str, Any], folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -127,8 +134,7 @@ def _slurm(wish: Wish, keys: dict[str, Any], folder: Path) -> tuple[dict[str, An
     time = estimate(Workload.of(spec), Candidates.of(spec, layout)).time
     if time is not None:
         hours = float(time.total[0]) * spec.training.steps / 3600
-        asked = hours * _MARGIN + _START_H
-        slurm["time_limit"] = f"{math.ceil(asked)}h" if asked < 48 else f"{math.ceil(asked / 24)}d"
+        slurm["time_limit"] = time_limit(hours)
         shown = f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:,.1f} hours"
         notes["slurm.time_limit"] = [f"Of the whole run: {shown} by the planner, 10 % more, and a start."]
     elif not spec.machine.site.queues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates, Workload
 from frontrunner.parallelism.planner.choose import simplest
+from frontrunner.parallelism.planner.headroom import largest_margin, usable_bytes
 from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Ranking, search
 
@@ -82,36 +84,38 @@ def usual_batch(spec: RunSpec) -> int:
 
 
 def needs_layouts(
-    ranking: Ranking, spec: RunSpec, batch: int, batch_key: str = "--global-batch-size"
+    ranking: Ranking,
+    spec: RunSpec,
+    batch: int,
+    batch_key: str = "--global-batch-size",
+    margin: float | None = None,
 ) -> None:
-    """SpecError if no layout is legal, or if none fits; names the nearest miss."""
+    """SpecError if no layout is legal, or if none fits; names the nearest miss.
+
+    ``margin`` is the share of memory that the ranking left free, if it did.
+    """
     if len(ranking.order):
         return
-    if not len(ranking.space.candidates):
+    count, devices = len(ranking.space.candidates), spec.world_size
+    if not count:
+        constraint = f"no layout of {spec.model.name} on {devices} devices divides this batch size"
+        raise SpecError([Violation(batch_key, batch, constraint, f"use a multiple of {devices}")])
+    possible = -1.0 if margin is None else largest_margin(ranking)
+    if possible >= 0:
+        constraint = f"leaves none of {count} layouts of {spec.model.name} on {spec.nodes} nodes"
+        smaller = math.floor(possible * 1000) / 1000
         raise SpecError(
-            [
-                Violation(
-                    batch_key,
-                    batch,
-                    f"no layout of {spec.model.name} on {spec.world_size} devices divides this batch size",
-                    f"use a multiple of {spec.world_size}",
-                )
-            ]
+            [Violation("--margin", margin, constraint, f"use {smaller:g} or less, or more nodes")]
         )
     nearest = ranking.nearest_miss()
     need, has = float(ranking.estimated.memory.peak[nearest]), spec.machine.device.memory_bytes
-    raise SpecError(
-        [
-            Violation(
-                "--nodes",
-                spec.nodes,
-                f"none of {len(ranking.space.candidates)} layouts of {spec.model.name} fits; the nearest, "
-                f"{layout_text(ranking, nearest)}, needs {bytes_text(need)} of {bytes_text(float(has))} per "
-                f"device, {bytes_text(need - has)} over",
-                f"use about {-(-int(spec.nodes * need) // has)} nodes or more",
-            )
-        ]
+    usable = has if margin is None else usable_bytes(spec.machine, margin)
+    constraint = (
+        f"none of {count} layouts of {spec.model.name} fits; the nearest, {layout_text(ranking, nearest)}, "
+        f"needs {bytes_text(need)} of {bytes_text(float(has))} per device, {bytes_text(need - usable)} over"
     )
+    fix = f"use about {math.ceil(spec.nodes * need / usable)} nodes or more"
+    raise SpecError([Violation("--nodes", spec.nodes, constraint, fix)])
 
 
 def _counts(most: int) -> Iterator[int]:
@@ -153,7 +157,7 @@ def _on(
         choice = simplest(ranking, fixed) or (simplest(ranking) if last else None)
         if choice:
             reasons = _reasons(ranking, choice.index, choice.alike, batch, spec)
-            return _Found(_different(ranking.space.layout(choice.index), spec), batch, reasons)
+            return _Found(different(ranking.space.layout(choice.index), spec), batch, reasons)
     if last and ranking is not None:
         needs_layouts(ranking, spec, batch, _BATCH)
     return None
@@ -173,7 +177,7 @@ def _number(spec: RunSpec, key: str) -> float:
     return float(RECOMPUTE.index(value) if key == "recompute" else value)
 
 
-def _different(layout: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
+def different(layout: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     """The keys of a layout that the run does not have already."""
     own = {key: layout[key] for key in _FIELDS if layout[key] != getattr(spec.layout, key)}
     have, chosen = spec.layout.sharding, layout["sharding"]

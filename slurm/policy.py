@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
-from frontrunner.configs.site import QueueSpec, SizeLimit, longest_s
+from frontrunner.configs.site import QueueSpec, SiteSpec, SizeLimit, longest_s
 from frontrunner.configs.slurm import clock, seconds
 
 SHORTEST_JOB_S = 60  # Slurm counts in minutes
@@ -51,6 +51,22 @@ def schedule(spec: RunSpec, *, preview: bool = False) -> Schedule:
     total, each = _lengths(spec, queue.limit(spec.nodes) if queue else None)
     partition = queue.partition if queue else slurm.partition
     return Schedule(queue, partition, slurm.qos, total, each, signal_s=seconds(slurm.signal_before_end))
+
+
+def best_queue(site: SiteSpec, nodes: int) -> tuple[str, QueueSpec] | None:
+    """The queue, with its name, that lets a long run of that size run longest at a time; None: none does.
+
+    Queues that forbid chains of jobs are not for long runs.
+    """
+    found = [
+        (longest_s(limit), name, queue)
+        for name, queue in site.queues.items()
+        if queue.chains and (limit := queue.limit(nodes))
+    ]
+    if not found:
+        return None
+    _, name, queue = max(found, key=lambda each: each[0])
+    return name, queue
 
 
 def too_many_jobs(spec: RunSpec, queue: QueueSpec | None, jobs: int) -> SpecError | None:

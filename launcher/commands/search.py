@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.launcher.commands.plan import USUAL_MACHINE, check_tokens, software_year
 from frontrunner.launcher.display.search_tables import Answer, show
+from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from frontrunner.parallelism.planner.search import Ranking
 
 USUAL_SEQ_LEN = 2048
+#: As the planner's own (``headroom.py``), which is imported late.
+USUAL_MARGIN = 0.05
 
 
 def search(
@@ -37,28 +42,107 @@ def search(
     scale: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Node counts for a scaling prediction.")
     ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Share of each device's memory to leave free.")
+    ] = USUAL_MARGIN,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The run file to write, of the recommended layout.")
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option(min=1, help="Write the layout of this rank, not the recommended one.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Evaluate every legal layout: the fastest that fit, and why others are slower."""
     from frontrunner.launcher.proposal import needs_layouts, usual_batch
+    from frontrunner.launcher.written import check_free, write_text
     from frontrunner.parallelism.planner.candidates import Workload
+    from frontrunner.parallelism.planner.choose import simplest
+    from frontrunner.parallelism.planner.headroom import with_margin
     from frontrunner.parallelism.planner.search import search as judge_all
+    from frontrunner.parallelism.planner.starvation import starved
 
     check_tokens(tokens)
+    check_margin(margin)
+    if write:
+        check_free(write, force, "--write")
+    elif row is not None:
+        raise wrong("--row", row, "says which layout to write, and no file is named", "add --write FILE")
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
-    _needs_rates(spec)
+    needs_rates(spec)
     workload = Workload.of(spec, software_year(spec.machine, software))
     started = time.perf_counter()
-    ranking = judge_all(workload, nodes, batch)
+    ranking, left_out = with_margin(judge_all(workload, nodes, batch), margin)
     elapsed = time.perf_counter() - started
-    needs_layouts(ranking, spec, batch)
-    scaling = _scaling(workload, spec, batch, scale) if scale else []
-    answer = Answer(ranking, spec, batch, elapsed, tokens, published(ranking, spec), scaling)
+    needs_layouts(ranking, spec, batch, margin=margin)
+    choice = simplest(ranking)
+    assert choice
+    answer = Answer(
+        ranking,
+        spec,
+        batch,
+        elapsed,
+        tokens,
+        published(ranking, spec),
+        _scaling(workload, spec, batch, scale, margin) if scale else [],
+        margin,
+        left_out,
+        choice,
+        starved(ranking, nodes, batch, margin),
+    )
+    outputs = []
+    if write:
+        written = _run_file(answer, model, machine, row, write)
+        write_text(write, written, force, "--write")
+        outputs = [str(write)]
+    for warning in answer.warnings():
+        say(f"warning: {warning}")
     if as_json:
-        typer.echo(json.dumps(answer.as_dict(top)))
-    else:
-        show(answer, top)
+        typer.echo(json.dumps(answer.as_dict(top) | {"outputs": outputs}))
+        return
+    show(answer, top)
+    if write:
+        tell(f"wrote {write}")
+        say(f"next: frontrunner check {write}, frontrunner submit {write} --dry-run")
+
+
+def _run_file(answer: Answer, model: str, machine: str, row: int | None, write: Path) -> str:
+    """The run file of that rank, or of the recommended layout."""
+    from frontrunner.launcher.job_file import Job, job_file
+
+    ranking, spec, choice = answer.ranking, answer.spec, answer.choice
+    count = len(ranking.order)
+    if row is not None and row > count:
+        raise wrong("--row", row, f"there are {count:,} layouts that fit", f"use 1 to {count}")
+    index = choice.index if row is None else int(ranking.order[row - 1])
+    assert ranking.estimated.time
+    reasons = [f"rank {answer.place(index):,} of {count:,} layouts that fit"]
+    if row is None:
+        reasons.append(answer.why())
+    job = Job(
+        model,
+        machine,
+        spec.nodes,
+        ranking.space.layout(index),
+        spec.training.seq_len,
+        answer.global_batch_size,
+        step_time_s=float(ranking.estimated.time.total[index]),
+        tokens=None if answer.tokens is None else round(answer.tokens),
+        reasons=reasons,
+    )
+    return job_file(job, "search", write.parent, write.stem).text
+
+
+def check_margin(margin: float) -> None:
+    """SpecError if it is not a share of memory to leave free."""
+    if not 0 <= margin < 1:
+        raise wrong("--margin", margin, "must be a share from 0 to below 1", "write 0.05 for 5 %")
+
+
+def wrong(option: str, value: object, constraint: str, fix: str) -> SpecError:
+    return SpecError([Violation(option, value, constraint, fix)])
 
 
 def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpec:
@@ -77,9 +161,8 @@ def request(model: str, machine: str, nodes: int, seq_len: int | None) -> RunSpe
     return shortest.model_copy(update={"training": training})
 
 
-def _needs_rates(spec: RunSpec) -> None:
-    from frontrunner.configs.errors import SpecError, Violation
-
+def needs_rates(spec: RunSpec) -> None:
+    """SpecError if nothing is known of the machine's speed."""
     if not spec.machine.software:
         raise SpecError(
             [
@@ -96,7 +179,6 @@ def _needs_rates(spec: RunSpec) -> None:
 def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
     """Rank of this model's published layouts (run presets), and their costs."""
     from frontrunner.configs import presets
-    from frontrunner.configs.errors import SpecError
     from frontrunner.configs.load import load_run
     from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.candidates import Candidates
@@ -136,9 +218,11 @@ def published(ranking: Ranking, spec: RunSpec) -> list[dict[str, Any]]:
     return found
 
 
-def _scaling(workload: Workload, spec: RunSpec, batch: int, scale: str) -> list[dict[str, Any]]:
+def _scaling(
+    workload: Workload, spec: RunSpec, batch: int, scale: str, margin: float
+) -> list[dict[str, Any]]:
     """The best layout at each node count: the batch grows in weak scaling, and is fixed in strong scaling."""
-    from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.parallelism.planner.headroom import with_margin
     from frontrunner.parallelism.planner.search import search as judge_all
 
     try:
@@ -153,7 +237,7 @@ def _scaling(workload: Workload, spec: RunSpec, batch: int, scale: str) -> list[
     for count in counts:
         row: dict[str, Any] = {"nodes": count}
         for kind, size in (("weak", max(1, round(batch * count / spec.nodes))), ("strong", batch)):
-            ranking = judge_all(workload, count, size)
+            ranking, _ = with_margin(judge_all(workload, count, size), margin)
             best = int(ranking.order[0]) if len(ranking.order) else None
             row[kind] = None
             if best is not None:

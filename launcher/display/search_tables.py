@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from frontrunner.configs.units import bytes_text, flops_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.choose import Choice
     from frontrunner.parallelism.planner.search import Ranking
+    from frontrunner.parallelism.planner.starvation import Starved
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,31 @@ class Answer:
     tokens: float | None
     published: list[dict[str, Any]]
     scaling: list[dict[str, Any]]
+    margin: float
+    left_out: int
+    """Layouts that fit, but not with the margin."""
+    choice: Choice
+    starved: Starved | None
+
+    def place(self, index: int) -> int:
+        """The rank of a layout that fits, from 1."""
+        return int((self.ranking.order == index).argmax()) + 1
+
+    def why(self) -> str:
+        """Why the recommended layout is recommended."""
+        if self.choice.alike == 1:
+            return "no other is within 5 % of its speed"
+        return f"the simplest of {self.choice.alike:,} within 5 % of the fastest, which cannot be told apart"
+
+    def warnings(self) -> list[str]:
+        if self.starved is None:
+            return []
+        devices = f"{self.spec.nodes} nodes"
+        return [
+            f"{self.global_batch_size:,} sequences per step starve {devices}: "
+            f"{self.starved.global_batch_size:,} would run {self.starved.gain:.1f} times as fast. "
+            "Use a larger batch or fewer nodes"
+        ]
 
     def training_s(self, index: int) -> float | None:
         """Seconds to train on the tokens with that layout."""
@@ -52,6 +80,10 @@ class Answer:
             "pareto": [self.entry(index) for index in ranking.pareto()],
             "published": self.published,
             "scaling": self.scaling,
+            "margin": self.margin,
+            "left_out_by_margin": self.left_out,
+            "recommended": {"row": self.place(self.choice.index), **self.entry(self.choice.index)},
+            "warnings": self.warnings(),
         }
 
 
@@ -66,13 +98,22 @@ def show(answer: Answer, top: int) -> None:
     )
     console.print(
         f"{len(ranking.space.candidates):,} legal layouts evaluated in {seconds_text(answer.elapsed_s)}, "
-        f"{len(ranking.order):,} fit"
+        f"{len(ranking.order):,} fit" + _left_out(answer)
     )
     console.print(_table(answer, "the fastest that fit", [int(index) for index in ranking.order[:top]]))
     console.print(_table(answer, "Pareto front of speed and memory", ranking.pareto()[:top]))
-    lines = [_published_text(entry) for entry in answer.published]
+    recommended = answer.choice.index
+    lines = [f"recommended: rank {answer.place(recommended):,}, {layout_text(ranking, recommended)}"]
+    lines += [f"  {answer.why()}"]
+    lines += [_published_text(entry) for entry in answer.published]
     lines += [_scaling_text(row, kind) for kind in ("weak", "strong") for row in answer.scaling]
     console.lines(lines)
+
+
+def _left_out(answer: Answer) -> str:
+    if not answer.left_out:
+        return ""
+    return f"; {answer.left_out:,} more do not leave the margin of memory, {share_text(answer.margin)}"
 
 
 def _published_text(entry: dict[str, Any]) -> str:
@@ -129,7 +170,11 @@ def _table(answer: Answer, title: str, indices: list[int]) -> Any:
 
 def layout_text(ranking: Ranking, index: int) -> str:
     """A layout in one line."""
-    layout = ranking.space.layout(index)
+    return layout_words(ranking.space.layout(index))
+
+
+def layout_words(layout: Mapping[str, Any]) -> str:
+    """The ``layout`` section of a run file in one line."""
     sharding = layout["sharding"]
     degrees = [str(sharding.get(kind)) for kind in ("weights", "gradients", "optimizer")]
     cut = sharding.get("preset") or "/".join(degrees)

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS
+from frontrunner.parallelism.planner.headroom import usable_bytes
 from frontrunner.parallelism.planner.search import LEVELS, SECONDARY, TRIPLES, Ranking
 
 #: The planner's mean error on published runs (docs/pages/results.md).
 INDISTINGUISHABLE = 0.05
-#: A share of the device's memory beyond which a layout is only taken if no other is left.
-COMFORTABLE = 0.95
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def simplest(ranking: Ranking, fixed: Mapping[str, float] | None = None) -> Choi
     if ranking.estimated.time is not None:
         speed = ranking.estimated.tokens_per_s[order]
         order = order[speed >= (1 - INDISTINGUISHABLE) * speed[0]]
-    capacity = ranking.estimated.workload.machine.device.memory_bytes
-    tight = ranking.estimated.memory.peak[order] > COMFORTABLE * capacity
+    # Without the usual margin of memory only if no other is left.
+    tight = ranking.estimated.memory.peak[order] > usable_bytes(ranking.estimated.workload.machine)
     best = np.lexsort((np.arange(len(order)), features(ranking)[order], tight))[0]
     return Choice(int(order[best]), len(order))
 

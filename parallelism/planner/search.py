@@ -94,8 +94,15 @@ class Ranking:
         return int(places[0]) if len(places) else None
 
 
-def space(workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16") -> Space:
-    """The legal layouts on ``nodes`` nodes."""
+def space(
+    workload: Workload,
+    nodes: int,
+    global_batch_size: int,
+    precision: Precision = "bfloat16",
+    *,
+    plain: bool = False,
+) -> Space:
+    """The legal layouts on ``nodes`` nodes; ``plain``: only those without quantised messages."""
     model, machine = workload.model, workload.machine
     names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
     axes = [
@@ -106,7 +113,7 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
         _divisors(global_batch_size, LARGEST_MICRO_BATCH),
         range(len(RECOMPUTE)),
         range(len(TRIPLES)),
-        range(1 + len(QUANTISED)),
+        range(1 if plain else 1 + len(QUANTISED)),
     ]
     axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(workload))]
     grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
@@ -155,10 +162,15 @@ def space(workload: Workload, nodes: int, global_batch_size: int, precision: Pre
 
 
 def search(
-    workload: Workload, nodes: int, global_batch_size: int, precision: Precision = "bfloat16"
+    workload: Workload,
+    nodes: int,
+    global_batch_size: int,
+    precision: Precision = "bfloat16",
+    *,
+    plain: bool = False,
 ) -> Ranking:
     """Estimate and rank all layouts of a space; by memory alone if the machine's rates are unknown."""
-    found = space(workload, nodes, global_batch_size, precision)
+    found = space(workload, nodes, global_batch_size, precision, plain=plain)
     estimated = estimate(workload, found.candidates)
     fitting = np.flatnonzero(estimated.fits > 0)
     speed = estimated.tokens_per_s[fitting] if estimated.time else np.zeros(len(fitting))

@@ -81,6 +81,8 @@ def completed(place: Path, shell: str, line: list[str]) -> set[str]:
         (["plan", "--ma"], {"--machine"}),
         (["plan", "--machine", "fron"], {"frontier"}),
         (["search", "gpt-22"], {"gpt-22b"}),
+        (["advise", "gpt-22"], {"gpt-22b"}),
+        (["advise", "gpt-22b", "--node"], {"--node-hours"}),
         (["plan", "x", "-o", "layout.te"], {"layout.tensor="}),
         (["train", "x", "--override", "watch.h"], {"watch.hang_after_s="}),
         (["export", "x", "--to", "m"], {"megatron", "megatron-deepspeed"}),

@@ -109,6 +109,7 @@ CALLS = {
     "presets": ["presets", "frontier"],
     "plan": ["plan", "gpt-22b-frontier"],
     "search": ["search", "gpt-22b", "--nodes", "2", "--top", "2", "--scale", "2,4"],
+    "advise": ["advise", "gpt-22b", "--tokens", "1e9"],
     "validate": ["validate"],
     "export": ["export", "gpt-22b-frontier", "--to", "megatron"],
     "data prepare": ["data", "prepare", "--input", "text.txt", "--output", "corpus/a", "--tokenizer", "byte"],

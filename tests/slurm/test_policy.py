@@ -127,3 +127,29 @@ def test_places_are_those_of_the_node_diagram(name: str) -> None:
     assert len({core for place in places for core in place.core_numbers()}) == 56
     assert [place.nic for place in places] == [f"hsn{n // 2}" for n in range(8)]
     assert len({place.pci_bus for place in places}) == 8
+
+
+@pytest.mark.parametrize(
+    ("machine", "nodes", "name"),
+    [
+        ("frontier", 64, "extended"),
+        ("frontier", 65, "batch"),
+        ("frontier", 9473, None),
+        ("lumi-g", 4, "small-g"),
+        ("lumi-g", 1024, "standard-g"),
+        ("lumi-g", 1025, "bench"),
+        ("workstation", 1, None),
+    ],
+)
+def test_the_queue_of_long_runs(machine: str, nodes: int, name: str | None) -> None:
+    """The one that lets a job run longest; never one that forbids chains, as debug does."""
+    site = load_machine(machine).site
+    assert policy.best_queue(site, nodes) == (None if name is None else (name, site.queues[name]))
+
+
+def test_a_queue_without_chains_is_not_for_long_runs() -> None:
+    site = load_machine("lumi-g").site
+    long = site.queues["dev-g"].limits[0].model_copy(update={"max_time": "9d"})
+    debug = site.queues["dev-g"].model_copy(update={"limits": [long]})
+    found = policy.best_queue(site.model_copy(update={"queues": {**site.queues, "dev-g": debug}}), 8)
+    assert found and found[0] == "standard-g"

@@ -15,7 +15,8 @@ from frontrunner.launcher.commands.plan import plan
 from frontrunner.launcher.commands.search import request, search
 from frontrunner.launcher.proposal import propose
 from frontrunner.parallelism.planner.candidates import Workload
-from frontrunner.parallelism.planner.choose import COMFORTABLE, features, simplest
+from frontrunner.parallelism.planner.choose import features, simplest
+from frontrunner.parallelism.planner.headroom import usable_bytes
 from frontrunner.parallelism.planner.search import Ranking
 from frontrunner.parallelism.planner.search import search as judge_all
 
@@ -125,9 +126,9 @@ def test_the_simplest_of_the_fast_ones(ranking: Ranking) -> None:
     choice = simplest(ranking)
     assert choice is not None
     speed, peak = ranking.estimated.tokens_per_s, ranking.estimated.memory.peak
-    memory = ranking.estimated.workload.machine.device.memory_bytes
+    memory = usable_bytes(ranking.estimated.workload.machine)
     near = [i for i in ranking.order if speed[i] >= 0.95 * speed[ranking.order[0]]]
-    roomy = [i for i in near if peak[i] <= COMFORTABLE * memory]
+    roomy = [i for i in near if peak[i] <= memory]
     counts = features(ranking)
     assert choice.alike == len(near)
     assert choice.index in roomy and counts[choice.index] == min(counts[i] for i in roomy)

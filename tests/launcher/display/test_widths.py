@@ -58,6 +58,14 @@ def of_layouts(answer: Any) -> Iterator[str]:
         yield f"{each['node_hours']:,.0f}"
 
 
+def of_options(answer: Any) -> Iterator[str]:
+    for option in answer["options"]:
+        yield f"{option['node_hours']:,.0f}"
+        yield digits(option["days"])
+        yield share_text(option["mfu"])
+        yield digits(option["failures_expected"])
+
+
 def of_plan(answer: Any) -> Iterator[str]:
     yield from map(bytes_text, answer["memory"].values())
     yield seconds_text(answer["step_time_s"])
@@ -107,6 +115,7 @@ def of_corpus(answer: Any) -> Iterator[str]:
 
 COMMANDS: dict[str, tuple[list[str], Any]] = {
     "search": (["search", "gpt-22b", "--nodes", "2", "--top", "4", "--tokens", "3e11"], of_layouts),
+    "advise": (["advise", "llama-3-8b", "--tokens", "3e11", "--days", "9"], of_options),
     "plan": (["plan", "gpt-22b-frontier"], of_plan),
     "validate": (["validate"], of_validation),
     "analyze": (["analyze", "logs", "runs"], of_analysis),
