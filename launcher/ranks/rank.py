@@ -13,6 +13,7 @@ from pathlib import Path
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.plain_files import not_followed
 from frontrunner.parallelism import versions
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.run_folder import endings, failures, files
 from frontrunner.run_folder.endings import FAILED, INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
@@ -27,7 +28,13 @@ def threads_per_rank(ranks: int) -> int:
     return max(1, cores // ranks)
 
 
-def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> int:
+def run_rank(
+    target: str,
+    run_dir: Path,
+    rendezvous: Rendezvous,
+    on_record: OnRecord | None = None,
+    profile: ProfileRequest | None = None,
+) -> int:
     """Call ``target`` (``module:function``, with the arguments of ``train``) and return an exit code.
 
     Returns 0, 75 when stopped on request, 130 when interrupted, 2 for a SpecError and 1 for any other
@@ -42,7 +49,8 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
             versions.check()  # before torch is imported: ranks may run on another host than the launcher
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
-            function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record)
+            more = {"profile": profile} if profile else {}  # which only `train` takes
+            function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record, **more)
         except KeyboardInterrupt:
             return INTERRUPTED
         except endings.Stopped:
