@@ -21,14 +21,19 @@ class ProfileRequest(NamedTuple):
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-def parse(steps: str, rank: int) -> ProfileRequest:
-    """``5`` or ``5-7``. SpecError for anything else."""
+def parse(steps: str | None, rank: int | None) -> ProfileRequest | None:
+    """``5`` or ``5-7``, on rank 0 if none is given; None without steps. SpecError for anything else."""
+    if steps is None:
+        if rank is not None:
+            fix = "name the steps with --profile, or omit it"
+            raise SpecError([Violation("--profile-rank", rank, "is of no use without steps", fix)])
+        return None
     found = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", steps.strip())
     first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= first <= last:
         constraint = "must be a step or a range of steps, counted from 1"
         raise SpecError([Violation("--profile", steps, constraint, "write it like 5 or 5-7")])
-    return ProfileRequest(first, last, rank)
+    return ProfileRequest(first, last, rank or 0)
 
 
 def violations(request: ProfileRequest, spec: RunSpec) -> list[Violation]:

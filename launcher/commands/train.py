@@ -42,7 +42,9 @@ def train(
         str | None,
         typer.Option(metavar="STEPS", help="Write a trace of these steps for Perfetto, e.g. 5 or 5-7."),
     ] = None,
-    profile_rank: Annotated[int, typer.Option(metavar="R", help="The rank whose steps it shows.")] = 0,
+    profile_rank: Annotated[
+        int | None, typer.Option(metavar="R", help="The rank whose steps it shows (default: 0).")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
@@ -57,7 +59,7 @@ def train(
     from frontrunner.parallelism.rendezvous import from_environment
     from frontrunner.run_folder import endings
 
-    profiled = parse(profile, profile_rank) if profile is not None else None
+    profiled = parse(profile, profile_rank)
     request = Request(run, override or (), run_dir, tracker or (), as_json, profiled)
     place = from_environment(os.environ)
     if place is not None:

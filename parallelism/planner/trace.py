@@ -27,6 +27,16 @@ Seconds = dict[str, float]
 _BETWEEN_STAGES = names.track(names.PIPELINE, "network")
 
 
+class Measured(NamedTuple):
+    """Computing that takes the place of the machine's rates, as in :func:`step_time`."""
+
+    computing: MicroBatch | None = None
+    optimizer_s: float | None = None
+
+
+NOTHING = Measured()
+
+
 class Message(NamedTuple):
     """A collective: its lane and name, and for how long it keeps each level's link busy."""
 
@@ -66,12 +76,12 @@ class _Stage(NamedTuple):
 class _Step:
     """The planner's figures for one layout, as floats."""
 
-    def __init__(self, workload: Workload, spec: RunSpec, layout: Layout) -> None:
+    def __init__(self, workload: Workload, spec: RunSpec, layout: Layout, measured: Measured) -> None:
         self.layout = layout
         self.count, self.chunks = spec.grad_accum_steps, layout.virtual_stages
         c, fabric = Candidates.of(spec, layout), Fabric(workload.machine, workload.software)
-        self.time = step_time(workload, c)
-        self.exposed = _exposed(workload, c, self.time)
+        self.time = step_time(workload, c, *measured)
+        self.exposed = _exposed(workload, c, self.time, measured)
         self.message_s = float(self.time.pipeline[0]) / self.count / 2 / self.chunks
         self.gather, self.second, self.block, self.reduction, self.update = _messages(workload, c, fabric)
         # Which links tensor-parallel messages use, and in which halves.
@@ -79,7 +89,7 @@ class _Step:
         halves = (names.ALL_GATHER, names.REDUCE_SCATTER)
         self.tensor_names = halves if c.sequence_parallel[0] else (names.ALL_REDUCE,)
         self.stages = [
-            self._stage(micro_batch(workload, c, np.full(1, float(index)), fabric))
+            self._stage(measured.computing or micro_batch(workload, c, np.full(1, float(index)), fabric))
             for index in range(layout.pipeline)
         ]
 
@@ -100,9 +110,12 @@ class _Step:
         return _Stage(**one, costs=costs)
 
 
-def predicted_trace(spec: RunSpec, layout: Layout, workload: Workload) -> str:
-    """The text of a trace file for one step of ``spec``; ``workload`` must have rates (``software``)."""
-    step = _Step(workload, spec, layout)
+def predicted_trace(spec: RunSpec, layout: Layout, workload: Workload, measured: Measured = NOTHING) -> str:
+    """The text of a trace file for one step of ``spec``.
+
+    ``workload`` must have rates (``software``), or computing be ``measured``.
+    """
+    step = _Step(workload, spec, layout, measured)
     runs = run([stage.costs for stage in step.stages], step.chunks, step.count)
     waiting = step.stages[0].costs.after_backward + step.exposed.tail
     optimizer_s = max(done[-1].sent for done in runs) + waiting
@@ -143,13 +156,13 @@ def _parts(step: _Step, stage: _Stage) -> Seconds:
     return found | {"bubble": max(0.0, float(step.time.total[0]) - sum(found.values()))}
 
 
-def _exposed(workload: Workload, c: Candidates, time: StepTime) -> Exposed:
+def _exposed(workload: Workload, c: Candidates, time: StepTime, measured: Measured) -> Exposed:
     """What is exposed in each micro-batch, and once per step.
 
     A step of two micro-batches exposes that of one more than a step of one.
     """
     one, two = (
-        float(step_time(workload, replace(c, grad_accum_steps=np.full(1, count))).gradients[0])
+        float(step_time(workload, replace(c, grad_accum_steps=np.full(1, count)), *measured).gradients[0])
         for count in (1.0, 2.0)
     )
     m, backward = float(c.grad_accum_steps[0]), max(0.0, two - one)
