@@ -29,7 +29,7 @@ from frontrunner.parallelism.planner.trace import Measured, predicted_trace
 from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 
-REQUEST = ProfileRequest(3, 5, 0)
+REQUEST = ProfileRequest(2, 3, 0)
 NODES, TOKENS = 2, 64
 
 
@@ -91,7 +91,7 @@ def profiled(place: Rendezvous, spec: RunSpec, engine: Engine, folder: str) -> N
     trainer = _trainer(place, engine, spec)
     profile = Profile(REQUEST, spec, place.rank, Path(folder), trainer.device)
     dataset = open_dataset(spec, split="train")
-    for number in range(REQUEST.last + 1):
+    for number in range(REQUEST.last):
         with profile.step(number + 1):
             trainer.step(number, dataset)
     trainer.settle()

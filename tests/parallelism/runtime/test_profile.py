@@ -8,26 +8,22 @@ from typing import Any
 
 import pytest
 
-from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism import trace_events as names
 from frontrunner.parallelism.profile_request import ProfileRequest
-from frontrunner.parallelism.rendezvous import Rendezvous
-from frontrunner.parallelism.runtime import ranges
-from frontrunner.parallelism.runtime.profile import Profile, measured_trace
+from frontrunner.parallelism.runtime.profile import measured_trace
 from frontrunner.run_folder import files
+from support.profiles import REQUEST, profiled
 from support.ranks import run_ranks
 from support.specs import run_spec
 from support.traces import check_events, slices
-from support.training import Patterns, make_trainer
 
-REQUEST = ProfileRequest(2, 3, 1)
+CLUSTER: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 #: Layouts, and what rank 1 does in them besides computing.
 CASES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
     "three levels": (
-        {"layout": {"micro_batch_size": 1, "recompute": "full", "sharding": {"preset": "three_level"}}},
+        {"sharding": "three_level", "layout": {"micro_batch_size": 1, "recompute": "full"}},
         {
             ("weights (package)", names.ALL_GATHER),
-            ("gradients (package)", names.REDUCE_SCATTER),
             ("gradients (node)", names.REDUCE_SCATTER),
             ("reduction (network)", names.REDUCE_SCATTER),
             ("update (network)", names.ALL_GATHER),
@@ -48,23 +44,10 @@ CASES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
 COMPUTING = {(names.COMPUTE, part) for part in (names.FORWARD, names.BACKWARD, names.OPTIMIZER)}
 
 
-def profiled(place: Rendezvous, spec: RunSpec, folder: Path, request: ProfileRequest | None) -> bool:
-    """Four steps; whether a range was made while none was asked for."""
-    trainer = make_trainer(place, spec)
-    profile = Profile(request, spec, place.rank, folder, trainer.device)
-    data, early = Patterns(spec), False
-    for number in range(4):
-        with profile.step(number + 1):
-            early |= ranges.on() and not (place.rank == REQUEST.rank and number in (1, 2))
-            trainer.step(number, data)
-    trainer.settle()
-    return early
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_profile_has_the_tracks_of_a_plan(name: str, tmp_path: Path) -> None:
     keys, wanted = CASES[name]
-    spec = run_spec(training={"global_batch_size": 16, "steps": 4}, **keys)
+    spec = run_spec(**CLUSTER, training={"global_batch_size": 16, "steps": 4}, **keys)
     assert not any(run_ranks(8, profiled, spec, tmp_path, REQUEST))
     (written,) = tmp_path.glob("profile/*")
     assert written == files.profile_file(tmp_path, "2-3", 1)
@@ -87,7 +70,7 @@ def test_a_profile_has_the_tracks_of_a_plan(name: str, tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_unless_asked(tmp_path: Path) -> None:
-    spec = run_spec(training={"global_batch_size": 8, "steps": 4})
+    spec = run_spec(**CLUSTER, training={"global_batch_size": 8, "steps": 4}, layout={"micro_batch_size": 1})
     assert not any(run_ranks(8, profiled, spec, tmp_path, None))
     assert not list(tmp_path.iterdir())
 
@@ -112,7 +95,7 @@ def test_kernels_count_for_the_range_that_launched_them() -> None:
         *kernel(45, 90, 3),
         *kernel(150, 160, 4),
     ]
-    spec = run_spec(training={"global_batch_size": 8, "steps": 4})
+    spec = run_spec(**CLUSTER, training={"global_batch_size": 8, "steps": 4}, layout={"micro_batch_size": 1})
     found = json.loads(measured_trace(events, spec, ProfileRequest(1, 1, 0)))["traceEvents"]
     shown = {e["name"]: (e["ts"], e["dur"]) for e in found if e["ph"] == "X"}
     assert shown == {names.BACKWARD: (50, 50), names.ALL_GATHER: (60, 10)}
