@@ -69,7 +69,7 @@ def _fork(request: dict[str, Any], rank: int, lifeline: int, reports: int) -> in
             master_port=request["port"],
             source="frontrunner train",
         )
-        profile = ProfileRequest(*request["profile"]) if request.get("profile") else None
+        profile = ProfileRequest(*request["profiled"]) if request.get("profiled") else None
         code = run_rank(request["target"], Path(request["run_dir"]), rendezvous, profile=profile)
     finally:
         # Skip exit handlers: those of libraries may wait for peers that are gone.

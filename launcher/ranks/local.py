@@ -150,7 +150,7 @@ class _Ranks:
             "port": free_port(),
             "target": target,
             "preload": list(preload),
-            "profile": profile,
+            "profiled": profile,
         }
         with self._log.open("ab") as log:
             self._server = start_server(request, log)

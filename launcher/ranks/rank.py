@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
@@ -49,8 +50,9 @@ def run_rank(
             versions.check()  # before torch is imported: ranks may run on another host than the launcher
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
-            more = {"profile": profile} if profile else {}  # which only `train` takes
-            function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record, **more)
+            if profile is not None:  # which only `train` takes
+                function = partial(function, profile=profile)
+            function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record)
         except KeyboardInterrupt:
             return INTERRUPTED
         except endings.Stopped:
