@@ -9,11 +9,11 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.run_folder import files
 
 
-def check_free(output: Path, force: bool, option: str) -> None:
+def check_free(output: Path, force: bool, option: str, example: str = files.SPEC) -> None:
     """SpecError if a file cannot be written there: ``option`` is the one that names it."""
     wrong = None
     if output.is_dir():
-        wrong = ("is a folder", f"name a file, such as {output / files.SPEC}")
+        wrong = ("is a folder", f"name a file, such as {output / example}")
     elif not output.parent.is_dir():
         wrong = (f"there is no folder {output.parent}", "create it first, or name another file")
     elif output.exists() and not force:

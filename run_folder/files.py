@@ -11,6 +11,8 @@ SPEC, RECORDS, JOBS, SCRIPT = "run.yaml", "records.jsonl", "jobs.jsonl", "job.sh
 LOCK = ".lock"
 CHECKPOINTS, MANIFEST = "checkpoints", "manifest.json"
 ERRORS, LOGS, STACKS = "errors", "logs", "stacks"
+#: Measured traces of steps.
+PROFILES = "profile"
 #: Results of `frontrunner doctor` in the folder of its probe.
 PROBE, HANGS = "probe.json", "hangs"
 #: The name of a file in ``errors``; the group is the rank.
@@ -51,6 +53,11 @@ def job_logs(run_dir: Path) -> list[Path]:
 def stacks_file(run_dir: Path, rank: int) -> Path:
     """Where a rank was when it hung."""
     return run_dir / STACKS / f"rank-{rank}.txt"
+
+
+def profile_file(run_dir: Path, steps: str, rank: int) -> Path:
+    """What ``train --profile`` measured; ``steps`` is ``5`` or ``5-7``."""
+    return run_dir / PROFILES / f"steps-{steps}-rank-{rank}.json"
 
 
 def holds_run(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,13 +15,16 @@ from frontrunner.launcher.verify import verified
 
 if TYPE_CHECKING:
     from frontrunner.configs.load import Document
-    from frontrunner.configs.schema import MachineSpec
+    from frontrunner.configs.schema import MachineSpec, RunSpec
     from frontrunner.parallelism.layout import Layout
     from frontrunner.parallelism.planner.advise import Advice
+    from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.checkpoints import CheckpointPlan
     from frontrunner.parallelism.planner.plan import Estimate
 
 BAR = 50
+#: Forwards and backwards of all stages in a trace: about 130 MB.
+MOST_PIECES = 200_000
 #: Of models that are planned or searched without a machine.
 USUAL_MACHINE = "frontier"
 
@@ -50,9 +54,18 @@ def plan(
         str | None, typer.Option(help="Software year in the machine file (default: the newest).")
     ] = None,
     tokens: Annotated[float | None, typer.Option(help="Tokens to train on, e.g. 300e9.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the predicted step as a trace for Perfetto."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the trace if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Predict whether a run fits, its speed, where time goes, and what would help."""
+    from frontrunner.launcher.written import check_free
+
+    if trace is not None:
+        check_free(trace, force, "--trace", "step.json")
     overrides = [*(override or [])]
     overrides += [f"nodes={nodes}"] if nodes is not None else []
     overrides += [f"machine={json.dumps(machine)}"] if machine is not None else []
@@ -65,6 +78,8 @@ def plan(
     check_tokens(tokens)
     spec = document.spec
     workload = Workload.of(spec, software_year(spec.machine, software))
+    if trace is not None:
+        write_trace(trace, force, spec, layout, workload)
     estimated = estimate(workload, Candidates.of(spec, layout))
     advice = advise(spec, estimated)
     checkpoints = plan_checkpoints(spec)
@@ -78,6 +93,7 @@ def plan(
             "assumptions": assumptions(workload),
             "checkpoints": checkpoints._asdict() if checkpoints else None,
             "advice": [{"change": a.change, "gain": a.gain, "fits": a.fits} for a in advice],
+            "trace": str(trace) if trace else None,
         }
         typer.echo(json.dumps(answer))
         return
@@ -90,6 +106,7 @@ def plan(
         *advice_lines(estimated, advice),
         "assumptions",
         *(f"  - {text}" for text in assumptions(workload)),
+        *([f"trace   {trace}: open it at https://ui.perfetto.dev"] if trace else []),
     ]
     tell(*lines)
 
@@ -140,6 +157,25 @@ def check_tokens(tokens: float | None) -> None:
         raise SpecError(
             [Violation("--tokens", tokens, "must be a number of at least 1", "write it like 300e9")]
         )
+
+
+def write_trace(file: Path, force: bool, spec: RunSpec, layout: Layout, workload: Workload) -> None:
+    """Write the predicted step; SpecError if it is not known, or too long for a viewer."""
+    from frontrunner.configs.errors import SpecError, Violation
+    from frontrunner.launcher.written import write_text
+    from frontrunner.parallelism.planner.trace import predicted_trace
+
+    pieces = 2 * layout.pipeline * layout.virtual_stages * spec.grad_accum_steps
+    wrong = None
+    if workload.software is None:
+        fix = f"calibrate {spec.machine.name}, or name a machine that has rates"
+        wrong = (f"needs a step time, but {spec.machine.name}'s machine file has no rates", fix)
+    elif pieces > MOST_PIECES:
+        what = f"would show {pieces:,} forwards and backwards; viewers take {MOST_PIECES:,}"
+        wrong = (what, "use a smaller training.global_batch_size: micro-batches are alike")
+    if wrong:
+        raise SpecError([Violation("--trace", str(file), *wrong)])
+    write_text(file, predicted_trace(spec, layout, workload), force, "--trace")
 
 
 def _duration(estimated: Estimate, tokens: float, devices: int) -> float | None:

@@ -38,6 +38,13 @@ def train(
     tracker: Annotated[
         list[TrackerName] | None, typer.Option(help="Also send the records to this tracker (repeatable).")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="STEPS", help="Write a trace of these steps for Perfetto, e.g. 5 or 5-7."),
+    ] = None,
+    profile_rank: Annotated[
+        int | None, typer.Option(metavar="R", help="The rank whose steps it shows (default: 0).")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; messages go to stderr.")
     ] = False,
@@ -48,10 +55,12 @@ def train(
     """
     from frontrunner.launcher.ranks.launched import train_as_rank
     from frontrunner.launcher.ranks.request import Request
+    from frontrunner.parallelism.profile_request import parse
     from frontrunner.parallelism.rendezvous import from_environment
     from frontrunner.run_folder import endings
 
-    request = Request(run, override or (), run_dir, tracker or (), as_json)
+    profiled = parse(profile, profile_rank)
+    request = Request(run, override or (), run_dir, tracker or (), as_json, profiled)
     place = from_environment(os.environ)
     if place is not None:
         endings.listen()
@@ -94,7 +103,7 @@ def _train_here(request: Request) -> dict[str, Any]:
                 watch.record(record)
 
         try:
-            launch_again_if_corrupted(folder, spec.world_size, on_tick, watch.say)
+            launch_again_if_corrupted(folder, spec.world_size, on_tick, watch.say, request.profile)
         except RunFailed as error:
             if not failures.out_of_memory(str(error)):
                 raise

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.launcher.ranks.rank import run_rank
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 
 
@@ -68,7 +69,8 @@ def _fork(request: dict[str, Any], rank: int, lifeline: int, reports: int) -> in
             master_port=request["port"],
             source="frontrunner train",
         )
-        code = run_rank(request["target"], Path(request["run_dir"]), rendezvous)
+        profile = ProfileRequest(*request["profiled"]) if request.get("profiled") else None
+        code = run_rank(request["target"], Path(request["run_dir"]), rendezvous, profile=profile)
     finally:
         # Skip exit handlers: those of libraries may wait for peers that are gone.
         os._exit(code)

@@ -63,7 +63,7 @@ def _first_rank(place: Rendezvous, request: Request, target: str) -> dict[str, A
         Watch(folder, spec.training.steps, request.trackers, output, live=False) as watch,
     ):
         watch.say(f"{spec.name}: {spec.world_size} ranks of {place.source}; run folder {folder}")
-        code = run_rank(target, folder, place, watch.record)
+        code = run_rank(target, folder, place, watch.record, request.profile)
         if code:
             raise _explanation(folder, place, code)
         return watch.finish()
@@ -73,7 +73,7 @@ def _other_rank(place: Rendezvous, request: Request, target: str) -> None:
     try:
         spec, folder = _prepare(place, request)
         run_folder.wait_for(folder, spec, _FOLDER_LIMIT_S, continues=request.continues)
-        code = run_rank(target, folder, place)
+        code = run_rank(target, folder, place, profile=request.profile)
     except SpecError:  # rank 0 finds and reports the same
         raise _Silent(WRONG_REQUEST) from None
     if code:

@@ -19,6 +19,7 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.errors import RunFailed, RunStopped
 from frontrunner.launcher.ranks.rank import TRAIN, threads_per_rank
 from frontrunner.parallelism import versions
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import LOOPBACK, free_port
 from frontrunner.run_folder import checkpoints, endings, failures, files
 from frontrunner.run_folder import folder as run_folder
@@ -60,6 +61,7 @@ def launch(
     on_tick: Callable[[], None] = lambda: None,
     target: str = TRAIN,
     preload: Sequence[str] = PRELOAD,
+    profile: ProfileRequest | None = None,
 ) -> None:
     """Run ``world_size`` ranks of ``target`` to the end; ``run_dir/run.yaml`` is their run.
 
@@ -70,7 +72,7 @@ def launch(
     process.
     """
     with _signals_noted() as noted:
-        ranks = _Ranks(run_dir, world_size, target, preload)
+        ranks = _Ranks(run_dir, world_size, target, preload, profile)
         try:
             while not (ranks.done or ranks.grace_over or noted.end_now):
                 ranks.poll()
@@ -86,7 +88,11 @@ def launch(
 
 
 def launch_again_if_corrupted(
-    run_dir: Path, world_size: int, on_tick: Callable[[], None], say: Callable[[str], None]
+    run_dir: Path,
+    world_size: int,
+    on_tick: Callable[[], None],
+    say: Callable[[str], None],
+    profile: ProfileRequest | None = None,
 ) -> None:
     """:func:`launch`, and again from the last checkpoint if the ranks found corrupted data, a few times.
 
@@ -94,7 +100,7 @@ def launch_again_if_corrupted(
     """
     for left in range(_MOST_CORRUPTIONS, -1, -1):
         try:
-            launch(run_dir, world_size, on_tick=on_tick)
+            launch(run_dir, world_size, on_tick=on_tick, profile=profile)
             return
         except RunFailed as error:
             if not (failures.corrupted(str(error)) and left):
@@ -121,7 +127,14 @@ def start_server(request: dict[str, Any], log: IO[bytes]) -> subprocess.Popen[by
 class _Ranks:
     """The fork server and its reports; see :mod:`frontrunner.launcher.ranks.forkserver`."""
 
-    def __init__(self, run_dir: Path, world_size: int, target: str, preload: Sequence[str]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        world_size: int,
+        target: str,
+        preload: Sequence[str],
+        profile: ProfileRequest | None,
+    ) -> None:
         self._run_dir = run_dir
         self._world_size = world_size
         self._exits: dict[int, dict[str, Any]] = {}
@@ -137,6 +150,7 @@ class _Ranks:
             "port": free_port(),
             "target": target,
             "preload": list(preload),
+            "profiled": profile,
         }
         with self._log.open("ab") as log:
             self._server = start_server(request, log)

@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.plain_files import not_followed
 from frontrunner.parallelism import versions
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.run_folder import endings, failures, files
 from frontrunner.run_folder.endings import FAILED, INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
@@ -27,7 +29,13 @@ def threads_per_rank(ranks: int) -> int:
     return max(1, cores // ranks)
 
 
-def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> int:
+def run_rank(
+    target: str,
+    run_dir: Path,
+    rendezvous: Rendezvous,
+    on_record: OnRecord | None = None,
+    profile: ProfileRequest | None = None,
+) -> int:
     """Call ``target`` (``module:function``, with the arguments of ``train``) and return an exit code.
 
     Returns 0, 75 when stopped on request, 130 when interrupted, 2 for a SpecError and 1 for any other
@@ -42,6 +50,8 @@ def run_rank(target: str, run_dir: Path, rendezvous: Rendezvous, on_record: OnRe
             versions.check()  # before torch is imported: ranks may run on another host than the launcher
             module, _, name = target.partition(":")
             function = getattr(importlib.import_module(module), name)
+            if profile is not None:  # which only `train` takes
+                function = partial(function, profile=profile)
             function(read_resolved(run_dir / files.SPEC), run_dir, rendezvous, on_record)
         except KeyboardInterrupt:
             return INTERRUPTED

@@ -10,7 +10,9 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.display.trackers import TrackerName
 from frontrunner.launcher.verify import verified
+from frontrunner.parallelism import profile_request
 from frontrunner.parallelism.corpus import check_data
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.run_folder import checkpoints, files
 from frontrunner.run_folder.start import check_start
@@ -28,6 +30,7 @@ class Request:
     run_dir: Path | None = None
     trackers: Sequence[TrackerName] = ()
     as_json: bool = False
+    profile: ProfileRequest | None = None
 
     @property
     def continues(self) -> bool:
@@ -54,6 +57,9 @@ class Request:
                     check(spec)
                 except SpecError as error:
                     violations.extend(document.annotate(error).violations)
+        if self.profile is not None:
+            violations += profile_request.violations(self.profile, spec)
+            violations += self._check_profile(self.profile, place)
         if place is not None and place.world_size != spec.world_size:
             constraint = (
                 f"{spec.nodes} nodes x {spec.machine.devices_per_node} devices of {spec.machine.name} are "
@@ -66,6 +72,22 @@ class Request:
         if violations:
             raise SpecError(violations)
         return spec
+
+    def _check_profile(self, profile: ProfileRequest, place: Rendezvous | None) -> list[Violation]:
+        """What an earlier run in the folder has to say: one measured it, or went past it."""
+        if self.folder is None or (place is not None and place.rank > 0):
+            return []
+        file = files.profile_file(self.folder, profile.steps, profile.rank)
+        if file.exists():
+            fix = "move it, or name other steps"
+            return [Violation("--profile", profile.steps, f"{file} exists already", fix)]
+        newest = next(iter(checkpoints.found(self.folder)), None) if self.continues else None
+        done = checkpoints.step_of(newest) if newest else 0
+        if done >= profile.first:
+            fix = f"name steps after {done}"
+            what = f"the run continues after step {done}"
+            return [Violation("--profile", profile.steps, what, fix)]
+        return []
 
     def _check_start(self, spec: RunSpec) -> None:
         if not (self.continues and checkpoints.found(Path(self.run))):  # else it goes on from its own

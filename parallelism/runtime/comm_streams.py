@@ -32,13 +32,18 @@ class Handle:
 class CommStream:
     """A first-in, first-out queue of jobs with at most ``depth`` in flight (None: no limit).
 
+    ``lane`` is what a profile calls it (:data:`frontrunner.parallelism.trace_events.LANES`).
+
     Submitting one more waits for the first (on a GPU, the stream waits), which bounds what jobs hold. A job
     may only submit others to a stream without depth: the moment a job continues depends on timing, but ranks
     may wait for one another only at the same points of the program.
     """
 
-    def __init__(self, transport: Transport, device: torch.device, depth: int | None = None) -> None:
+    def __init__(
+        self, transport: Transport, device: torch.device, lane: str, depth: int | None = None
+    ) -> None:
         self.transport = transport
+        self.lane = lane
         self.depth = depth
         self.queue: deque[Handle] = deque()
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -83,6 +88,7 @@ class CommStream:
                 self.queue.popleft()
             return
         while not handle.done:
+            self.transport.lane = self.lane
             self.transport.wait(self.queue[0].work)
             self._step(self.queue[0])
 
@@ -95,6 +101,7 @@ class CommStream:
             self.wait(self.queue[-1])
 
     def _step(self, handle: Handle) -> None:
+        self.transport.lane = self.lane
         handle.work = next(handle.job, None)
         handle.done = handle.work is None
         if handle.done and self.queue and self.queue[0] is handle:

@@ -65,6 +65,22 @@ def tensor_parallel_collectives(gather: Collective, scatter: Collective) -> Iter
             replace(module, **theirs)
 
 
+@contextmanager
+def around_backward(context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Inside this context, each backward of a micro-batch happens in a ``context()``."""
+    theirs: Any = existing(schedules, "backward_step")
+
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        with context():
+            return theirs(*args, **kwargs)
+
+    replace(schedules, backward_step=ours)
+    try:
+        yield
+    finally:
+        replace(schedules, backward_step=theirs)
+
+
 def make_memory_buffer() -> None:
     """A new buffer for what sequence-parallel layers gather; megatron-core needs its own groups for it."""
     parallel_state.destroy_global_memory_buffer()
@@ -81,12 +97,13 @@ def use_cpu() -> None:
 class Hops(P2PCommunicator):
     """Messages between stages; each one happens inside :meth:`around`."""
 
-    def around(self, to_next: Any, to_previous: Any) -> AbstractContextManager[None]:
-        """A context around each message; the arguments are what is sent, tensors or None."""
+    def around(self, to_next: Any, to_previous: Any, receives: bool) -> AbstractContextManager[None]:
+        """A context around each message: what is sent, tensors or None, and whether some are received."""
         raise NotImplementedError
 
     def _communicate(self, *, tensor_send_next: Any, tensor_send_prev: Any, **kwargs: Any) -> Any:
-        with self.around(tensor_send_next, tensor_send_prev):
+        receives = bool(kwargs.get("recv_prev") or kwargs.get("recv_next"))
+        with self.around(tensor_send_next, tensor_send_prev, receives):
             return super()._communicate(
                 tensor_send_next=tensor_send_next, tensor_send_prev=tensor_send_prev, **kwargs
             )

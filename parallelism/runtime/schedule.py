@@ -11,9 +11,11 @@ from megatron.core.pipeline_parallel import schedules
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.runtime.gpt.build import LanguageModel
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.transport import CountedP2P, Transport
+from frontrunner.parallelism.trace_events import FORWARD
 
 
 class Schedule:
@@ -65,7 +67,8 @@ class Schedule:
         tokens = next(batches)
         inputs, labels = tokens[:, :-1], tokens[:, 1:]
         positions = self.positions.to(tokens.device).expand_as(inputs)
-        output = chunk(inputs, positions, None, labels=labels if chunk.post_process else None)
+        with ranges.part(FORWARD):
+            output = chunk(inputs, positions, None, labels=labels if chunk.post_process else None)
         return output, _mean_loss
 
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism import placement, versions
 from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.profile_request import ProfileRequest
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.data import open_dataset
 from frontrunner.parallelism.runtime.device import (
@@ -24,6 +25,7 @@ from frontrunner.parallelism.runtime.device import (
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.integrity import self_test
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.profile import Profile
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer
 from frontrunner.parallelism.runtime.saving import Saving
 from frontrunner.parallelism.runtime.step import StepReport, Write, take_step
@@ -38,8 +40,14 @@ from frontrunner.run_folder.steady import steady_median
 _VERSIONS = ("python", "torch", "megatron-core", "frontrunner")
 
 
-def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRecord | None = None) -> None:
-    """Run one rank of ``spec`` to its last step; collective over all ranks.
+def train(
+    spec: RunSpec,
+    run_dir: Path,
+    rendezvous: Rendezvous,
+    on_record: OnRecord | None = None,
+    profile: ProfileRequest | None = None,
+) -> None:
+    """Run one rank of ``spec`` to its last step; collective over all ranks. ``profile`` asks for a trace.
 
     Continues from the newest complete checkpoint in ``run_dir``, if there is one. Rank 0 writes
     ``run_dir/records.jsonl`` and passes each record to ``on_record``. If any rank is asked to stop, raises
@@ -63,13 +71,14 @@ def train(spec: RunSpec, run_dir: Path, rendezvous: Rendezvous, on_record: OnRec
     trainer = make_trainer(spec, groups, device)
     watchdog = Watchdog(run_dir, groups.rank, spec.watch.hang_after_s, trainer.transport)
     watchdog.start()
+    profiled = Profile(profile, spec, groups.rank, run_dir, device)
     if groups.rank == 0:
         with RecordWriter(run_dir, on_record) as writer:
             known = {name: versions.version(name) for name in _VERSIONS}
             description = header(spec, layout.describe(), str(device), sorted(set(hosts)), known)
-            _run(spec, run_dir, trainer, watchdog, writer.write, description, warnings)
+            _run(spec, run_dir, trainer, watchdog, writer.write, description, warnings, profiled)
     else:
-        _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {}, warnings)
+        _run(spec, run_dir, trainer, watchdog, lambda *_, **__: None, {}, warnings, profiled)
     trainer.settle()
     watchdog.stop()
     # Only after success: a failed rank must not wait for the others before it reports why.
@@ -84,6 +93,7 @@ def _run(
     write: Write,
     description: dict[str, Any],
     warnings: list[str],
+    profiled: Profile,
 ) -> None:
     """The training loop. Every rank takes each step of it; ``write`` keeps records on rank 0 only.
 
@@ -106,7 +116,8 @@ def _run(
         watchdog.beat()
         done = number + 1
         with _telling_of_corruption(saving, write, done):
-            record, notes = take_step(spec, trainer, number, dataset, report, saving.due_by_time)
+            with profiled.step(done):
+                record, notes = take_step(spec, trainer, number, dataset, report, saving.due_by_time)
             taken.append(cast(Step, record))
             sent = record["bytes_sent"]
             due = training.validate_every_steps and done % training.validate_every_steps == 0

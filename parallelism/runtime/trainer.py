@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 
 import frontrunner.parallelism.runtime.quick_import  # noqa: F401  (before megatron-core)
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.runtime.gpt.build import build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.integrity.verifier import Verifier
+from frontrunner.parallelism.runtime.megatron_inside import around_backward
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer, StepResult
 from frontrunner.parallelism.runtime.schedule import Schedule
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 from frontrunner.parallelism.runtime.sharding.optimizer import ShardedAdamW
+from frontrunner.parallelism.trace_events import BACKWARD
 
 
 class Trainer(RankTrainer):
@@ -42,7 +47,8 @@ class Trainer(RankTrainer):
             return loss
         self.engine.begin_step()
         self.verifier.begin_step()
-        with self.transport.counting_tensor_parallel():
+        named = around_backward(lambda: ranges.part(BACKWARD)) if ranges.on() else nullcontext()
+        with self.transport.counting_tensor_parallel(), named:
             return self.schedule.run(batches)
 
     def update(self, number: int, loss: torch.Tensor) -> StepResult:

@@ -7,14 +7,16 @@ of the group, for an exchange on the level of each destination.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
+from frontrunner.parallelism import trace_events as names
 from frontrunner.parallelism.layout import LEVELS, Layout
+from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_parallel_collectives
 from frontrunner.parallelism.runtime.process_groups import Group
 
@@ -31,7 +33,8 @@ class Transport:
     """Counted collectives. ``sent`` holds bytes by level, ``waited_s`` the seconds spent inside them.
 
     ``progress_s`` is when the rank last sent something or finished waiting (``time.monotonic``);
-    ``waiting_for`` says what it waits for now. On a GPU, collectives return once they are queued, so
+    ``waiting_for`` says what it waits for now; ``lane`` names whose messages
+    are started, for a profile. On a GPU, collectives return once they are queued, so
     ``waited_s`` only covers the host. ``ledger`` keeps checksums of messages while a step is verified.
     """
 
@@ -42,6 +45,7 @@ class Transport:
         self.waited_s = 0.0
         self.progress_s = time.monotonic()
         self.waiting_for: str | None = None
+        self.lane = names.SUMS
         self.ledger: Ledger | None = None
         self._ranks: dict[Group, list[int]] = {}
 
@@ -50,7 +54,13 @@ class Transport:
         self._count_ring(group, shard.nbytes * (group.size() - 1))
 
         def start() -> Any:
-            return _all_gather(output, shard, group=group, async_op=True)
+            return self._named(
+                self.lane,
+                names.ALL_GATHER,
+                group,
+                output,
+                lambda: _all_gather(output, shard, group=group, async_op=True),
+            )
 
         return start() if self.ledger is None else self.ledger.gather(start, output, shard, group)
 
@@ -61,21 +71,29 @@ class Transport:
                 self.count_to(other, chunks[0].nbytes)
 
         def start() -> Any:
-            return dist.all_to_all_single(received, chunks, group=group, async_op=True)
+            return self._named(
+                self.lane,
+                names.REDUCE_SCATTER,
+                group,
+                chunks,
+                lambda: dist.all_to_all_single(received, chunks, group=group, async_op=True),
+            )
 
         return start() if self.ledger is None else self.ledger.exchange(start, received, chunks, group)
 
     def wait(self, work: Any) -> None:
         """Wait for a started collective."""
-        with self.waiting("sharded state"):
+        with self.waiting("sharded state", self.lane):
             work.wait()
 
     def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:
         """Sum (or ``op``) over the group, in place."""
         size = group.size()
         self._count_ring(group, 2 * tensor.nbytes * (size - 1) // size)
-        with self.waiting("a sum over ranks"):
-            _all_reduce(tensor, op=op, group=group)
+        with self.waiting("a sum over ranks", names.SUMS):
+            self._named(
+                names.SUMS, names.ALL_REDUCE, group, tensor, lambda: _all_reduce(tensor, op=op, group=group)
+            )
         if self.ledger is not None:
             self.ledger.result(tensor, group)
 
@@ -96,20 +114,38 @@ class Transport:
 
         def counted_gather(output: torch.Tensor, shard: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, shard.nbytes * (group.size() - 1))
-            with self.waiting("tensor ranks"):
-                return _all_gather(output, shard, group=group, **kwargs)
+            with self.waiting("tensor ranks", names.TENSOR):
+                return self._named(
+                    names.TENSOR,
+                    names.ALL_GATHER,
+                    group,
+                    shard,
+                    lambda: _all_gather(output, shard, group=group, **kwargs),
+                )
 
         def counted_scatter(output: torch.Tensor, whole: torch.Tensor, group: Group, **kwargs: Any) -> Any:
             self._count_ring(group, output.nbytes * (group.size() - 1))
-            with self.waiting("tensor ranks"):
-                return _reduce_scatter(output, whole, group=group, **kwargs)
+            with self.waiting("tensor ranks", names.TENSOR):
+                return self._named(
+                    names.TENSOR,
+                    names.REDUCE_SCATTER,
+                    group,
+                    whole,
+                    lambda: _reduce_scatter(output, whole, group=group, **kwargs),
+                )
 
         def counted_reduce(
             tensor: torch.Tensor, op: Any = dist.ReduceOp.SUM, group: Group = None, **kwargs: Any
         ) -> Any:
             self._count_ring(group, 2 * tensor.nbytes * (group.size() - 1) // group.size())
-            with self.waiting("tensor ranks"):
-                return _all_reduce(tensor, op=op, group=group, **kwargs)
+            with self.waiting("tensor ranks", names.TENSOR):
+                return self._named(
+                    names.TENSOR,
+                    names.ALL_REDUCE,
+                    group,
+                    tensor,
+                    lambda: _all_reduce(tensor, op=op, group=group, **kwargs),
+                )
 
         with tensor_parallel_collectives(counted_gather, counted_scatter):
             dist.all_reduce = counted_reduce  # type: ignore[assignment]
@@ -128,13 +164,28 @@ class Transport:
         if len(ranks) > 1:
             self.count_to(ranks[(ranks.index(self.rank) + 1) % len(ranks)], nbytes)
 
+    def _named(
+        self, lane: str, name: str, group: Group, tensor: torch.Tensor, start: Callable[[], Any]
+    ) -> Any:
+        """What ``start`` returns, a collective's work or None; a profile has it from start to end."""
+        if not ranges.on() or len(self._members(group)) == 1:
+            return start()
+        return ranges.until_done(names.track(lane, self._level(group)), name, start, tensor.is_cuda)
+
+    def _level(self, group: Group) -> str:
+        """The slowest level that a group's messages cross."""
+        others = [rank for rank in self._members(group) if rank != self.rank]
+        found = {self.layout.level_between(self.rank, other) for other in others}
+        return max(found, key=LEVELS.index, default=LEVELS[0])
+
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Count the time until the block ends as waiting for other ranks."""
+    def waiting(self, what: str, lane: str) -> Iterator[None]:
+        """Count the time until the block ends as waiting for other ranks; ``lane`` is a profile's."""
         start = time.perf_counter()
         self.waiting_for = what
         try:
-            yield
+            with ranges.part(lane, ranges.WAITING):
+                yield
         finally:
             self.waited_s += time.perf_counter() - start
             self.waiting_for = None
@@ -149,10 +200,13 @@ class CountedP2P(Hops):
         self.transport = transport
 
     @contextmanager
-    def around(self, to_next: Any, to_previous: Any) -> Iterator[None]:
+    def around(self, to_next: Any, to_previous: Any, receives: bool) -> Iterator[None]:
         if to_next is not None:
             self.transport.count_to(self.next_rank, to_next.nbytes)
         if to_previous is not None:
             self.transport.count_to(self.prev_rank, to_previous.nbytes)
-        with self.transport.waiting("another stage"):
+        name = names.RECEIVE if receives else names.SEND
+        level = self.transport.layout.level_between(self.transport.rank, self.next_rank)
+        lane = names.track(names.PIPELINE, level)
+        with self.transport.waiting("another stage", names.PIPELINE), ranges.part(name, lane):
             yield

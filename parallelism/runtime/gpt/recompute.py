@@ -16,6 +16,8 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from torch.utils.checkpoint import checkpoint
 
 from frontrunner.configs.schema import Recompute
+from frontrunner.parallelism.runtime import ranges
+from frontrunner.parallelism.trace_events import RECOMPUTE
 
 
 def apply_recompute(layers: Any, mode: Recompute) -> None:
@@ -48,7 +50,8 @@ def _same_masks() -> tuple[AbstractContextManager[None], AbstractContextManager[
         now = tracker.get_states()
         tracker.set_states(first)
         try:
-            yield
+            with ranges.part(RECOMPUTE):
+                yield
         finally:
             tracker.set_states(now)
 

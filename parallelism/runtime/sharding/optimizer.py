@@ -8,8 +8,10 @@ import torch
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.learning_rate import learning_rate
+from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
+from frontrunner.parallelism.trace_events import OPTIMIZER
 
 
 class LossScale:
@@ -81,6 +83,10 @@ class ShardedAdamW:
 
         The step is skipped on every rank if a gradient or any rank's ``loss`` is not finite.
         """
+        with ranges.part(OPTIMIZER):
+            return self._step(number, loss)
+
+    def _step(self, number: int, loss: torch.Tensor) -> StepResult:
         owned = [unit.own_gradients.float() for unit in self.engine.units]
         average = 1.0 / (self.engine.groups.layout.data * self.loss_scale.value)
         norm = self._norm(owned, loss) * average

@@ -18,6 +18,7 @@ from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.runtime.wire.formats import WireFormat
+from frontrunner.parallelism.trace_events import GRADIENTS, REDUCTION
 
 Keep = Callable[[torch.Tensor], object]
 
@@ -40,8 +41,8 @@ class Reducer:
         self.block_wire = block_wire
         self.network_wire = network_wire
         # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
-        self.block_stream = CommStream(transport, device, depth=2)
-        self.network_stream = CommStream(transport, device)
+        self.block_stream = CommStream(transport, device, GRADIENTS, depth=2)
+        self.network_stream = CommStream(transport, device, REDUCTION)
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
             deque()

@@ -8,6 +8,7 @@ from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.transport import Transport
+from frontrunner.parallelism.trace_events import UPDATE, WEIGHTS
 
 
 class Gatherer:
@@ -16,8 +17,8 @@ class Gatherer:
     def __init__(self, groups: ProcessGroups, transport: Transport, device: torch.device) -> None:
         self.groups = groups
         self.transport = transport
-        self.use_stream = CommStream(transport, device)
-        self.update_stream = CommStream(transport, device)
+        self.use_stream = CommStream(transport, device, WEIGHTS)
+        self.update_stream = CommStream(transport, device, UPDATE)
         self._coming: dict[ShardUnit, Handle] = {}
         self._updating: dict[ShardUnit, Handle] = {}
 

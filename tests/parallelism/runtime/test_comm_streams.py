@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("torch")
 import torch
 
 from frontrunner.parallelism.runtime.comm_streams import CommStream
+from frontrunner.parallelism.trace_events import WEIGHTS
 
 
 class Failed:
@@ -32,8 +34,8 @@ def test_a_failed_collective_is_not_taken_for_one_that_has_arrived() -> None:
         yield Failed()
         went_on = True
 
-    transport: Any = None
-    stream = CommStream(transport, torch.device("cpu"))
+    transport: Any = SimpleNamespace(lane=None)
+    stream = CommStream(transport, torch.device("cpu"), WEIGHTS)
     stream.submit(job())
     with pytest.raises(RuntimeError, match="bad_alloc"):
         stream.advance()
