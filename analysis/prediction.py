@@ -179,7 +179,7 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
     if not parts:
         return found
     groups = {
-        "computing and bubble": ("compute", "recompute", "bubble"),
+        "computing and bubble": ("compute", "recompute", "bubble", "stragglers"),
         "communication not hidden": ("tensor", "pipeline", "weights", "gradients", "update"),
         "optimizer": ("optimizer",),
     }
@@ -188,7 +188,7 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
         each["operation"]: each["seconds_per_step"] for each in measured["communication"]["operations"]
     }
     found["parts"] = [
-        {"part": name, "predicted_s": sum(parts[key] for key in keys), "measured_s": known[name]}
+        {"part": name, "predicted_s": sum(parts.get(key, 0.0) for key in keys), "measured_s": known[name]}
         for name, keys in groups.items()
     ]
     if "all_reduce" in operations:

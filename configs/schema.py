@@ -22,6 +22,7 @@ from frontrunner.configs.sharding import Precision, ShardingSpec
 from frontrunner.configs.site import SiteSpec
 from frontrunner.configs.slurm import SlurmSpec
 from frontrunner.configs.software import SoftwareSpec
+from frontrunner.configs.topology import GroupsSpec
 from frontrunner.configs.types import (
     LARGEST,
     Count,
@@ -142,6 +143,8 @@ class LinksSpec(Frozen):
     """Between packages of one node."""
     network: LinkSpec
     """Between nodes."""
+    groups: GroupsSpec | None = None
+    """Groups of nodes in the network; null: all nodes alike."""
 
 
 class DeviceSpec(Frozen):

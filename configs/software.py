@@ -30,7 +30,9 @@ class RingSpec(Frozen):
     across_nodes: PositiveFloat
     """Bytes/s of a ring through some devices of each node, with parallel rings on the others."""
     across_latency_s: NonNegativeFloat
-    """Seconds per ring step between nodes; an all-gather or reduce-scatter has one step per rank."""
+    """Seconds per step of a ring between nodes; an all-gather has one step per rank."""
+    reduce_latency_s: NonNegativeFloat | None = None
+    """The same for a reduce-scatter (default: as an all-gather)."""
     point_to_point: PositiveFloat
     """Bytes/s of a message to a device of another node, with all devices of the node sending."""
 
@@ -48,5 +50,9 @@ class SoftwareSpec(Frozen):
     """Fraction of peak memory bandwidth that memory-bound operators reach."""
     rings: RingSpec
     """Ring bandwidth of the collective library at each level."""
+    contention: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a device's computing that is lost while a collective runs beside it."""
+    device_spread: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Standard deviation of a device's speed, as a share; a step ends with the slowest device."""
     fitted: dict[str, list[str]] = Field(default_factory=dict)
     """Fitted constants, each with the published runs it was fitted to."""

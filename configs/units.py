@@ -123,3 +123,8 @@ def number_text(value: float | None, form: str) -> str:
 def levels_text(sent: dict[str, float] | None) -> str:
     """Bytes per level: ``package 1.50 MiB, node 0 B, network 12.0 KiB``."""
     return ", ".join(f"{level} {bytes_text(value)}" for level, value in sent.items()) if sent else UNKNOWN
+
+
+def interval_text(percent: float | None) -> str:
+    """The half width of an interval, to follow a figure: `` +- 9 %``; empty if it is unknown."""
+    return "" if percent is None else f" +- {percent:.0f} %"

@@ -38,6 +38,7 @@ PARTS = {
     "gradients": "reducing gradients",
     "update": "distributing updated weights",
     "optimizer": "optimizer",
+    "stragglers": "waiting for the slowest device",
 }
 
 

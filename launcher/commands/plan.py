@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frontrunner.configs.units import bytes_text, flops_text, seconds_text
+from frontrunner.configs.units import bytes_text, flops_text, interval_text, seconds_text
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.verify import verified
 
@@ -220,7 +220,8 @@ def time_lines(estimated: Estimate, duration: float | None, tokens: float, nodes
     model, hardware = (float(f[0]) for f in (estimated.model_flops_per_s(), estimated.hardware_flops_per_s()))
     return [
         *lines,
-        f"speed   {estimated.tokens_per_s[0]:,.1f} tokens/s per device, {flops_text(model)} model, "
+        f"speed   {estimated.tokens_per_s[0]:,.1f} tokens/s per device"
+        f"{interval_text(estimated.interval_pct(0))}, {flops_text(model)} model, "
         f"{flops_text(hardware)} hardware{shares}",
         f"budget  {tokens:.3g} tokens: {duration / 86400:,.2f} days, "
         f"{duration / 3600 * nodes:,.1f} node-hours",

@@ -72,6 +72,10 @@ def _figures(compared: list[Comparison]) -> dict[str, object]:
             machine: summary([c for c in compared if c.machine == machine])
             for machine in sorted({c.machine for c in compared})
         },
+        "by_source": {
+            source: summary([c for c in compared if c.source == source])
+            for source in sorted({c.source for c in compared if c.source})
+        },
         "rows": [
             {
                 "id": c.id,
@@ -80,6 +84,8 @@ def _figures(compared: list[Comparison]) -> dict[str, object]:
                 "error_pct": c.error_pct,
                 "left_out_error_pct": c.left_out_error_pct,
                 "engine": c.profile,
+                "source": c.source,
+                "devices": c.devices,
             }
             for c in compared
         ],
@@ -94,6 +100,7 @@ def summary(compared: list[Comparison]) -> dict[str, float | None]:
         "mean_abs_error_pct": sum(errors) / len(errors) if errors else None,
         "max_abs_error_pct": max(errors, default=None),
         "left_out_mean_abs_error_pct": sum(left_out) / len(left_out) if left_out else None,
+        "left_out_max_abs_error_pct": max(left_out, default=None),
     }
 
 
@@ -110,6 +117,8 @@ def show(found: Validation) -> None:
             console.print(_table(title, compared, scale, unit))
             for name in ("", *sorted({c.machine for c in compared})):
                 console.print(_summary_text(name, [c for c in compared if name in ("", c.machine)]))
+            for source in sorted({c.source for c in compared if c.source}):
+                console.print(_summary_text(source, [c for c in compared if c.source == source]))
     console.print(f"constants fitted: {constants_fitted(found)}")
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():
@@ -147,7 +156,12 @@ def _summary_text(name: str, compared: list[Comparison]) -> str:
     return (
         f"  {name or 'all'}: mean {figures['mean_abs_error_pct']:.1f} %, max "
         f"{figures['max_abs_error_pct']:.1f} %"
-        + ("" if left_out is None else f", with each source excluded from the fit {left_out:.1f} %")
+        + (
+            ""
+            if left_out is None
+            else f", with each source excluded from the fit {left_out:.1f} %, max "
+            f"{figures['left_out_max_abs_error_pct']:.1f} %"
+        )
     )
 
 

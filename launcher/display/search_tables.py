@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from frontrunner.configs.units import bytes_text, flops_text, seconds_text, share_text
+from frontrunner.configs.units import bytes_text, flops_text, interval_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
@@ -160,7 +160,7 @@ def _table(answer: Answer, title: str, indices: list[int]) -> Any:
             layout_text(answer.ranking, index),
             bytes_text(figures["peak_memory_bytes_per_device"]),
             seconds_text(figures["step_time_s"]),
-            f"{figures['tokens_per_s_per_device']:,.1f}",
+            f"{figures['tokens_per_s_per_device']:,.1f}" + interval_text(figures["interval_pct"]),
             flops_text(figures["model_flops_per_s_per_device"]),
             "-" if figures["mfu"] is None else f"{figures['mfu']:.1%}",
         ]

@@ -1,9 +1,15 @@
 """Seconds that messages take on each level of the machine.
 
 The ranks of a group are ``stride`` devices apart and fill whole packages and nodes. With the rates of a
-collective library (``software.rings``), an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n
-of the bytes at the slowest level's rate, plus a latency for each of n - 1 steps (Thakur et al. 2005, section
-4.1). Without them, links are shares of what a package has: a ring leaves a package, and a node, through one
+collective library (``software.rings``):
+
+- an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n of the bytes at the slowest level's
+  rate, plus a latency for each of n - 1 steps (Thakur et al. 2005, section 4.1). RCCL has no other algorithm
+  for them, and steps of its reduce-scatter take longer (PCCL, arXiv 2504.18658);
+- an all-reduce is a tree: the bytes of two rings, with a latency that grows with log2 n;
+- between groups of nodes the network carries less: see :func:`efficiency`.
+
+Without such rates, links are shares of what a package has: a ring leaves a package, and a node, through one
 device, whose link carries all the ring's bytes (as gloo does).
 """
 
@@ -15,6 +21,7 @@ import numpy as np
 
 from frontrunner.configs.schema import MachineSpec
 from frontrunner.configs.software import SoftwareSpec
+from frontrunner.configs.topology import GroupsSpec
 from frontrunner.parallelism.planner.candidates import Array
 
 
@@ -38,6 +45,19 @@ class Times:
         return np.maximum(np.maximum(self.package, self.node), self.network)
 
 
+def efficiency(groups: GroupsSpec | None, nodes: Array) -> Array:
+    """Share of the network's bandwidth that ``nodes`` nodes reach: 1 in a group, towards ``taper`` beyond.
+
+    The nodes of a job lie anywhere in their groups. So a share of 1 - group / nodes of the messages leaves a
+    group, at the tapered rate.
+    """
+    if groups is None:
+        return np.ones_like(nodes)
+    leaving = 1 - np.minimum(1.0, groups.nodes / np.maximum(nodes, 1.0))
+    found: Array = 1 / (1 + leaving * (1 / groups.taper - 1))
+    return found
+
+
 class Fabric:
     """The links of a machine with the software of one year."""
 
@@ -45,8 +65,16 @@ class Fabric:
         self.machine = machine
         self.rings = software.rings if software else None
 
-    def ring(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
-        """An all-gather or reduce-scatter of ``total`` bytes over ``ranks``, in ``messages`` messages."""
+    def ring(
+        self,
+        ranks: Array,
+        stride: Array,
+        total: Array,
+        messages: Array | float = 1.0,
+        latency_s: float | None = None,
+    ) -> Times:
+        """A ring of ``total`` bytes over ``ranks``, in ``messages`` messages: by default an
+        all-gather; ``latency_s`` is the latency of a step between nodes."""
         links, package_size = self.machine.links, self.machine.devices_per_package
         in_package, in_node = self._spread(ranks, stride)
         sent = total * (ranks - 1) / ranks
@@ -57,10 +85,12 @@ class Fabric:
         if self.rings:
             whole = in_node >= self.machine.devices_per_node
             network = np.where(whole, self.rings.whole_nodes, self.rings.across_nodes)
+            network = network * self._efficiency(ranks, stride)
+            step = self.rings.across_latency_s if latency_s is None else latency_s
             return Times(
                 within * (sent / self.rings.package + steps * links.package.latency_s),
                 node_only * (sent / self.rings.node + steps * links.node.latency_s),
-                beyond * (sent / network + steps * self.rings.across_latency_s),
+                beyond * (sent / network + steps * step),
             )
         inside = np.where(within, 1.0, 1 - 1 / in_package)
         crossing = np.minimum(stride, package_size) / package_size
@@ -73,6 +103,13 @@ class Fabric:
             * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
         )
 
+    def reduce_scatter(
+        self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0
+    ) -> Times:
+        """A reduce-scatter of ``total`` bytes over ``ranks``, in ``messages`` messages."""
+        latency = self.rings.reduce_latency_s if self.rings else None
+        return self.ring(ranks, stride, total, messages, latency)
+
     def all_reduce(self, ranks: Array, stride: Array, total: Array) -> Array:
         """Seconds of an all-reduce: the bytes of two rings, in trees with only log2 as many steps."""
         rings = self.ring(ranks, stride, total, 0.0).longest
@@ -84,7 +121,8 @@ class Fabric:
         """An all-to-all of ``total`` bytes: inside the node first, then the rest between nodes."""
         links = self.machine.links
         in_package, in_node = self._spread(ranks, stride)
-        network_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
+        link_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
+        network_rate = link_rate * self._efficiency(ranks, stride)
         network_latency = self.rings.across_latency_s if self.rings else links.network.latency_s
         node_rate = self.rings.node if self.rings else links.node.bandwidth_bytes_per_s
         package_rate = self.rings.package if self.rings else links.package.bandwidth_bytes_per_s
@@ -102,6 +140,9 @@ class Fabric:
         link = self.machine.links.network
         rate = self.rings.point_to_point if self.rings else link.bandwidth_bytes_per_s
         return total / rate + link.latency_s
+
+    def _efficiency(self, ranks: Array, stride: Array) -> Array:
+        return efficiency(self.machine.links.groups, ranks * stride / self.machine.devices_per_node)
 
     def _spread(self, ranks: Array, stride: Array) -> tuple[Array, Array]:
         """How many ranks of a group share a package, and how many a node."""

@@ -15,9 +15,6 @@ import numpy as np
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 
-#: The backward of flash attention does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
-FLASH_BACKWARD = 2.5
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -43,7 +40,7 @@ def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
 
 def layer(workload: Workload, c: Candidates, software: SoftwareSpec) -> Layer:
     """Forward and backward of one transformer layer, without recomputation."""
-    model = workload.model
+    model, speed = workload.model, workload.profile.speed
     tokens, t = workload.tokens(c), c.tensor
     heads = model.num_heads * model.head_dim
     qkv = heads + 2 * model.num_kv_heads * model.head_dim
@@ -54,7 +51,7 @@ def layer(workload: Workload, c: Candidates, software: SoftwareSpec) -> Layer:
         + product(software, tokens, hidden, heads / t)
         + product(software, tokens, gated * model.ffn_hidden_size / t, hidden)
         + product(software, tokens, hidden, model.ffn_hidden_size / t)
-    )
+    ) / speed
     core_forward, core_backward = _attention(workload, c, software)
     passes = _operators(workload, c, software)
     return Layer(
@@ -71,7 +68,9 @@ def head(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
     hidden = np.full(len(c), float(model.hidden_size))
     # Logits in the run's precision and float32, their maximum, sum, softmax and gradient.
     passes = tokens * width * (6 * workload.compute_bytes + 16)
-    return 3 * product(software, tokens, width, hidden) + passes / _bandwidth(workload, software)
+    return 3 * product(software, tokens, width, hidden) / workload.profile.speed + passes / _bandwidth(
+        workload, software
+    )
 
 
 def optimizer(workload: Workload, parameters: Array, software: SoftwareSpec) -> Array:
@@ -97,7 +96,7 @@ def _attention(workload: Workload, c: Candidates, software: SoftwareSpec) -> tup
     if workload.profile.fused_attention:
         flops = 2 * tokens * s * model.num_heads * model.head_dim / c.tensor  # the causal half
         forward = flops / software.attention_flops_per_s
-        return forward, FLASH_BACKWARD * forward
+        return forward, workload.profile.attention_backward * forward
     # head_dim is one size of both products, as inside flash attention.
     products = 4 * tokens * s * model.num_heads * model.head_dim / c.tensor / software.attention_flops_per_s
     scores = tokens * s * model.num_heads / c.tensor * workload.compute_bytes

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The backward of flash attention does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
+FLASH_BACKWARD = 2.5
+
 
 @dataclass(frozen=True)
 class EngineProfile:
@@ -22,7 +25,9 @@ class EngineProfile:
     ``recomputed_share``: share of a layer's products that selective recomputation repeats (None: attention
     only). ``reduced_bytes``: bytes per gradient on the wire, if not the wire format. ``all_reduces``: all
     gradients are reduced at the end of a step, then weights are gathered. ``split_messages``: stages send
-    slices of tensor ranks.
+    slices of tensor ranks. ``scatters``: gradients are reduced by the library's reduce-scatter, not by an
+    all-to-all. ``speed``: its matrix products over those of the machine's software. ``attention_backward``:
+    time of the backward of attention over its forward.
     """
 
     name: str
@@ -43,6 +48,9 @@ class EngineProfile:
     overlaps_weights: bool = True
     reduced_bytes: float | None = None
     all_reduces: bool = False
+    scatters: bool = False
+    speed: float = 1.0
+    attention_backward: float = FLASH_BACKWARD
 
 
 NATIVE = EngineProfile(
@@ -58,6 +66,7 @@ MEGATRON_DEEPSPEED_BF16 = EngineProfile(
     "BF16_Optimizer keeps bfloat16 weights, bfloat16 gradients and float32 gradients whole (2 + 2 + 4). It "
     "cuts the optimizer's 12 over all ranks, whatever the configured ZeRO stage. Nothing overlaps. The last "
     "stage holds a second set of gradients of the tied embedding (inferred from its log)",
+    speed=1.02,
     kept=(2, 6, 12),
     tied=(0, 6),
     ties_positions=True,
@@ -74,6 +83,7 @@ MEGATRON_DEEPSPEED_FP16_ZERO1 = EngineProfile(
     "float16 weights are whole (2); float16 gradients (2) and the optimizer (12) are cut over all ranks. "
     "Gradients are whole until a step ends. The tied embedding's stay whole on both end stages, twice on "
     "the last (inferred from its log)",
+    speed=0.996,
     kept=(2, 2, 12),
     whole_gradients=2,
     tied=(1, 3),
@@ -89,6 +99,7 @@ GPT_NEOX_ZERO1 = EngineProfile(
     "gpt-neox-zero1",
     "DeepSpeed's ZeRO-1 under GPT-NeoX: one all-reduce of 16-bit gradients and one gather of weights per "
     "step, after the backward",
+    speed=0.882,
     kept=(2, 2, 12),
     whole_gradients=2,
     fused_attention=False,
@@ -100,16 +111,20 @@ MEGATRON_DISTRIBUTED_OPTIMIZER = EngineProfile(
     "megatron-distributed-optimizer",
     "bfloat16 weights and float32 gradients are whole; the optimizer is cut over all ranks. Its reduction "
     "and the gather of weights are set to overlap",
+    speed=1.086,
     kept=(2, 4, 12),
+    scatters=True,
 )
 FSDP2 = EngineProfile(
     "fsdp2",
     "PyTorch's fully_shard: float32 weights are cut over all ranks and gathered in bfloat16; gradients are "
     "reduced in float32; operators run in eager PyTorch",
+    speed=1.027,
     kept=(4, 4, 8),
     fused_operators=False,
     recomputed_share=0.5,
     reduced_bytes=4,
+    scatters=True,
 )
 PRACTICES = {
     profile.name: profile

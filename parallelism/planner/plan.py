@@ -10,6 +10,7 @@ from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candida
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
+from frontrunner.parallelism.planner.uncertainty import interval_pct
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Estimate:
             c.grad_accum_steps * self.workload.tokens(c) / (c.tensor * c.pipeline) / self.time.total
         )
         return speed
+
+    def interval_pct(self, index: int) -> float | None:
+        """Half width of the speed's 90 % interval in percent; None where nothing similar was measured."""
+        c = self.candidates
+        return interval_pct(self.workload, int(c.data[index] * c.tensor[index] * c.pipeline[index]))
 
     def model_flops_per_s(self) -> Array:
         """Of a device."""
@@ -62,7 +68,7 @@ class Estimate:
             "fits": bool(self.fits[index]),
         }
         if self.time is None:
-            unknown = ("step_time_s", "step_time_parts_s", "tokens_per_s_per_device")
+            unknown = ("step_time_s", "step_time_parts_s", "tokens_per_s_per_device", "interval_pct")
             flops = ("model_flops_per_s_per_device", "hardware_flops_per_s_per_device", "mfu", "hfu")
             return found | dict.fromkeys((*unknown, *flops))
         peak = self.peak_flops_per_s()
@@ -73,6 +79,7 @@ class Estimate:
                 f.name: float(getattr(self.time, f.name)[index]) for f in fields(self.time)
             },
             "tokens_per_s_per_device": float(self.tokens_per_s[index]),
+            "interval_pct": self.interval_pct(index),
             "model_flops_per_s_per_device": model,
             "hardware_flops_per_s_per_device": hardware,
             "mfu": model / peak if peak else None,
@@ -108,5 +115,5 @@ def assumptions(workload: Workload) -> list[str]:
         f"rates: {workload.machine.name} with software of {software_year}; fitted: {fitted or 'nothing'}"
     )
     said.append("computing does not hide tensor-parallel messages or messages between stages")
-    said.append("no stragglers, data loading, checkpoints or other jobs on the network")
+    said.append("no data loading, checkpoints or other jobs on the network")
     return said

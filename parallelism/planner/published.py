@@ -101,6 +101,7 @@ class PublishedRun(_Row):
     memory_mib: LoggedMemory | None
     software: str
     vpp: PositiveInt | None = None
+    attention_backward: PositiveFloat | None = None
     confidence: str = "verified"
     usable_for: str = "speed"
     notes: str = ""
@@ -248,6 +249,8 @@ def _megatron_deepspeed(row: PublishedRun) -> EngineProfile:
 def _profile(row: PublishedRun) -> EngineProfile:
     """The profile of the row's engine, adjusted by what the row itself says."""
     profile = replace(profile_of(row), fused_attention=bool(row.flash_attention))
+    if row.attention_backward:
+        profile = replace(profile, attention_backward=row.attention_backward)
     kept = row.memory_mib.bytes_per_parameter if row.memory_mib else None
     return replace(profile, kept=(kept.weights, kept.gradients, kept.optimizer)) if kept else profile
 

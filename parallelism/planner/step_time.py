@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner import compute
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.collectives import Fabric
@@ -39,6 +40,8 @@ class StepTime:
     update: Array
     """Distributing updated weights to all ranks, if nothing hides it."""
     optimizer: Array
+    stragglers: Array
+    """Waiting for the slowest device."""
 
     @property
     def total(self) -> Array:
@@ -84,6 +87,7 @@ def step_time(
         steps = compute.optimizer(workload, stage.numel / c.optimizer, workload.software)
     else:
         steps = np.full(len(c), optimizer_s)
+    work = m * (slowest.forward + slowest.backward + slowest.recompute)
     return StepTime(
         compute=m * (slowest.forward + slowest.backward),
         recompute=m * slowest.recompute,
@@ -94,7 +98,16 @@ def step_time(
         gradients=gradients,
         update=update,
         optimizer=steps,
+        stragglers=work * slowest_of(c.data * c.tensor * c.pipeline, workload.software),
     )
+
+
+def slowest_of(devices: Array, software: SoftwareSpec | None) -> Array:
+    """By which share the slowest of ``devices`` is slower than the mean: the expected largest of n normal
+    values, about sqrt(2 ln n) standard deviations."""
+    spread = software.device_spread if software else 0.0
+    share: Array = spread * np.sqrt(2 * np.log(devices))
+    return share
 
 
 def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
@@ -147,13 +160,15 @@ def data_parallel(
     units = stage.layer_count + (stage.embedding > 0)
     gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, units)
     second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, units)
-    block = fabric.exchange(c.gradients, c.tensor, numel * c.gradient_wire, units)
+    reduce = fabric.reduce_scatter if profile.scatters else fabric.exchange
+    block = reduce(c.gradients, c.tensor, numel * c.gradient_wire, units)
     forward = computing.forward + computing.tensor_forward
     backward = computing.backward + computing.recompute + computing.tensor_backward
     behind = second + block
+    lost = workload.software.contention if workload.software else 0.0
     if profile.overlaps_weights:
-        weights = m * _beside(forward, gather.longest, units)
-        gradients = m * _beside(backward, behind.longest, units)
+        weights = m * _beside(forward, gather.longest, units, lost)
+        gradients = m * _beside(backward, behind.longest, units, lost)
     else:
         weights, gradients = m * (gather + second).longest, m * block.longest
     stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
@@ -167,22 +182,27 @@ def data_parallel(
     if profile.overlaps_gradients:
         return (
             weights,
-            gradients + _behind(backward, reduction, units),
+            gradients + _behind(backward, reduction, units, lost),
             # The next forward, which hides it, takes as long as the gathers that it waits for.
-            _behind(np.maximum(forward, gather.longest), update.longest, units),
+            _behind(np.maximum(forward, gather.longest), update.longest, units, lost),
         )
     return weights, gradients + reduction, update.longest
 
 
-def _beside(computing: Array, sending: Array, units: Array) -> Array:
+def _beside(computing: Array, sending: Array, units: Array, lost: float) -> Array:
     """Seconds that messages of ``units`` units add to the computing that they overlap: the excess of the
-    longer, plus one unit of the shorter, since the unit at the end overlaps nothing."""
-    return np.maximum(computing, sending) + np.minimum(computing, sending) / units - computing
+    longer, plus one unit of the shorter, since the unit at the end overlaps nothing. While messages run, a
+    share of ``lost`` of the computing is lost."""
+    slower = computing + lost * np.minimum(computing, sending)
+    return np.maximum(slower, sending) + np.minimum(slower, sending) / units - computing
 
 
-def _behind(computing: Array, sending: Array, units: Array) -> Array:
-    """Seconds by which messages outlast the computing that they follow unit by unit."""
-    return np.maximum(sending / units, sending - computing * (1 - 1 / units))
+def _behind(computing: Array, sending: Array, units: Array, lost: float) -> Array:
+    """Seconds by which messages outlast the computing that they follow unit by unit, and by which they slow
+    it down."""
+    hidden = computing * (1 - 1 / units)
+    slower = lost * np.minimum(hidden, sending)
+    return np.maximum(sending / units + slower, sending - hidden)
 
 
 def _choose(one: MicroBatch, other: MicroBatch) -> MicroBatch:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from frontrunner.configs.schema import MachineSpec
-from frontrunner.parallelism.planner.calibrate import BOUNDS, Measured, fit, log_errors, tokens_per_s
+from frontrunner.parallelism.planner.calibrate import Measured, tokens_per_s
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.joint_fit import fit, response
 from frontrunner.parallelism.planner.memory import stage_memory
 from frontrunner.parallelism.planner.published import (
     PublishedRun,
@@ -33,6 +34,8 @@ class Comparison:
     predicted: float
     left_out_error_pct: float | None = None
     profile: str = ""
+    source: str = ""
+    devices: int = 0
 
     @property
     def error_pct(self) -> float:
@@ -79,31 +82,33 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
                 float(tokens_per_s(run.workload, run.candidates)[0]),
                 left_out.get(row.id),
                 run.workload.profile.name,
+                source_of(row),
+                row.devices or 0,
             )
         )
         software = run.workload.software
         assert software
         found.fitted[f"{MACHINES[row.machine]} {row.software_year}"] = software.fitted
+        rows_of = found.fitted.setdefault("engines", {}).setdefault(run.workload.profile.name, [])
+        rows_of.append(row.id)
     return found
 
 
 def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:
-    """Error in percent of each row, with constants fitted to the other sources of its year.
+    """Error in percent of each row, with all factors fitted to the other sources.
 
-    The machines have the same nodes, so rows of one also serve the other.
+    The machines have the same nodes, so all rows serve all. A row whose source is the only one has no figure.
     """
-    everything = list(runs)
+    everything = [(row.id, source_of(row), response(run)) for row, run in runs]
     errors: dict[str, float] = {}
-    for software_year, source in {(row.software_year, source_of(row)) for row, _ in everything}:
-        others = [
-            run for row, run in everything if row.software_year == software_year and source_of(row) != source
-        ]
+    for source in {source for _, source, _ in everything}:
+        others = [answer for _, other, answer in everything if other != source]
         if not others:
             continue
-        constants = fit(others, list(BOUNDS))
-        for row, run in everything:
-            if row.software_year == software_year and source_of(row) == source:
-                errors[row.id] = float(np.expm1(log_errors([run], constants)[0]) * 100)
+        factors = fit(others)
+        for name, other, answer in everything:
+            if other == source:
+                errors[name] = float(np.expm1(answer.log_error(factors.of(answer.engine))) * 100)
     return errors
 
 

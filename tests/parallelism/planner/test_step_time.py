@@ -12,7 +12,7 @@ from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.compute import product
 from frontrunner.parallelism.planner.parameters import stage_units
-from frontrunner.parallelism.planner.step_time import MicroBatch, StepTime, step_time
+from frontrunner.parallelism.planner.step_time import MicroBatch, StepTime, slowest_of, step_time
 
 
 def planned(run: str, *overrides: str) -> tuple[Workload, Candidates]:
@@ -84,8 +84,9 @@ def test_tensor_ranks_beyond_the_package_cost() -> None:
     across = replace(c, tensor=np.array([16.0]), data=np.array([1.0]), optimizer=np.array([1.0]))
     inside = step_time(workload, c)
     beyond = step_time(workload, across)
-    # Twice the ranks halve what each computes, so that messages take most of the step.
-    assert beyond.tensor[0] > beyond.compute[0] > inside.tensor[0]
+    # With twice the ranks a step has half the tokens: more than a third of the throughput is lost. (Messages
+    # took more time than computing while a ring's step was taken to cost 300 us, which RCCL's do not.)
+    assert inside.total[0] / 2 / beyond.total[0] < 2 / 3
 
 
 def test_more_micro_batches_fill_the_pipeline_and_more_stages_empty_it() -> None:
@@ -119,7 +120,8 @@ def test_quantised_three_level_sharding_beats_zero3_across_nodes() -> None:
     )
     exposed = {}
     for preset in ("zero3", "zeropp", "three_level"):
-        found = timed(*base, f"layout.sharding={{preset: {preset}}}", "training.global_batch_size=384")
+        # With accumulation: ZeRO++ sends gradients in each micro-batch, three levels once.
+        found = timed(*base, f"layout.sharding={{preset: {preset}}}", "training.global_batch_size=3072")
         exposed[preset] = float((found.weights + found.gradients)[0])
     assert exposed["three_level"] <= exposed["zeropp"] <= exposed["zero3"]
 
@@ -141,3 +143,22 @@ def test_measured_computing_takes_the_place_of_the_table() -> None:
     assert found.compute[0] == 3.0 * spec.grad_accum_steps
     assert found.optimizer[0] == 0.5
     assert found.total[0] >= 3.5
+
+
+def test_the_slowest_of_more_devices_is_slower() -> None:
+    """The largest of n normal values: sqrt(2 ln n) standard deviations; 4.56 of 1 % at 32,768 devices."""
+    found = slowest_of(np.array([1.0, 8.0, 512.0, 32768.0]), planned("gpt-22b-frontier")[0].software)
+    assert found[0] == 0
+    assert list(found) == sorted(found)
+    assert found[-1] == pytest.approx(0.0456, rel=0.01)
+
+
+def test_computing_beside_a_collective_is_slower() -> None:
+    base = ("gpt-22b-frontier", "model=gpt-neox-20b", "nodes=48", "layout.pipeline=1")
+    workload, c = planned(*base, "layout.sharding={preset: zero3}", "training.global_batch_size=384")
+    assert workload.software
+    free = replace(workload, software=workload.software.model_copy(update={"contention": 0.0}))
+    now, then = step_time(workload, c), step_time(free, c)
+    assert now.compute == then.compute
+    assert now.weights > then.weights
+    assert now.gradients > then.gradients

@@ -1,0 +1,118 @@
+"""How far a predicted speed may be off: an interval that holds the truth nine times in ten.
+
+The residuals are those of published runs, each predicted without its own source. The further a run lies from
+the others, the more its residual scatters; :func:`distance` says how far, with assumed weights. So residuals
+are divided by 1 + distance, and their 90 % quantile, times 1 + the distance of a request, is its half width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from frontrunner.parallelism.planner.candidates import Workload
+
+CONFIDENCE = 0.9
+#: The device whose runs were judged; others get no interval.
+DEVICE = "AMD MI250X GCD"
+#: Assumed: a factor of 16 in devices, or of 4 in sequence length, doubles the spread; so do an engine and a
+#: family of models that were not judged, together.
+PER_DOUBLING_OF_DEVICES, PER_DOUBLING_OF_SEQUENCE = 1 / 4, 1 / 2
+OTHER_ENGINE, OTHER_FAMILY = 0.5, 0.5
+
+
+class Judged(NamedTuple):
+    """A published run: source, devices, sequence length, engine, whether its model is gated (Llama's family),
+    and log(predicted / published) with its source left out of the fit."""
+
+    source: str
+    devices: int
+    seq_len: int
+    engine: str
+    gated: bool
+    log_error: float
+
+
+#: All published runs with a speed; a test repeats them.
+JUDGED = (
+    Judged("Lumi-supercomputer/lumi-reframe-tests", 16, 4096, "megatron-distributed-optimizer", True, -0.108),
+    Judged(
+        "Lumi-supercomputer/lumi-reframe-tests", 128, 4096, "megatron-distributed-optimizer", True, -0.110
+    ),
+    Judged("spyysalo/lumi-llm-scaling", 32, 2048, "megatron-deepspeed-bf16", False, -0.082),
+    Judged("spyysalo/lumi-llm-scaling", 64, 2048, "megatron-deepspeed-bf16", False, -0.110),
+    Judged("spyysalo/lumi-llm-scaling", 64, 2048, "megatron-deepspeed-bf16", False, 0.004),
+    Judged("spyysalo/lumi-llm-scaling", 256, 2048, "megatron-deepspeed-bf16", False, 0.065),
+    Judged("spyysalo/lumi-llm-scaling", 128, 2048, "megatron-deepspeed-bf16", False, -0.029),
+    Judged("spyysalo/lumi-llm-scaling", 512, 2048, "megatron-deepspeed-bf16", False, -0.014),
+    Judged("spyysalo/lumi-llm-scaling", 1024, 2048, "megatron-deepspeed-bf16", False, -0.009),
+    Judged("at-aaims/forge", 128, 2048, "gpt-neox-zero1", False, -0.056),
+    Judged("at-aaims/forge", 512, 2048, "gpt-neox-zero1", False, -0.054),
+    Judged("at-aaims/forge", 8, 2048, "gpt-neox-zero1", False, 0.142),
+    Judged("at-aaims/forge", 672, 2048, "gpt-neox-zero1", False, 0.303),
+    Judged("at-aaims/forge", 512, 2048, "gpt-neox-zero1", False, 0.178),
+    Judged("eminorhan/frontier-torchtitan", 64, 8192, "fsdp2", True, -0.112),
+    Judged("eminorhan/frontier-accelerate", 512, 8192, "fsdp2", True, 0.063),
+    Judged("eminorhan/frontier-torchtitan", 64, 8192, "fsdp2", True, -0.055),
+    Judged("eminorhan/frontier-torchtitan", 512, 8192, "fsdp2", True, 0.022),
+    Judged("at-aaims/forge", 384, 2048, "gpt-neox-zero1", False, 0.121),
+    Judged("spyysalo/lumi-llm-scaling", 8, 2048, "gpt-neox-zero1", False, -0.029),
+    Judged("spyysalo/lumi-fineweb-replication", 64, 2048, "megatron-distributed-optimizer", True, -0.012),
+    Judged("OpenEuroLLM/oellm-autoexp", 8, 4096, "megatron-distributed-optimizer", True, 0.044),
+    Judged("2312.12705", 128, 2048, "megatron-deepspeed-fp16-zero1", False, -0.026),
+    Judged("2312.12705", 512, 2048, "megatron-deepspeed-fp16-zero1", False, 0.089),
+    Judged("2312.12705", 16, 2048, "megatron-deepspeed-fp16-zero1", False, -0.046),
+)
+
+
+class Request(NamedTuple):
+    """What decides how far a prediction lies from the judged runs."""
+
+    devices: int
+    seq_len: int
+    engine: str
+    gated: bool
+
+
+def interval_pct(workload: Workload, devices: int) -> float | None:
+    """Half width of the 90 % interval of a predicted speed in percent; None: nothing like it was judged."""
+    if workload.software is None or workload.machine.device.name != DEVICE:
+        return None
+    gated = workload.model.activation == "swiglu"
+    request = Request(devices, workload.seq_len, workload.profile.name, gated)
+    return half_width_pct(request, JUDGED)
+
+
+def half_width_pct(request: Request, judged: Sequence[Judged]) -> float:
+    """The half width in percent, from the residuals of ``judged``."""
+    scaled = [abs(run.log_error) / (1 + distance(Request(*run[1:5]), _others(run, judged))) for run in judged]
+    # The quantile that also counts the request itself (conformal prediction, Lei et al. 2018).
+    rank = min(math.ceil((len(scaled) + 1) * CONFIDENCE), len(scaled))
+    quantile = sorted(scaled)[rank - 1]
+    return 100 * math.expm1(quantile * (1 + distance(request, judged)))
+
+
+def distance(request: Request, judged: Sequence[Judged]) -> float:
+    """Distance from the nearest of ``judged``; 0 for a run with the same four properties."""
+    return min(
+        PER_DOUBLING_OF_DEVICES * abs(math.log2(request.devices / run.devices))
+        + PER_DOUBLING_OF_SEQUENCE * abs(math.log2(request.seq_len / run.seq_len))
+        + OTHER_ENGINE * (request.engine != run.engine)
+        + OTHER_FAMILY * (request.gated != run.gated)
+        for run in judged
+    )
+
+
+def _others(run: Judged, judged: Sequence[Judged]) -> list[Judged]:
+    """The runs of other sources: those that its residual was predicted from."""
+    return [other for other in judged if other.source != run.source]
+
+
+def coverage() -> float:
+    """Share of the judged runs that lie in the interval which the other sources alone give them."""
+    held = 0
+    for run in JUDGED:
+        width = half_width_pct(Request(*run[1:5]), _others(run, JUDGED))
+        held += abs(run.log_error) <= math.log1p(width / 100)
+    return held / len(JUDGED)
