@@ -28,6 +28,12 @@ _MODELS = {
     "rotary_interleaved": "rotary pairs of neighbours",
     "attention_sink_k": "attention sinks",
     "softmax_type": "another softmax",
+    "no_rope_freq": "layers without rotary positions",
+    "rope_type": "another scaling of positions",
+    "kv_lora_rank": "multi-latent attention",
+    "is_hybrid_model": "a hybrid of attention and state-space layers",
+    "spec": "layers of its own",
+    "freeze_all_layers": "weights that do not learn",
     "add_position_embedding_type": "another position embedding",
     "gmlp_attn_dim": "gMLP layers",
     "soft_prompt_tuning": "soft prompts",
@@ -42,11 +48,15 @@ _PLAN = {
     "ds_sequence_parallel_size": "sequences are not cut over ranks: each holds whole ones, so look at `plan`",
     "fp8": "matrix products are in training.precision",
     "fp4": "matrix products are in training.precision",
+    "fp8_format": "matrix products are in training.precision",
+    "fp8_recipe": "matrix products are in training.precision",
+    "fp4_format": "matrix products are in training.precision",
+    "te_precision_config_file": "matrix products are in training.precision",
 }
 _HARMLESS: tuple[tuple[str, str], ...] = (
     (
         "kernels follow from the device; what is computed is the same",
-        r"output_layer_parallelism|use_flash_attn\w*|use_flash\w*|attention_backend|transformer_impl|use_mcore_models|use_legacy_models|"
+        r"apply_layernorm_1p|output_layer_parallelism|use_flash_attn\w*|use_flash\w*|attention_backend|transformer_impl|use_mcore_models|use_legacy_models|"
         r"use_te\w*|te_\w+|(no_)?\w*_fusion|cross_entropy_\w+|apply_query_key_layer_scaling|"
         r"no_query_key_layer_scaling|attention_softmax_in_fp32|fused_\w+|no_persist_layer_norm|"
         r"fp16_lm_cross_entropy|scaled_\w+_fusion|use_ring_exchange_p2p|onnx_safe|no_rope_fusion|"
@@ -77,10 +87,11 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     ),
     (
         "the corpus is read through a memory map, in an order that the seed fixes",
-        r"num_workers|dataloader_\w+|data_cache_path|data_impl|mmap_\w+|no_mmap_\w+|no_create_attention_mask\w*|"
+        r"num_workers|dataloader_(type|defer\w*|fast\w*)|data_cache_path|data_impl|mmap_\w+|no_mmap_\w+|"
+        r"no_create_attention_mask\w*|"
         r"use_shared_fs|index_mapping_dir|skip_warmup|persistent_workers|validation_drop_last|"
         r"pin_memory|drop_last|shuffle_documents|weight_by_num_documents|splits_string|"
-        r"valid_num_workers|reset_\w+|create_attention_mask\w*|eod_mask_loss|mmap_warmup|infinite|"
+        r"valid_num_workers|create_attention_mask\w*|mmap_warmup|infinite|"
         r"valid_weighted\w*|test_weighted\w*|pad_samples\w*|exchange_indices_distributed",
     ),
     (
@@ -105,7 +116,8 @@ _HARMLESS: tuple[tuple[str, str], ...] = (
     ),
     (
         "samples are packed one after the other, and attention covers a whole sequence",
-        r"reset_position_ids|reset_attention_mask|pack_impl|allow_chopped|variable_seq_lengths",
+        r"reset_position_ids|reset_attention_mask|eod_mask_loss|dataloader_inter_document_masking|pack_impl|"
+        r"allow_chopped|variable_seq_lengths",
     ),
     (
         "each step has the whole global batch from the start",

@@ -111,6 +111,8 @@ def _convert_training(own: Conversion) -> None:
     if own.switch("grad_reduce_in_bf16") and own.got("training.precision") == "bfloat16":
         own.put("training.gradient_dtype", "bfloat16", own.settings["grad_reduce_in_bf16"])
     own.whole("training.seed", "seed", least=0)
+    if own.switch("deterministic_mode"):
+        own.put("training.deterministic", True, own.settings["deterministic_mode"])
     own.choose("optimizer.name", {"adam": "adamw", "adamw": "adamw"}, "optimizer")
     own.real("optimizer.learning_rate", "lr")
     own.real("optimizer.min_learning_rate", "min_lr", default=0.0)

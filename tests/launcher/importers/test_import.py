@@ -75,6 +75,25 @@ def test_every_setting_is_accounted_for(call: Call) -> None:
     assert silent <= {"--group-query-attention", "--tokenizer-model", "--save", "--bf16"}, silent
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--fp8-format hybrid", "matrix products are in training.precision"),
+        ("--context-parallel-size 4", "each holds whole ones"),
+        ("--reset-attention-mask", "attention covers a whole sequence"),
+        ("--optimizer-cpu-offload", "so look at `plan`"),
+        ("--decoupled-lr 1e-3", "weights learn otherwise"),
+        ("--lr-warmup-init 1e-5", "weights learn otherwise"),
+        ("--recompute-granularity full --recompute-method block", "all layers are recomputed"),
+        ("--exit-interval 10", "continues by itself"),
+    ],
+)
+def test_what_follows_from_a_setting(call: Call, option: str, said: str) -> None:
+    Path("run.sh").write_text(MEGATRON.replace("--swiglu", f"--swiglu {option}"))
+    told = json.loads(call("import", "run.sh", "--json").stdout)["ignored"]
+    assert any(said in row["consequence"] and row["key"] in option.split() for row in told), told
+
+
 def test_variables_of_a_script(call: Call) -> None:
     found = json.loads(call("import", "run.sh", "--set", "SIZE=large", "--json").stdout)
     assert found["run"]["model"]["num_layers"] == 64
