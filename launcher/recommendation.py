@@ -137,7 +137,12 @@ def advised(
     if found.days > _LONGEST_DAYS:
         fewer = _down(tokens * _LONGEST_DAYS / found.days)
         constraint = f"the best option, {_said(found)}, and a run file says at most {LONGEST_DAYS} days"
-        raise SpecError([Violation("--tokens", tokens, constraint, f"use {fewer} or fewer")])
+        fix = f"use {fewer} or fewer"
+        try:
+            advised(spec, workload, float(fewer), batch, limits, margin)
+        except SpecError as error:  # with fewer tokens another number of nodes is the best
+            fix = error.violations[0].fix
+        raise SpecError([Violation("--tokens", tokens, constraint, fix)])
     return Advised(spec, tokens, batch, limits, margin, options, queues, found, campaign.rule(limits))
 
 

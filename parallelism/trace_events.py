@@ -12,6 +12,8 @@ from typing import Any
 #: The thread of computing, and what runs on it.
 COMPUTE = "compute"
 FORWARD, RECOMPUTE, BACKWARD, OPTIMIZER = "forward", "recompute", "backward", "optimizer"
+#: Waiting for the slowest rank, with which a predicted step ends.
+STRAGGLERS = "stragglers"
 #: What carries messages: between tensor ranks, between stages, weights before their use, gradients of each
 #: micro-batch, their reduction once per step, updated weights, and sums over ranks (norms, losses).
 TENSOR, PIPELINE, WEIGHTS, GRADIENTS, REDUCTION, UPDATE, SUMS = LANES = (

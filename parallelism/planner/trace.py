@@ -151,7 +151,7 @@ def _parts(step: _Step, stage: _Stage) -> Seconds:
         "recompute": pieces * stage.recompute,
         "tensor": pieces * (stage.tensor_forward + stage.tensor_backward),
     }
-    kept = ("pipeline", "weights", "gradients", "update", "optimizer")
+    kept = ("pipeline", "weights", "gradients", "update", "optimizer", "stragglers")
     found |= {name: float(getattr(step.time, name)[0]) for name in kept}
     return found | {"bubble": max(0.0, float(step.time.total[0]) - sum(found.values()))}
 
@@ -179,6 +179,7 @@ def _messages(
     numel, units = stage.numel, stage.layer_count + (stage.embedding > 0)
     w, g, o, t = c.weights, c.gradients, c.optimizer, c.tensor
     copies = c.data / o
+    reduce = fabric.reduce_scatter if workload.profile.scatters else fabric.exchange
 
     def made(lane: str, name: str, times: Times) -> Message:
         return Message(lane, name, _busy(times))
@@ -188,7 +189,7 @@ def _messages(
         made(
             names.WEIGHTS, names.ALL_GATHER, fabric.ring(c.secondary, t, stage.layers * c.weight_wire, units)
         ),
-        made(names.GRADIENTS, names.REDUCE_SCATTER, fabric.exchange(g, t, numel * c.gradient_wire, units)),
+        made(names.GRADIENTS, names.REDUCE_SCATTER, reduce(g, t, numel * c.gradient_wire, units)),
         [
             made(
                 names.REDUCTION,
@@ -270,6 +271,8 @@ def _end_of_step(trace: Trace, step: _Step, index: int, last: Run, optimizer_s: 
     exposed = step.exposed.update
     _sequence(trace, index, step.update, -exposed, first=0.0)
     _sequence(trace, index, step.update, end, last=end + exposed)
+    end += exposed
+    trace.slice(index, names.COMPUTE, names.STRAGGLERS, end, end + float(step.time.stragglers[0]))
 
 
 def _in_turn(messages: list[Message]) -> float:

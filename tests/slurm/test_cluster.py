@@ -215,7 +215,8 @@ def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
     user.write_run()
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
     data["slurm"] |= {"executable": None, "environment": HERE}
-    for link in data["machine"]["links"].values():
+    for level in ("package", "node", "network"):
+        link = data["machine"]["links"][level]
         link["bandwidth_bytes_per_s"] = 1e6  # what any machine reaches
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
     answer = json.loads(user.call("doctor", "run.yaml", "--nodes", "2", "--json"))

@@ -94,7 +94,7 @@ def test_what_fits_nowhere_is_an_option_that_does_not_fit(call: Call) -> None:
 
 
 def test_the_fix_of_limits_that_allow_nothing_is_enough(call: Call) -> None:
-    for words in (("--days", "0.1"), ("--node-hours", "100"), ("--days", "1.5", "--node-hours", "7000")):
+    for words in (("--days", "0.1"), ("--node-hours", "100"), ("--days", "1.5", "--node-hours", "8000")):
         done = call("advise", *LLAMA, *words)
         assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1
         fix = re.search(r"; use ([\d.]+) or more", done.stderr)
