@@ -85,6 +85,9 @@ def _convert_positions(own: Conversion) -> None:
         return
     own.real("model.rotary_base", "rotary_base")
     own.real("model.rotary_fraction", "rotary_percent")
+    factor = own.settings.get("rope_scaling_factor")
+    if own.switch("use_rope_scaling") and factor and number(factor.value) != 8.0:
+        own.ignore(factor, "frequencies are scaled by 8: Megatron-LM's builder does not pass the factor on")
     if own.switch("use_rope_scaling"):
         own.put("model.rotary_scaling_factor", 8.0, own.settings["use_rope_scaling"])
     if stretched and stretched.value is not None and number(stretched.value) != 1.0:

@@ -13,14 +13,11 @@ from frontrunner.launcher.importers.settings import DEFAULT, Conversion, Setting
 _LARGEST = 1 << 27
 #: Published tokenizers by words of their names: tokens, added ones too.
 _KNOWN = (
-    (r"gpt2|gpt-2", 50257, "GPT-2's tokenizer"),
-    (r"20b_tokenizer|gpt-neox|pythia", 50277, "GPT-NeoX-20B's tokenizer"),
-    (r"llama-?_?3|llama3", 128256, "Llama 3's tokenizer"),
-    (r"llama-?_?2|llama2|codellama|open_?llama|/llama", 32000, "Llama 2's tokenizer"),
-    (r"mistral-?7b|mixtral", 32000, "Mistral 7B's tokenizer"),
-    (r"qwen-?_?(2|3|2\.5)", 151936, "Qwen 2's tokenizer, padded as its models are"),
-    (r"gemma-?_?3", 262144, "Gemma 3's tokenizer"),
-    (r"bloom|byte-level-bpe-tokenizer-no-norm-250k", 250680, "BLOOM's tokenizer"),
+    (r"(^|/)gpt2(-vocab.json|-merges.txt)?$", 50257, "GPT-2's tokenizer"),
+    (r"20b_tokenizer\.json$|(^|/)(gpt-neox-20b|pythia-[\w.-]+)$", 50277, "GPT-NeoX-20B's tokenizer"),
+    (r"(^|/)(meta-)?llama-?3(?!\d)[\w.-]*$", 128256, "Llama 3's tokenizer"),
+    (r"(^|/)llama-?2(?!\d)[\w.-]*$", 32000, "Llama 2's tokenizer"),
+    (r"(^|/)(mistral-7b-v0\.[12]|mixtral-8x7b[\w.-]*)$", 32000, "Mistral 7B's tokenizer"),
 )
 #: Tokenizers that mean one vocabulary, whatever their file is called.
 _TYPES = {

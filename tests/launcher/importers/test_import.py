@@ -94,6 +94,26 @@ def test_what_follows_from_a_setting(call: Call, option: str, said: str) -> None
     assert any(said in row["consequence"] and row["key"] in option.split() for row in told), told
 
 
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("meta-llama/Meta-Llama-3.1-8B", 128256),
+        ("huggyllama/llama-30b", None),
+        ("meta-llama/Llama-4-Scout", None),
+        ("mistralai/Mistral-7B-v0.1", 32000),
+        ("mistralai/Mistral-7B-v0.3", None),
+        ("/home/me/gpt-neox/mine/tokenizer.json", None),
+    ],
+)
+def test_only_names_of_tokenizers_are_known(call: Call, name: str, tokens: int | None) -> None:
+    text = MEGATRON.replace("Llama2Tokenizer", "HuggingFaceTokenizer")
+    Path("run.sh").write_text(text.replace("tokenizer.model", name))
+    done = call("import", "run.sh", "--json")
+    assert (done.exit_code == 2) is (tokens is None)
+    if tokens:
+        assert json.loads(done.stdout)["run"]["model"]["vocab_size"] == tokens
+
+
 def test_variables_of_a_script(call: Call) -> None:
     found = json.loads(call("import", "run.sh", "--set", "SIZE=large", "--json").stdout)
     assert found["run"]["model"]["num_layers"] == 64
