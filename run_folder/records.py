@@ -164,7 +164,7 @@ class Summary(TypedDict):
     tokens_per_s_per_device: float | None
     """Median over the steady steps of this start."""
     bytes_per_step: dict[str, float] | None
-    """Bytes that a rank sent over each level in the last step."""
+    """Bytes that a rank sent over each level in a step, averaged over ranks and the steps of this start."""
     elapsed_s: float
     """Total seconds of this start."""
 
