@@ -167,7 +167,8 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
 def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
     """The rows of a file that the planner can predict."""
     from frontrunner.parallelism.planner.calibrate import Measured
-    from frontrunner.parallelism.planner.published import Unusable, prepare, published_tokens_per_s, read
+    from frontrunner.parallelism.planner.published import read
+    from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
 
     found = []
     for row in read(path):
