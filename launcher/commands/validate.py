@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frontrunner.launcher.display.terminal import say, tell
-from frontrunner.parallelism.planner.uncertainty import CONFIDENCE, coverage
 
 if TYPE_CHECKING:
     from frontrunner.launcher.display.tables import Table
@@ -66,6 +65,8 @@ def as_dict(found: Validation) -> dict[str, object]:
 
 def intervals(found: Validation) -> dict[str, float]:
     """How many published speeds lie in the interval that other sources give them."""
+    from frontrunner.parallelism.planner.uncertainty import CONFIDENCE, coverage
+
     held, judged = coverage()
     of_checks = {"checks_held": len(found.held), "checks": len(found.checks)}
     return {"confidence": CONFIDENCE, "held": held, "judged": judged, "coverage": held / judged} | of_checks

@@ -90,10 +90,11 @@ class Fabric:
         beyond = ranks > in_node
         if self.rings:
             step = self.step_s(total / messages / ranks, latency_s)
+            between: Array = np.hypot(sent / self._between_nodes(ranks, stride), steps * step)
             return Times(
                 within * (sent / self.rings.package + steps * links.package.latency_s),
                 node_only * (sent / self.rings.node + steps * links.node.latency_s),
-                beyond * np.hypot(sent / self._between_nodes(ranks, stride), steps * step),
+                beyond * between,
             )
         inside = np.where(within, 1.0, 1 - 1 / in_package)
         crossing = np.minimum(stride, package_size) / package_size

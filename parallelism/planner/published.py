@@ -16,6 +16,8 @@ from frontrunner.configs.plain_files import read_plain
 from frontrunner.configs.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from frontrunner.configs.yaml_tree import LARGEST_FILE
 
+#: ``usable_for`` of rows that nothing is fitted to: found after the fit, or published to one digit.
+CHECK = "check"
 #: Keys of a row that are only for human readers.
 UNUSED = ("gpu", "model_tflops_per_gcd")
 

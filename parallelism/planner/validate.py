@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,10 @@ from frontrunner.parallelism.planner.calibrate import Measured, tokens_per_s
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.joint_fit import fit, response
 from frontrunner.parallelism.planner.memory import stage_memory
-from frontrunner.parallelism.planner.published import PublishedRun
+from frontrunner.parallelism.planner.published import CHECK, PublishedRun
 from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
 from frontrunner.parallelism.planner.uncertainty import JUDGED, Request, half_width_pct
 
-#: ``usable_for`` of rows that nothing is fitted to: found after the fit, or published to one digit.
-CHECK = "check"
 #: Machine files by the names that publications use; Crusher is Frontier's test system with the same nodes.
 MACHINES = {"Frontier": "frontier", "Crusher": "frontier", "LUMI-G": "lumi-g"}
 
@@ -131,7 +130,7 @@ def _holds(workload: Workload, compared: Comparison) -> bool:
     others = [run for run in JUDGED if not compared.source.endswith(run.source)]
     width = half_width_pct(request, others)
     assert compared.left_out_error_pct is not None
-    return abs(np.log1p(compared.left_out_error_pct / 100)) <= np.log1p(width / 100)
+    return abs(math.log1p(compared.left_out_error_pct / 100)) <= math.log1p(width / 100)
 
 
 def source_of(row: PublishedRun) -> str:

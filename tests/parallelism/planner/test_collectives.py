@@ -163,7 +163,8 @@ def test_rccl_over_2048_devices_is_as_far_behind_a_hierarchical_library_as_publi
     sizes = [2.0**exponent * 2**20 for exponent in range(5, 10)]
     slower = [seconds(2048, size) / seconds(2048, size, "hierarchical") for size in sizes]
     assert slower == sorted(slower, reverse=True)
-    assert (slower[0], slower[-1]) == (pytest.approx(33, rel=0.3), pytest.approx(6, rel=0.3))
+    assert slower[0] == pytest.approx(33, rel=0.3)
+    assert slower[-1] == pytest.approx(6, rel=0.3)
     reduced = [seconds(2048, size, "all_reduce") / seconds(2048, size, "hierarchical") / 2 for size in sizes]
     assert max(reduced) == pytest.approx(10, rel=0.3)
     scattered = [seconds(2048, s, "reduce_scatter") / seconds(2048, s, "hierarchical") for s in sizes]

@@ -13,8 +13,8 @@ import pytest
 from frontrunner.configs.load import load_machine
 from frontrunner.configs.schema import MachineSpec
 from frontrunner.configs.software import RingSpec, SoftwareSpec
-from frontrunner.parallelism.planner.published import read
-from frontrunner.parallelism.planner.validate import CHECK, validate
+from frontrunner.parallelism.planner.published import CHECK, read
+from frontrunner.parallelism.planner.validate import validate
 
 PAGE = Path(__file__).parents[3] / "docs/pages/explanation/planner.md"
 ROWS = [
