@@ -20,7 +20,8 @@ from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.advise import advise
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import assumptions, estimate
-from frontrunner.parallelism.planner.published import PublishedModel, PublishedRun, Unusable, prepare
+from frontrunner.parallelism.planner.published import PublishedModel, PublishedRun
+from frontrunner.parallelism.planner.published_workload import Unusable, prepare
 
 Figures = dict[str, Any]
 
@@ -138,6 +139,8 @@ def _row(run: RunLog, model: ModelSpec, machine: MachineSpec) -> PublishedRun:
             kv_heads=model.num_kv_heads,
             vocab=model.padded_vocab_size,
             ffn=model.ffn_hidden_size,
+            gated=model.activation == "swiglu",
+            head_dim=model.head_dim,
         ),
         seq_len=run.seq_len,
         tp=layout.get("tensor"),

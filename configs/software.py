@@ -30,9 +30,13 @@ class RingSpec(Frozen):
     across_nodes: PositiveFloat
     """Bytes/s of a ring through some devices of each node, with parallel rings on the others."""
     across_latency_s: NonNegativeFloat
-    """Seconds per step of a ring between nodes; an all-gather has one step per rank."""
+    """Seconds per step of a ring between nodes, for steps of many bytes; an all-gather has one per rank."""
     reduce_latency_s: NonNegativeFloat | None = None
     """The same for a reduce-scatter (default: as an all-gather)."""
+    whole_step_bytes: PositiveInt = 1
+    """Bytes per rank from which a step takes its whole latency; it falls with the root of fewer bytes."""
+    tree_latency_s: NonNegativeFloat | None = None
+    """Seconds per level of an all-reduce's tree, up and down (default: all-reduces are rings)."""
     point_to_point: PositiveFloat
     """Bytes/s of a message to a device of another node, with all devices of the node sending."""
 

@@ -167,10 +167,14 @@ def _own(folder: Path, machine: MachineSpec, year: str) -> Measured:
 def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:
     """The rows of a file that the planner can predict."""
     from frontrunner.parallelism.planner.calibrate import Measured
-    from frontrunner.parallelism.planner.published import Unusable, prepare, published_tokens_per_s, read
+    from frontrunner.parallelism.planner.published import CHECK, read
+    from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
 
     found = []
     for row in read(path):
+        if row.usable_for == CHECK:
+            say(f"skipped {row.id}: usable_for: {CHECK} keeps it out of fits")
+            continue
         try:
             workload, candidates = prepare(row, machine)
             workload = replace(workload, software=machine.software[year])

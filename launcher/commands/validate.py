@@ -52,13 +52,24 @@ def as_dict(found: Validation) -> dict[str, object]:
     """The contract of ``--json``; speeds in tokens/s per device, memory in bytes."""
     return {
         "speed": _figures(found.speed),
+        "checks": _figures(found.checks),
         "memory": _figures(found.memory),
         "at_rest": _figures(found.at_rest),
         "skipped": [{"id": name, "reason": reason} for name, reason in found.skipped],
         "fitted": found.fitted,
         "constants_fitted": constants_fitted(found),
         "engines": found.reasons,
+        "intervals": intervals(found),
     }
+
+
+def intervals(found: Validation) -> dict[str, float]:
+    """How many published speeds lie in the interval that other sources give them."""
+    from frontrunner.parallelism.planner.uncertainty import CONFIDENCE, coverage
+
+    held, judged = coverage()
+    of_checks = {"checks_held": len(found.held), "checks": len(found.checks)}
+    return {"confidence": CONFIDENCE, "held": held, "judged": judged, "coverage": held / judged} | of_checks
 
 
 def constants_fitted(found: Validation) -> int:
@@ -110,6 +121,7 @@ def show(found: Validation) -> None:
     console = Screen()
     for title, compared, scale, unit in (
         ("speed", found.speed, 1.0, "tokens/s per device"),
+        ("speed of rows that nothing is fitted to", found.checks, 1.0, "tokens/s per device"),
         ("memory at the peak", found.memory, 2**30, "GiB"),
         ("memory at rest", found.at_rest, 2**30, "GiB"),
     ):
@@ -119,6 +131,11 @@ def show(found: Validation) -> None:
                 console.print(_summary_text(name, [c for c in compared if name in ("", c.machine)]))
             for source in sorted({c.source for c in compared if c.source}):
                 console.print(_summary_text(source, [c for c in compared if c.source == source]))
+    held = intervals(found)
+    console.print(
+        "{confidence:.0%} intervals, each from other sources: {held} of {judged} fitted rows lie inside "
+        "({coverage:.0%}), {checks_held} of {checks} others".format(**held)
+    )
     console.print(f"constants fitted: {constants_fitted(found)}")
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():

@@ -4,10 +4,16 @@ The ranks of a group are ``stride`` devices apart and fill whole packages and no
 collective library (``software.rings``):
 
 - an all-gather or reduce-scatter over n ranks is a ring: (n - 1) / n of the bytes at the slowest level's
-  rate, plus a latency for each of n - 1 steps (Thakur et al. 2005, section 4.1). RCCL has no other algorithm
-  for them, and steps of its reduce-scatter take longer (PCCL, arXiv 2504.18658);
-- an all-reduce is a tree: the bytes of two rings, with a latency that grows with log2 n;
+  rate, and a latency for each of n - 1 steps (Thakur et al. 2005, section 4.1). RCCL has no other algorithm
+  for them (PCCL, arXiv 2504.18658). Between nodes, steps and bytes overlap: their times combine as the root
+  of the sum of squares. A step of few bytes takes less: see :meth:`Fabric.step_s`;
+- an all-reduce is the faster of a ring, with 2 (n - 1) steps, and a tree, with 2 log2 n;
+- :meth:`Fabric.hierarchical` is what PCCL does instead: inside the node, then between nodes among the ranks
+  of equal number in their nodes, in log2 steps;
 - between groups of nodes the network carries less: see :func:`efficiency`.
+
+The latencies and forms are those of PCCL's own measurements on Frontier
+(tests/parallelism/planner/collectives.yaml), never of training runs.
 
 Without such rates, links are shares of what a package has: a ring leaves a package, and a node, through one
 device, whose link carries all the ring's bytes (as gloo does).
@@ -83,14 +89,12 @@ class Fabric:
         node_only = ~within & (ranks <= in_node)
         beyond = ranks > in_node
         if self.rings:
-            whole = in_node >= self.machine.devices_per_node
-            network = np.where(whole, self.rings.whole_nodes, self.rings.across_nodes)
-            network = network * self._efficiency(ranks, stride)
-            step = self.rings.across_latency_s if latency_s is None else latency_s
+            step = self.step_s(total / messages / ranks, latency_s)
+            between: Array = np.hypot(sent / self._between_nodes(ranks, stride), steps * step)
             return Times(
                 within * (sent / self.rings.package + steps * links.package.latency_s),
                 node_only * (sent / self.rings.node + steps * links.node.latency_s),
-                beyond * (sent / network + steps * step),
+                beyond * between,
             )
         inside = np.where(within, 1.0, 1 - 1 / in_package)
         crossing = np.minimum(stride, package_size) / package_size
@@ -103,6 +107,14 @@ class Fabric:
             * (crossing * sent / links.network.bandwidth_bytes_per_s + steps * links.network.latency_s),
         )
 
+    def step_s(self, chunk: Array, latency_s: float | None = None) -> Array:
+        """Seconds of latency of a step between nodes that sends ``chunk`` bytes: the whole latency from
+        ``whole_step_bytes`` on, below that it falls with the root of the bytes."""
+        assert self.rings
+        whole = self.rings.across_latency_s if latency_s is None else latency_s
+        step: Array = whole * np.sqrt(np.minimum(1.0, chunk / self.rings.whole_step_bytes))
+        return step
+
     def reduce_scatter(
         self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0
     ) -> Times:
@@ -110,11 +122,29 @@ class Fabric:
         latency = self.rings.reduce_latency_s if self.rings else None
         return self.ring(ranks, stride, total, messages, latency)
 
-    def all_reduce(self, ranks: Array, stride: Array, total: Array) -> Array:
-        """Seconds of an all-reduce: the bytes of two rings, in trees with only log2 as many steps."""
-        rings = self.ring(ranks, stride, total, 0.0).longest
-        latency = self.rings.across_latency_s if self.rings else self.machine.links.network.latency_s
-        seconds: Array = 2 * (rings + (rings > 0) * latency * np.log2(ranks))
+    def all_reduce(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Array:
+        """Seconds of an all-reduce: a reduce-scatter and an all-gather, or trees, whichever is faster."""
+        halves: Array = self.reduce_scatter(ranks, stride, total, messages).longest
+        halves = halves + self.ring(ranks, stride, total, messages).longest
+        _, in_node = self._spread(ranks, stride)
+        if not self.rings or self.rings.tree_latency_s is None:
+            return halves
+        sent = 2 * total * (ranks - 1) / ranks / self._between_nodes(ranks, stride)
+        levels = 2 * messages * np.log2(np.maximum(ranks, 2))
+        tree = np.hypot(sent, levels * self.rings.tree_latency_s)
+        return np.where(ranks > in_node, np.minimum(halves, tree), halves)
+
+    def hierarchical(self, ranks: Array, stride: Array, total: Array) -> Array:
+        """Seconds of an all-gather or reduce-scatter of ``total`` bytes on two levels, one after the other:
+        inside the node, and between nodes by recursive doubling or halving among the ranks of equal number
+        in their nodes, whose messages use all network interfaces at the rate of plain messages."""
+        links = self.machine.links
+        _, in_node = self._spread(ranks, stride)
+        nodes = ranks / in_node
+        rate = links.network.bandwidth_bytes_per_s * self._efficiency(ranks, stride)
+        across = total / in_node * (nodes - 1) / nodes / rate + np.log2(nodes) * links.network.latency_s
+        inside = self.ring(in_node, stride, total).longest
+        seconds: Array = inside + across
         return seconds
 
     def exchange(self, ranks: Array, stride: Array, total: Array, messages: Array | float = 1.0) -> Times:
@@ -140,6 +170,15 @@ class Fabric:
         link = self.machine.links.network
         rate = self.rings.point_to_point if self.rings else link.bandwidth_bytes_per_s
         return total / rate + link.latency_s
+
+    def _between_nodes(self, ranks: Array, stride: Array) -> Array:
+        """Bytes/s per device of a ring or tree between nodes."""
+        assert self.rings
+        _, in_node = self._spread(ranks, stride)
+        whole = in_node >= self.machine.devices_per_node
+        rate = np.where(whole, self.rings.whole_nodes, self.rings.across_nodes)
+        found: Array = rate * self._efficiency(ranks, stride)
+        return found
 
     def _efficiency(self, ranks: Array, stride: Array) -> Array:
         return efficiency(self.machine.links.groups, ranks * stride / self.machine.devices_per_node)

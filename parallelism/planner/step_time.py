@@ -158,8 +158,9 @@ def data_parallel(
         reduced = fabric.all_reduce(c.data, c.tensor, bytes_all)
         return 0.0 * m, reduced, np.where(c.optimizer > 1, ring, 0.0)
     units = stage.layer_count + (stage.embedding > 0)
-    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, units)
-    second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, units)
+    gathers = profile.gathers_per_layer * stage.layer_count + (stage.embedding > 0)
+    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, gathers)
+    second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, gathers)
     reduce = fabric.reduce_scatter if profile.scatters else fabric.exchange
     block = reduce(c.gradients, c.tensor, numel * c.gradient_wire, units)
     forward = computing.forward + computing.tensor_forward
@@ -167,15 +168,19 @@ def data_parallel(
     behind = second + block
     lost = workload.software.contention if workload.software else 0.0
     if profile.overlaps_weights:
-        weights = m * _beside(forward, gather.longest, units, lost)
+        weights = m * _beside(forward, gather.longest, gathers, lost)
         gradients = m * _beside(backward, behind.longest, units, lost)
     else:
         weights, gradients = m * (gather + second).longest, m * block.longest
     stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
     hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire, units)
-    copies = fabric.exchange(c.data / c.optimizer, beyond, numel / c.optimizer * c.network_wire, units)
-    copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
-    reduction = (hop + copies).longest
+    copied = numel / c.optimizer * c.network_wire
+    if profile.scatters:
+        reduction = hop.longest + fabric.all_reduce(c.data / c.optimizer, beyond, copied, units)
+    else:
+        copies = fabric.exchange(c.data / c.optimizer, beyond, copied, units)
+        copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
+        reduction = (hop + copies).longest
     update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
     in_block = numel / c.weights * c.weight_wire
     update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)

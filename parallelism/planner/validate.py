@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,9 @@ from frontrunner.parallelism.planner.calibrate import Measured, tokens_per_s
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.joint_fit import fit, response
 from frontrunner.parallelism.planner.memory import stage_memory
-from frontrunner.parallelism.planner.published import (
-    PublishedRun,
-    Unusable,
-    prepare,
-    published_tokens_per_s,
-)
+from frontrunner.parallelism.planner.published import CHECK, PublishedRun
+from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
+from frontrunner.parallelism.planner.uncertainty import JUDGED, Request, half_width_pct
 
 #: Machine files by the names that publications use; Crusher is Frontier's test system with the same nodes.
 MACHINES = {"Frontier": "frontier", "Crusher": "frontier", "LUMI-G": "lumi-g"}
@@ -44,9 +42,15 @@ class Comparison:
 
 @dataclass
 class Validation:
-    """Tokens/s per device, bytes at rest and at the peak, and the skipped rows with the reason."""
+    """Tokens/s per device, bytes at rest and at the peak, and the skipped rows with the reason.
+
+    ``checks`` are speeds of rows that nothing is ever fitted to; their figure is the error with their source
+    left out. ``held`` are those of them that lie in their interval.
+    """
 
     speed: list[Comparison] = field(default_factory=list)
+    checks: list[Comparison] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
     at_rest: list[Comparison] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -74,18 +78,22 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
             found.skipped.append((row.id, str(reason)))
     left_out = leave_one_source_out(measured.values())
     for row, run in measured.values():
-        found.speed.append(
-            Comparison(
-                row.id,
-                row.machine,
-                run.tokens_per_s,
-                float(tokens_per_s(run.workload, run.candidates)[0]),
-                left_out.get(row.id),
-                run.workload.profile.name,
-                source_of(row),
-                row.devices or 0,
-            )
+        compared = Comparison(
+            row.id,
+            row.machine,
+            run.tokens_per_s,
+            float(tokens_per_s(run.workload, run.candidates)[0]),
+            left_out.get(row.id),
+            run.workload.profile.name,
+            source_of(row),
+            row.devices or 0,
         )
+        if row.usable_for == CHECK:
+            found.checks.append(compared)
+            if compared.left_out_error_pct is not None and _holds(run.workload, compared):
+                found.held.append(row.id)
+            continue
+        found.speed.append(compared)
         software = run.workload.software
         assert software
         found.fitted[f"{MACHINES[row.machine]} {row.software_year}"] = software.fitted
@@ -97,12 +105,15 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
 def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:
     """Error in percent of each row, with all factors fitted to the other sources.
 
-    The machines have the same nodes, so all rows serve all. A row whose source is the only one has no figure.
+    The machines have the same nodes, so all rows serve all, except those that are only a check. A row whose
+    source is the only one has no figure.
     """
-    everything = [(row.id, source_of(row), response(run)) for row, run in runs]
+    kept = list(runs)
+    everything = [(row.id, source_of(row), response(run)) for row, run in kept]
+    checks = {row.id for row, _ in kept if row.usable_for == CHECK}
     errors: dict[str, float] = {}
     for source in {source for _, source, _ in everything}:
-        others = [answer for _, other, answer in everything if other != source]
+        others = [answer for name, other, answer in everything if other != source and name not in checks]
         if not others:
             continue
         factors = fit(others)
@@ -110,6 +121,16 @@ def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[
             if other == source:
                 errors[name] = float(np.expm1(answer.log_error(factors.of(answer.engine))) * 100)
     return errors
+
+
+def _holds(workload: Workload, compared: Comparison) -> bool:
+    """Whether a check lies in the interval that the other sources' residuals give it."""
+    gated = workload.model.activation == "swiglu"
+    request = Request(compared.devices, workload.seq_len, compared.profile, gated)
+    others = [run for run in JUDGED if not compared.source.endswith(run.source)]
+    width = half_width_pct(request, others)
+    assert compared.left_out_error_pct is not None
+    return abs(math.log1p(compared.left_out_error_pct / 100)) <= math.log1p(width / 100)
 
 
 def source_of(row: PublishedRun) -> str:

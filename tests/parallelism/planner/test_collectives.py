@@ -1,11 +1,13 @@
-"""Times of messages against the bytes that the engine's own formula counts rank by rank."""
+"""Times of messages against measured collectives, and against the bytes that the engine counts itself."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from frontrunner.configs.load import load_machine
 from frontrunner.configs.sharding import Preset
@@ -91,40 +93,91 @@ def test_a_ring_of_a_library_is_as_fast_as_its_slowest_level() -> None:
 def test_latency_grows_with_ranks_and_messages() -> None:
     machine = load_machine("frontier")
     fabric = Fabric(machine, machine.software["2025"])
-    small = array(1)
-    few = fabric.ring(array(64), array(1), small).longest[0]
-    many = fabric.ring(array(4096), array(1), small).longest[0]
+    few = fabric.ring(array(64), array(1), array(64)).longest[0]
+    many = fabric.ring(array(4096), array(1), array(4096)).longest[0]
     assert many / few == pytest.approx(4095 / 63, rel=1e-3)
-    scattered = fabric.reduce_scatter(array(64), array(1), small).longest[0]
-    assert scattered / few == pytest.approx(168 / 33, rel=0.1)
-    assert fabric.ring(array(64), array(1), small, array(10)).longest[0] == pytest.approx(10 * few, rel=1e-3)
+    scattered = fabric.reduce_scatter(array(64), array(1), array(64)).longest[0]
+    assert scattered / few == pytest.approx(28 / 32, rel=0.01)
+    ten = fabric.ring(array(64), array(1), array(640), array(10)).longest[0]
+    assert ten == pytest.approx(10 * few, rel=1e-3)
 
 
-def seconds(ranks: int, total: float, name: str = "ring", machine: str = "frontier") -> float:
+def test_a_step_of_few_bytes_takes_less() -> None:
+    machine = load_machine("frontier")
+    fabric = Fabric(machine, machine.software["2025"])
+    whole = fabric.step_s(array(96 * 1024))[0]
+    assert whole == pytest.approx(32e-6)
+    assert fabric.step_s(array(2**30))[0] == whole
+    assert fabric.step_s(array(24 * 1024))[0] == pytest.approx(whole / 2)
+
+
+def seconds(ranks: float, total: float, name: str = "ring") -> float:
     """Seconds of a collective of ``total`` bytes over neighbouring ranks, with software of 2025."""
-    spec = load_machine(machine)
+    spec = load_machine("frontier")
     times = getattr(Fabric(spec, spec.software["2025"]), name)(array(ranks), array(1), array(total))
     return float(getattr(times, "longest", times)[0])
 
 
-def test_rccl_is_as_fast_as_micro_benchmarks() -> None:
-    """Sources of the figures: machines.md's, named in the machine file."""
-    assert seconds(16, 512e6) == pytest.approx(5.3e-3, rel=0.2)  # torch's all-gather, 775 Gbps
-    assert seconds(16, 512e6, "all_reduce") == pytest.approx(9.75e-3, rel=0.2)  # 840 Gbps
-    # RCCL #1490, 32 ranks: 0.107 ms (64 KiB) to 1.457 ms (1 MiB).
-    assert 107e-6 < seconds(32, 2**18) < 1457e-6
+MEASURED = yaml.safe_load((Path(__file__).parent / "collectives.yaml").read_text())
+MODELS = {
+    "all_gather": lambda ranks, total: seconds(ranks, total),
+    "reduce_scatter": lambda ranks, total: seconds(ranks, total, "reduce_scatter"),
+    "all_reduce": lambda ranks, total: seconds(ranks, total, "all_reduce"),
+    "hierarchical_all_gather": lambda ranks, total: seconds(ranks, total, "hierarchical"),
+    "hierarchical_all_reduce": lambda ranks, total: 2 * seconds(ranks, total, "hierarchical"),
+    "lumi_all_gather": lambda ranks, total: seconds(ranks, total),
+    "lumi_all_reduce": lambda ranks, total: seconds(ranks, total, "all_reduce"),
+}
+#: Not held to 1.5: inside a node, calls of torch cost 0.1 ms themselves, which no training waits for; and two
+#: of the smallest messages take 1.6 times as long as predicted.
+SMALL_IN_NODE_MIB = 32
+OUTLIERS = {("all_gather", 512, 2), ("reduce_scatter", 64, 2)}
 
 
-def test_rccl_at_scale_is_slower_than_a_hierarchical_library_by_pccls_factors() -> None:
-    """PCCL, arXiv 2504.18658, 2,048 devices: 33 times for an all-gather, 168 for a reduce-scatter. That
-    library gathers over nodes in log2 steps on all interfaces, then inside the node. Both latencies were
-    derived from these factors at 64 MB, so this holds the derivation and not the model."""
-    total, spec = 64e6, load_machine("frontier")
-    links = spec.links
-    across = total / 8 / links.network.bandwidth_bytes_per_s + 8 * links.network.latency_s
-    hierarchical = across + total / links.node.bandwidth_bytes_per_s
-    for name, published in (("ring", 33), ("reduce_scatter", 168)):
-        assert seconds(2048, total, name) / hierarchical == pytest.approx(published, rel=0.1), name
+def factors(name: str) -> dict[tuple[str, int, float], float]:
+    """Predicted over measured time by collective, ranks and MiB."""
+    found = {}
+    for ranks, times in MEASURED[name]["milliseconds"].items():
+        for mib, time_ms in zip(MEASURED[name]["mib"], times, strict=True):
+            if time_ms and (ranks > 8 or mib > SMALL_IN_NODE_MIB):
+                found[name, ranks, mib] = MODELS[name](ranks, mib * 2**20) * 1e3 / time_ms
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_collectives_take_what_was_measured_within_a_factor_of_one_and_a_half(name: str) -> None:
+    found = factors(name)
+    far = {key for key, factor in found.items() if not 1 / 1.5 < factor < 1.5}
+    assert far == OUTLIERS & found.keys()
+    assert np.mean(np.abs(np.log(list(found.values())))) < np.log(1.26)
+
+
+def test_every_measured_collective_is_compared() -> None:
+    assert MODELS.keys() == MEASURED.keys()
+    assert sum(len(factors(name)) for name in MODELS) > 180
+
+
+def test_rccl_over_2048_devices_is_as_far_behind_a_hierarchical_library_as_published() -> None:
+    """PCCL, arXiv 2504.18658: 6 to 33 times (all-gather; first version), up to 10 (all-reduce). Its 168 times
+    for a reduce-scatter are out of reach: they need the stalls that collectives.yaml tells of."""
+    sizes = [2.0**exponent * 2**20 for exponent in range(5, 10)]
+    slower = [seconds(2048, size) / seconds(2048, size, "hierarchical") for size in sizes]
+    assert slower == sorted(slower, reverse=True)
+    assert slower[0] == pytest.approx(33, rel=0.3)
+    assert slower[-1] == pytest.approx(6, rel=0.3)
+    reduced = [seconds(2048, size, "all_reduce") / seconds(2048, size, "hierarchical") / 2 for size in sizes]
+    assert max(reduced) == pytest.approx(10, rel=0.3)
+    scattered = [seconds(2048, s, "reduce_scatter") / seconds(2048, s, "hierarchical") for s in sizes]
+    assert max(scattered) < 168 / 4
+
+
+def test_all_reduces_are_rings_or_trees() -> None:
+    """Two steps per rank, or two slower ones per level; inside a node there are no trees."""
+    small = 2**20
+    assert seconds(16, small, "all_reduce") < 2 * 15 * 32e-6 * 1.5
+    assert seconds(2048, 2**26, "all_reduce") == pytest.approx(2 * 11 * 8e-4, rel=0.05)
+    inside = seconds(8, small, "all_reduce")
+    assert inside == pytest.approx(seconds(8, small) + seconds(8, small, "reduce_scatter"))
 
 
 def test_the_network_carries_less_between_groups() -> None:

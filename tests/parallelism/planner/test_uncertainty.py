@@ -11,7 +11,8 @@ import pytest
 
 from frontrunner.configs.load import load_machine, load_run
 from frontrunner.parallelism.planner.candidates import Workload
-from frontrunner.parallelism.planner.published import prepare, read
+from frontrunner.parallelism.planner.published import read
+from frontrunner.parallelism.planner.published_workload import prepare
 from frontrunner.parallelism.planner.uncertainty import (
     JUDGED,
     Judged,
@@ -42,12 +43,13 @@ def test_the_residuals_are_those_that_validate_finds() -> None:
 
 def test_how_often_the_interval_of_the_other_sources_holds() -> None:
     """21 of 25; what it misses are four of FORGE's six rows, the only ones of GPT-NeoX but one."""
-    assert coverage() == pytest.approx(0.84)
+    assert coverage() == (21, 25)
 
 
 @pytest.mark.xfail(reason="not reached: 84 %", strict=True)
 def test_ninety_percent_intervals_hold_85_to_95_percent() -> None:
-    assert 0.85 <= coverage() <= 0.95
+    held, judged = coverage()
+    assert 0.85 <= held / judged <= 0.95
 
 
 def test_further_requests_have_wider_intervals() -> None:

@@ -22,7 +22,8 @@ from frontrunner.parallelism.planner.calibrate import (
 from frontrunner.parallelism.planner.engine_profile import PRACTICES
 from frontrunner.parallelism.planner.joint_fit import fit as joint_fit
 from frontrunner.parallelism.planner.joint_fit import response
-from frontrunner.parallelism.planner.published import prepare, published_tokens_per_s, read
+from frontrunner.parallelism.planner.published import read
+from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
 from frontrunner.parallelism.planner.relative import PUBLISHED, ratios
 from frontrunner.parallelism.planner.validate import MACHINES, Validation, validate
 
@@ -45,20 +46,66 @@ def left_out(found: Validation) -> list[float]:
 def test_errors_with_each_source_left_out_are_those_that_the_docs_state(found: Validation) -> None:
     """A constant that changes changes these; say so in docs/pages/explanation/planner.md."""
     assert len(left_out(found)) == len(found.speed) == 25
-    assert sum(left_out(found)) / 25 == pytest.approx(7.8, abs=0.1)
-    assert max(left_out(found)) == pytest.approx(35.4, abs=0.5)
+    assert sum(left_out(found)) / 25 == pytest.approx(7.7, abs=0.05)
+    assert max(left_out(found)) == pytest.approx(34.9, abs=0.1)
 
 
 @pytest.mark.xfail(
-    reason="not reached: GPT-NeoX's all-reduce over 336 ranks was slower than LUMI's", strict=True
+    reason="not reached: GPT-NeoX with two-way tensor parallelism loses a third as soon as it leaves a node",
+    strict=True,
 )
 def test_each_row_is_within_twenty_percent_of_its_left_out_prediction(found: Validation) -> None:
     assert max(left_out(found)) <= 20
 
 
-@pytest.mark.xfail(reason="not reached: 7.8 %", strict=True)
+@pytest.mark.xfail(reason="not reached: 7.7 %", strict=True)
 def test_left_out_errors_are_within_six_percent_on_average(found: Validation) -> None:
     assert sum(left_out(found)) / len(left_out(found)) <= 6
+
+
+def test_rows_that_nothing_is_fitted_to_are_predicted_and_kept_apart(found: Validation) -> None:
+    """Found after the fit. docs/pages/explanation/planner.md states these figures."""
+    listed = {name for years in found.fitted.values() for names in years.values() for name in names}
+    assert len(found.checks) == 7
+    assert not listed & {c.id for c in found.checks}
+    errors_by_row = {c.id: c.left_out_error_pct or 0 for c in found.checks}
+    assert sum(map(abs, errors_by_row.values())) / 7 == pytest.approx(21.4, abs=0.1)
+    assert errors_by_row["frontier-torchtitan-llama-8b-16384-sep2024"] == pytest.approx(1.8, abs=0.5)
+    assert max(errors_by_row.values()) == pytest.approx(35.9, abs=0.2)
+    assert len(found.held) == 3
+
+
+def test_a_row_may_be_hybrid_sharded(tmp_path: Path) -> None:
+    rows = {row["id"]: row for row in yaml.safe_load(ROWS.read_text())}
+    hybrid = rows["frontier-torchtitan-llama-8b-16384-sep2024"]
+    path = tmp_path / "rows.yaml"
+
+    def degrees(change: dict[str, Any]) -> tuple[float, float, float]:
+        path.write_text(yaml.safe_dump([hybrid | change]))
+        _, c = prepare(read(path)[0], load_machine("frontier"))
+        return c.weights[0], c.optimizer[0], c.data[0]
+
+    assert degrees({}) == (256, 256, 16384)
+    assert degrees({"sharded": None}) == (16384, 16384, 16384)
+    with pytest.raises(Unusable, match="sharded 7 does not divide dp 16384"):
+        degrees({"sharded": 7})
+    with pytest.raises(Unusable, match="only FSDP"):
+        degrees({"software": "GPT-NeoX", "zero": "1"})
+
+
+def test_a_row_gives_the_shape_that_its_source_gives(tmp_path: Path) -> None:
+    def model(**change: Any) -> Any:
+        (row,) = read(rows_file(tmp_path, lambda row: row["model"].update(change)))
+        return prepare(row, load_machine("lumi-g"))[0].model
+
+    gated = model()
+    assert (gated.activation, gated.position_embedding, gated.tie_embeddings) == ("swiglu", "rotary", False)
+    assert model(tied=True).tie_embeddings
+    plain = model(gated=False)
+    assert (plain.activation, plain.position_embedding, plain.linear_bias) == ("gelu_tanh", "learned", True)
+    assert model(gated=False, positions="rotary").position_embedding == "rotary"
+    wide = model(head_dim=96, hidden=4097)
+    assert (wide.head_dim, wide.hidden_size) == (96, 4097)
 
 
 def test_every_logged_stage_needs_what_was_logged(found: Validation) -> None:
@@ -114,7 +161,8 @@ def test_runs_that_nothing_was_fitted_to(tmp_path: Path) -> None:
 
 def test_what_is_skipped_is_skipped_with_a_reason(found: Validation) -> None:
     reasons = dict(found.skipped)
-    assert len(found.speed) + len(found.skipped) + 1 == len(read(ROWS))  # one row is for memory only
+    told = len(found.speed) + len(found.checks) + len(found.skipped)
+    assert told + 1 == len(read(ROWS))  # one row is for memory only
     assert "does not give gcds" in reasons["frontier-dash-175b"]
     assert "no machine file" in reasons["mi250-databricks-mpt7b-4to128"]
 
@@ -169,6 +217,7 @@ def rows_file(folder: Path, change: Any) -> Path:
         (lambda row: row.pop("tp"), "lumi-megatron-llama2-7b-2n.tp: is missing"),
         (lambda row: row.update(gbs="many"), "lumi-megatron-llama2-7b-2n.gbs"),
         (lambda row: row["model"].pop("hidden"), "model.hidden: is missing"),
+        (lambda row: row["model"].pop("gated"), "model.gated: is missing"),
         (lambda row: row.update(tp=-2), "tp = -2: must be greater than 0"),
         (lambda row: row.update(tokens_per_s_per_gcd=float("nan")), "tokens_per_s_per_gcd = NaN"),
         (lambda row: row.update(memory_mib=logged({"stage0": ["a", 1]})), "stage0.0 = "),
@@ -179,6 +228,10 @@ def rows_file(folder: Path, change: Any) -> Path:
 def test_a_row_that_is_wrong_is_named(tmp_path: Path, change: Any, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         read(rows_file(tmp_path, change))
+
+
+#: The shape of the first row.
+SHAPE: dict[str, Any] = yaml.safe_load(ROWS.read_text())[0]["model"]
 
 
 def logged(stages: Any) -> dict[str, Any]:
@@ -198,6 +251,8 @@ def logged(stages: Any) -> dict[str, Any]:
         ({"memory_mib": logged({"stage9": [1, 2, 3]})}, "memory of stage 9, but pp is 1"),
         ({"machine": "Summit"}, "Summit has no machine file"),
         ({"software": "our own"}, "its engine is unknown"),
+        ({"model": {**SHAPE, "gated": None}}, "whether its MLP is gated is not published"),
+        ({"model": {**SHAPE, "hidden": 4097}}, "its heads do not divide evenly: hidden 4097"),
     ],
 )
 def test_a_row_that_cannot_be_predicted_is_skipped(tmp_path: Path, change: Any, said: str) -> None:
@@ -234,7 +289,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.xfail(
-    reason="not reached: by micro-benchmarks ZeRO-3's rings cost a tenth of a step, not more than a step",
+    reason="not reached: with measured latencies ZeRO-3's gathers cost a third of a step, not more than one",
     strict=True,
 )
 def test_the_ratios_of_three_level_sharding() -> None:
