@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frontrunner.configs.units import interval_text
 from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -31,9 +32,12 @@ def validate(
     from frontrunner.parallelism.planner import validate as planner
     from frontrunner.parallelism.planner.relative import CONVENTION, PUBLISHED, ratios
 
-    path = rows or Path(str(files("frontrunner.configs.published") / "mi250x.yaml"))
-    known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
-    read = published.read(path)
+    built_in = Path(str(files("frontrunner.configs.published")))
+    paths = [rows] if rows else [built_in / "mi250x.yaml", built_in / "other_devices.yaml"]
+    known = {
+        name: load_machine(name) for name in {*planner.MACHINES.values(), *planner.OTHER_MACHINES.values()}
+    }
+    read = [row for path in paths for row in published.read(path)]
     for text in (text for row in read for text in row.unknown_keys()):
         say(text)
     found = planner.validate(read, known.__getitem__)
@@ -52,12 +56,23 @@ def as_dict(found: Validation) -> dict[str, object]:
     """The contract of ``--json``; speeds in tokens/s per device, memory in bytes."""
     return {
         "speed": _figures(found.speed),
+        "other_devices": [_other(c) for c in found.other_devices],
         "memory": _figures(found.memory),
         "at_rest": _figures(found.at_rest),
         "skipped": [{"id": name, "reason": reason} for name, reason in found.skipped],
         "fitted": found.fitted,
         "constants_fitted": constants_fitted(found),
         "engines": found.reasons,
+    }
+
+
+def _other(c: Comparison) -> dict[str, object]:
+    row = {"id": c.id, "published": c.published, "predicted": c.predicted, "error_pct": c.error_pct}
+    return row | {
+        "interval_pct": c.interval_pct,
+        "engine": c.profile,
+        "source": c.source,
+        "devices": c.devices,
     }
 
 
@@ -119,6 +134,8 @@ def show(found: Validation) -> None:
                 console.print(_summary_text(name, [c for c in compared if name in ("", c.machine)]))
             for source in sorted({c.source for c in compared if c.source}):
                 console.print(_summary_text(source, [c for c in compared if c.source == source]))
+    if found.other_devices:
+        console.print(_other_table(found.other_devices))
     console.print(f"constants fitted: {constants_fitted(found)}")
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():
@@ -144,6 +161,22 @@ def _table(title: str, compared: list[Comparison], scale: float, unit: str) -> T
         for c in compared
     ]
     return Table(title, [*headings, *(["source excluded"] if left_out else [])], rows)
+
+
+def _other_table(compared: list[Comparison]) -> Table:
+    from frontrunner.launcher.display.tables import Table
+
+    headings = ["run", "published tokens/s per device", "predicted", "error"]
+    rows = [
+        [
+            c.id,
+            f"{c.published:,.1f}",
+            f"{c.predicted:,.1f}" + interval_text(c.interval_pct),
+            _percent(c.error_pct),
+        ]
+        for c in compared
+    ]
+    return Table("speed on other devices, to which nothing is fitted", headings, rows)
 
 
 def _percent(value: float | None) -> str:
