@@ -118,6 +118,9 @@ class ContainerSpec(Frozen):
 class SiteSpec(Frozen):
     """Queues, device placement and job environment of a cluster."""
 
+    is_cluster: bool = True
+    """false: the file describes a kind of node and no cluster; jobs are refused until another key of site is
+    set."""
     queues: dict[str, QueueSpec] = Field(default_factory=dict)
     """Queues by display name; a run that names none gets the first that fits. Empty: limits unknown."""
     account_required: bool = False

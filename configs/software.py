@@ -24,7 +24,10 @@ class RingSpec(Frozen):
     package: PositiveFloat
     """Bytes/s of a ring inside a package."""
     node: PositiveFloat
-    """Bytes/s of a ring inside a node."""
+    """Bytes/s of a ring inside a node; with full_mesh, of a ring of all its devices."""
+    full_mesh: bool = False
+    """Each pair of devices of a node has a link of its own (MI300X), so that a ring of n of its N devices
+    only has (n - 1) / (N - 1) of the bandwidth."""
     whole_nodes: PositiveFloat
     """Bytes/s of a ring through all devices of several nodes, using all network interfaces."""
     across_nodes: PositiveFloat

@@ -14,7 +14,7 @@ from frontrunner.configs.load import Document, examine_keys
 from frontrunner.launcher.draft import LONGEST_WARMUP, data_section, named_in, steps_of, time_limit
 from frontrunner.launcher.proposal import different
 from frontrunner.launcher.verify import judged
-from frontrunner.slurm.policy import schedule
+from frontrunner.slurm.policy import describes_cluster, schedule
 
 #: The longest duration of a run file.
 LONGEST_DAYS = 999
@@ -77,7 +77,8 @@ def job_file(job: Job, command: str, folder: Path, name: str = "run") -> JobFile
     order = ("model", "machine", "nodes", "layout", "training", "optimizer", "data", "slurm")
     keys = {key: keys[key] for key in order if keys.get(key)}
     document, _ = judged(examine_keys(keys, folder=folder, name=name))
-    schedule(document.spec, preview=True)
+    if describes_cluster(document.spec.machine):
+        schedule(document.spec, preview=True)
     return JobFile(keys, brief(keys, _notes(job, keys, document, command)), document)
 
 

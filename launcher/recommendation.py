@@ -16,6 +16,7 @@ from frontrunner.parallelism.planner.campaign import DAY_S, Limits, Option
 from frontrunner.parallelism.planner.candidates import Workload
 from frontrunner.parallelism.planner.headroom import with_margin
 from frontrunner.parallelism.planner.search import search
+from frontrunner.parallelism.planner.uncertainty import caveat
 from frontrunner.slurm.policy import best_queue
 
 #: A run that is predicted to take longer gets no time limit that a run file can hold.
@@ -95,6 +96,8 @@ class Advised:
         else:
             said.append(f"no failures: {machine.name}'s machine file has no `reliability` section")
         said.append("the same batch at each number of nodes, and no quantised messages")
+        if why := caveat(Workload.of(self.spec)):
+            said.append(f"speed: {why}")
         return said
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.schema import RunSpec
+from frontrunner.configs.schema import MachineSpec, RunSpec
 from frontrunner.configs.site import QueueSpec, SiteSpec, SizeLimit, longest_s
 from frontrunner.configs.slurm import clock, seconds
 
@@ -38,6 +38,8 @@ class Schedule:
 
 def schedule(spec: RunSpec, *, preview: bool = False) -> Schedule:
     """The jobs of a run; SpecError lists every site rule that it breaks. A ``preview`` needs no account."""
+    if not describes_cluster(spec.machine):
+        raise SpecError([_no_cluster(spec)])
     found = [] if preview else list(identity(spec))
     queue = None
     try:
@@ -51,6 +53,11 @@ def schedule(spec: RunSpec, *, preview: bool = False) -> Schedule:
     total, each = _lengths(spec, queue.limit(spec.nodes) if queue else None)
     partition = queue.partition if queue else slurm.partition
     return Schedule(queue, partition, slurm.qos, total, each, signal_s=seconds(slurm.signal_before_end))
+
+
+def describes_cluster(machine: MachineSpec) -> bool:
+    """Whether the machine file describes a cluster, which takes jobs, and not only a kind of node."""
+    return machine.site != SiteSpec(is_cluster=False)
 
 
 def best_queue(site: SiteSpec, nodes: int) -> tuple[str, QueueSpec] | None:
@@ -82,6 +89,16 @@ def _quote(spec: RunSpec, rule: str) -> str:
     source = spec.machine.sources.get("site.queues")
     where = f" ({source.source}, {source.date})" if source else ""
     return f'{spec.machine.name} says "{rule}"{where}'
+
+
+def _no_cluster(spec: RunSpec) -> Violation:
+    """The machine file describes a kind of node: nothing is known of the cluster that has it."""
+    name = spec.machine.name
+    constraint = (
+        f"{name} is a kind of node and no cluster: its file has no queues, modules or variables for jobs"
+    )
+    fix = f"write a machine file with `extends: {name}` and the cluster's `site`, and name it as machine"
+    return Violation("machine", name, constraint, fix)
 
 
 def identity(spec: RunSpec) -> Iterator[Violation]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from frontrunner.analysis.analyze import Analysis
 from frontrunner.analysis.report.chart import Chart, Series, one_line, value_text, visible
@@ -32,26 +33,41 @@ def write(found: Analysis, path: Path) -> None:
 
 def page(found: Analysis) -> Iterator[str]:
     """The page, piece by piece. Needs plotly: the page includes its script."""
+    embedded = found.answer if len(found.answer["runs"]) <= MOST_EMBEDDED else None
+    yield from whole(_title(found), _what(found), sections(found), embedded, "analyze", _flagged(found))
+
+
+def whole(
+    title: str,
+    note: str,
+    parts: list[Section],
+    embedded: dict[str, Any] | None,
+    command: str,
+    link: str = "",
+) -> Iterator[str]:
+    """A page of sections, piece by piece: ``note`` says what it shows, ``link`` is HTML that follows it.
+
+    ``embedded`` is the object that the sections are made from; ``command`` is who writes the page.
+    """
     from plotly.offline import get_plotlyjs
 
-    parts = sections(found)
     style, script = (_resource(name) for name in ("page.css", "page.js"))
     yield "<!DOCTYPE html>\n"
     yield '<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f'<link rel="icon" href="{_ICON}">'
-    yield f"<title>{escape(_title(found))}</title><style>{style}</style></head><body>"
+    yield f"<title>{escape(title)}</title><style>{style}</style></head><body>"
     yield '<a class="skip" href="#main">Skip to the figures</a>'
-    yield from _head(found, parts)
+    yield from _head(title, f"{escape(note)}{link}", parts)
     yield '<main id="main">'
     for section in parts:
         yield from _section(section)
-    yield "</main><footer><p>Written by frontrunner analyze.</p></footer>"
+    yield f"</main><footer><p>Written by frontrunner {escape(command)}.</p></footer>"
     drawings = {chart.id: drawing(chart) for part in parts for chart in part.charts if visible(chart)}
     yield f'<script type="application/json" id="charts">{script_json(drawings)}</script>'
-    if len(found.answer["runs"]) <= MOST_EMBEDDED:
-        yield f'<script type="application/json" id="data">{script_json(found.answer)}</script>'
+    if embedded is not None:
+        yield f'<script type="application/json" id="data">{script_json(embedded)}</script>'
     yield f"<script>{get_plotlyjs()}</script><script>{script}</script></body></html>\n"
 
 
@@ -64,20 +80,20 @@ def _title(found: Analysis) -> str:
     return plain(runs[0]["id"]) if len(runs) == 1 else f"Analysis of {len(runs):,} runs"
 
 
-def _head(found: Analysis, parts: list[Section]) -> Iterator[str]:
+def _head(title: str, note: str, parts: list[Section]) -> Iterator[str]:
     yield '<header><button type="button" id="theme" aria-pressed="false">Dark</button>'
-    yield f"<div><h1>{escape(_title(found))}</h1>"
-    flagged = sum(1 for run in found.answer["runs"] if run["warnings"])
-    some = (
-        f"{flagged:,} of {len(found.answer['runs']):,} runs have"
-        if len(found.answer["runs"]) > 1
-        else "It has"
-    )
-    link = f'; <a href="#warnings">{some} warnings</a>' if flagged else ""
-    yield f'<p class="note">{escape(_what(found))}{link}</p></div></header>'
+    yield f'<div><h1>{escape(title)}</h1><p class="note">{note}</p></div></header>'
     yield '<nav aria-label="Sections"><ul>'
     yield from (f'<li><a href="#{part.id}">{escape(part.title)}</a></li>' for part in parts)
     yield "</ul></nav>"
+
+
+def _flagged(found: Analysis) -> str:
+    """A link to the warnings, if there are any."""
+    runs = found.answer["runs"]
+    flagged = sum(1 for run in runs if run["warnings"])
+    some = f"{flagged:,} of {len(runs):,} runs have" if len(runs) > 1 else "It has"
+    return f'; <a href="#warnings">{some} warnings</a>' if flagged else ""
 
 
 def _what(found: Analysis) -> str:
@@ -104,12 +120,13 @@ def _section(section: Section) -> Iterator[str]:
         yield '<dl class="tiles">'
         yield from (_tile(tile) for tile in section.tiles)
         yield "</dl>"
-    for table in section.tables[:1]:
+    above = 0 if section.figures_first else 1
+    for table in section.tables[:above]:
         yield from _table(table)
     for chart in section.charts:
         if visible(chart):
             yield from _figure(chart)
-    for table in section.tables[1:]:
+    for table in section.tables[above:]:
         yield from _table(table)
     yield from (f'<p class="note">{escape(note)}</p>' for note in section.notes)
     for remarks in section.remarks:
@@ -147,8 +164,9 @@ def _table(table: Table) -> Iterator[str]:
     yield "<thead><tr>"
     yield from (f'<th scope="col"{kind}>{escape(column)}</th>' for column, kind in heads)
     yield "</tr></thead><tbody>"
+    narrow = ' class="narrow"' if table.numbers[0] else ""
     for name, *cells in table.rows:
-        yield f'<tr><th scope="row"{_key(name.key)}>{escape(name.text)}</th>'
+        yield f'<tr><th scope="row"{narrow}{_key(name.key)}>{escape(name.text)}</th>'
         for cell, kind in zip(cells, kinds[1:], strict=True):
             yield f"<td{kind}{_key(cell.key)}>{escape(cell.text)}</td>"
         yield "</tr>"

@@ -68,7 +68,7 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page."""
+    """One section of the page: its first table comes before the figures, unless they come first."""
 
     id: str
     title: str
@@ -77,6 +77,7 @@ class Section:
     charts: Sequence[Chart] = ()
     tiles: Sequence[Tile] = ()
     remarks: Sequence[Remarks] = ()
+    figures_first: bool = False
 
 
 def value_at(answer: Any, key: str) -> Any:

@@ -51,6 +51,9 @@ def search(
     row: Annotated[
         int | None, typer.Option(min=1, help="Write the layout of this rank, not the recommended one.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with figures of the layouts.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -69,6 +72,8 @@ def search(
         check_free(write, force, "--write")
     elif row is not None:
         raise wrong("--row", row, "says which layout to write, and no file is named", "add --write FILE")
+    if report:
+        check_page(report, force)
     spec = request(model, machine, nodes, seq_len)
     batch = global_batch_size or usual_batch(spec)
     needs_rates(spec)
@@ -97,15 +102,43 @@ def search(
         written = _run_file(answer, model, machine, row, write)
         write_text(write, written, force, "--write")
         outputs = [str(write)]
+    if report:
+        write_page(answer, report, force)
+        outputs.append(str(report))
     for warning in answer.warnings():
         say(f"warning: {warning}")
     if as_json:
         typer.echo(json.dumps(answer.as_dict(top) | {"outputs": outputs}))
         return
     show(answer, top)
+    if report:
+        tell(f"wrote {report}")
     if write:
         tell(f"wrote {write}")
         say(f"next: frontrunner check {write}, frontrunner submit {write} --dry-run")
+
+
+def check_page(report: Path, force: bool) -> None:
+    """SpecError if the page cannot be written there; RunFailed if what draws it is missing."""
+    from frontrunner.launcher.errors import try_import
+    from frontrunner.launcher.written import check_free
+
+    if not report.is_dir() and report.suffix.lower() not in (".html", ".htm"):
+        fix = f"write {report.with_suffix('.html')}"
+        raise wrong("--report", str(report), "must end in .html: it is a page", fix)
+    check_free(report, force, "--report", "layouts.html")
+    for package in ("polars", "plotly"):
+        try_import(package, "analysis")
+
+
+def write_page(answer: Answer, report: Path, force: bool) -> None:
+    """Write the page of a search."""
+    from frontrunner.analysis.report.layouts import page
+    from frontrunner.launcher.layout_report import report as figures
+    from frontrunner.launcher.written import write_text
+
+    counts = [row["nodes"] for row in answer.scaling] or None
+    write_text(report, "".join(page(figures(answer, counts))), force, "--report")
 
 
 def _run_file(answer: Answer, model: str, machine: str, row: int | None, write: Path) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frontrunner.configs.units import interval_text
 from frontrunner.launcher.display.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -31,9 +32,12 @@ def validate(
     from frontrunner.parallelism.planner import validate as planner
     from frontrunner.parallelism.planner.relative import CONVENTION, PUBLISHED, ratios
 
-    path = rows or Path(str(files("frontrunner.configs.published") / "mi250x.yaml"))
-    known = {name: load_machine(name) for name in set(planner.MACHINES.values())}
-    read = published.read(path)
+    built_in = Path(str(files("frontrunner.configs.published")))
+    paths = [rows] if rows else [built_in / "mi250x.yaml", built_in / "other_devices.yaml"]
+    known = {
+        name: load_machine(name) for name in {*planner.MACHINES.values(), *planner.OTHER_MACHINES.values()}
+    }
+    read = [row for path in paths for row in published.read(path)]
     for text in (text for row in read for text in row.unknown_keys()):
         say(text)
     found = planner.validate(read, known.__getitem__)
@@ -53,6 +57,7 @@ def as_dict(found: Validation) -> dict[str, object]:
     return {
         "speed": _figures(found.speed),
         "checks": _figures(found.checks),
+        "other_devices": [_other(c) for c in found.other_devices],
         "memory": _figures(found.memory),
         "at_rest": _figures(found.at_rest),
         "skipped": [{"id": name, "reason": reason} for name, reason in found.skipped],
@@ -70,6 +75,16 @@ def intervals(found: Validation) -> dict[str, float]:
     held, judged = coverage()
     of_checks = {"checks_held": len(found.held), "checks": len(found.checks)}
     return {"confidence": CONFIDENCE, "held": held, "judged": judged, "coverage": held / judged} | of_checks
+
+
+def _other(c: Comparison) -> dict[str, object]:
+    row = {"id": c.id, "published": c.published, "predicted": c.predicted, "error_pct": c.error_pct}
+    return row | {
+        "interval_pct": c.interval_pct,
+        "engine": c.profile,
+        "source": c.source,
+        "devices": c.devices,
+    }
 
 
 def constants_fitted(found: Validation) -> int:
@@ -136,6 +151,8 @@ def show(found: Validation) -> None:
         "{confidence:.0%} intervals, each from other sources: {held} of {judged} fitted rows lie inside "
         "({coverage:.0%}), {checks_held} of {checks} others".format(**held)
     )
+    if found.other_devices:
+        console.print(_other_table(found.other_devices))
     console.print(f"constants fitted: {constants_fitted(found)}")
     for name, constants in sorted(found.fitted.items()):
         for key, fitted_rows in constants.items():
@@ -161,6 +178,22 @@ def _table(title: str, compared: list[Comparison], scale: float, unit: str) -> T
         for c in compared
     ]
     return Table(title, [*headings, *(["source excluded"] if left_out else [])], rows)
+
+
+def _other_table(compared: list[Comparison]) -> Table:
+    from frontrunner.launcher.display.tables import Table
+
+    headings = ["run", "published tokens/s per device", "predicted", "error"]
+    rows = [
+        [
+            c.id,
+            f"{c.published:,.1f}",
+            f"{c.predicted:,.1f}" + interval_text(c.interval_pct),
+            _percent(c.error_pct),
+        ]
+        for c in compared
+    ]
+    return Table("speed on other devices, to which nothing is fitted", headings, rows)
 
 
 def _percent(value: float | None) -> str:

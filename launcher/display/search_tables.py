@@ -43,13 +43,18 @@ class Answer:
         return f"the simplest of {self.choice.alike:,} within 5 % of the fastest, which cannot be told apart"
 
     def warnings(self) -> list[str]:
+        from frontrunner.parallelism.planner.uncertainty import caveat
+
+        why = caveat(self.ranking.estimated.workload)
+        found = [] if why is None else [why]
         if self.starved is None:
-            return []
+            return found
         devices = f"{self.spec.nodes} nodes"
         return [
+            *found,
             f"{self.global_batch_size:,} sequences per step starve {devices}: "
             f"{self.starved.global_batch_size:,} would run {self.starved.gain:.1f} times as fast. "
-            "Use a larger batch or fewer nodes"
+            "Use a larger batch or fewer nodes",
         ]
 
     def training_s(self, index: int) -> float | None:

@@ -93,7 +93,7 @@ class Fabric:
             between: Array = np.hypot(sent / self._between_nodes(ranks, stride), steps * step)
             return Times(
                 within * (sent / self.rings.package + steps * links.package.latency_s),
-                node_only * (sent / self.rings.node + steps * links.node.latency_s),
+                node_only * (sent / self._node_rate(ranks) + steps * links.node.latency_s),
                 beyond * between,
             )
         inside = np.where(within, 1.0, 1 - 1 / in_package)
@@ -154,7 +154,7 @@ class Fabric:
         link_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
         network_rate = link_rate * self._efficiency(ranks, stride)
         network_latency = self.rings.across_latency_s if self.rings else links.network.latency_s
-        node_rate = self.rings.node if self.rings else links.node.bandwidth_bytes_per_s
+        node_rate = self._node_rate(in_node)
         package_rate = self.rings.package if self.rings else links.package.bandwidth_bytes_per_s
         nodes = ranks / in_node
         return Times(
@@ -179,6 +179,15 @@ class Fabric:
         rate = np.where(whole, self.rings.whole_nodes, self.rings.across_nodes)
         found: Array = rate * self._efficiency(ranks, stride)
         return found
+
+    def _node_rate(self, ranks: Array) -> Array:
+        """Bytes/s between ``ranks`` devices of a node."""
+        if self.rings is None:
+            return np.full_like(ranks, self.machine.links.node.bandwidth_bytes_per_s)
+        links = self.machine.devices_per_node - 1
+        share = np.clip(ranks - 1, 1, links) / links if self.rings.full_mesh and links else 1.0
+        rate: Array = self.rings.node * share * np.ones_like(ranks)
+        return rate
 
     def _efficiency(self, ranks: Array, stride: Array) -> Array:
         return efficiency(self.machine.links.groups, ranks * stride / self.machine.devices_per_node)

@@ -10,7 +10,7 @@ from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candida
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
-from frontrunner.parallelism.planner.uncertainty import interval_pct
+from frontrunner.parallelism.planner.uncertainty import caveat, interval_pct
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Estimate:
         return speed
 
     def interval_pct(self, index: int) -> float | None:
-        """Half width of the speed's 90 % interval in percent; None where nothing similar was measured."""
+        """Half width of the speed's 90 % interval in percent; None where no speed is predicted."""
         c = self.candidates
         return interval_pct(self.workload, int(c.data[index] * c.tensor[index] * c.pipeline[index]))
 
@@ -114,6 +114,8 @@ def assumptions(workload: Workload) -> list[str]:
     said.append(
         f"rates: {workload.machine.name} with software of {software_year}; fitted: {fitted or 'nothing'}"
     )
+    if why := caveat(workload):
+        said.append(f"speed: {why}")
     said.append("computing does not hide tensor-parallel messages or messages between stages")
     said.append("no data loading, checkpoints or other jobs on the network")
     return said

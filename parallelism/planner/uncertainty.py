@@ -3,6 +3,9 @@
 The residuals are those of published runs, each predicted without its own source. The further a run lies from
 the others, the more its residual scatters; :func:`distance` says how far, with assumed weights. So residuals
 are divided by 1 + distance, and their 90 % quantile, times 1 + the distance of a request, is its half width.
+
+On another device the rates themselves are uncertain: see ``derived.py``. What such rates miss on MI250X is
+taken to be independent of the residuals, so both add in quadrature.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from frontrunner.parallelism.planner.candidates import Workload
+from frontrunner.parallelism.planner.derived import MISSED
 
 CONFIDENCE = 0.9
-#: The device whose runs were judged; others get no interval.
+#: The device whose runs were judged; others get a wider interval.
 DEVICE = "AMD MI250X GCD"
+#: Published runs on other devices (configs/published/other_devices.yaml): nothing was fitted to them.
+OTHER_DEVICES = {"AMD MI355X": 2}
 #: Assumed: a factor of 16 in devices, or of 4 in sequence length, doubles the spread; so do an engine and a
 #: family of models that were not judged, together.
 PER_DOUBLING_OF_DEVICES, PER_DOUBLING_OF_SEQUENCE = 1 / 4, 1 / 2
@@ -76,12 +82,29 @@ class Request(NamedTuple):
 
 
 def interval_pct(workload: Workload, devices: int) -> float | None:
-    """Half width of the 90 % interval of a predicted speed in percent; None: nothing like it was judged."""
-    if workload.software is None or workload.machine.device.name != DEVICE:
+    """Half width of the 90 % interval of a predicted speed in percent; None: no speed is predicted."""
+    if workload.software is None:
         return None
     gated = workload.model.activation == "swiglu"
     request = Request(devices, workload.seq_len, workload.profile.name, gated)
-    return half_width_pct(request, JUDGED)
+    width = half_width_pct(request, JUDGED)
+    if workload.machine.device.name == DEVICE:
+        return width
+    return 100 * math.expm1(math.hypot(math.log1p(width / 100), MISSED))
+
+
+def caveat(workload: Workload) -> str | None:
+    """Why the intervals of a device are wide, in a sentence; None for the device whose runs were judged."""
+    device = workload.machine.device.name
+    if workload.software is None or device == DEVICE:
+        return None
+    count = OTHER_DEVICES.get(device, 0)
+    judged = f"only {count} runs on {device} were judged" if count else f"no run on {device} was judged"
+    return (
+        f"{judged}. Its rates are from data sheets and micro-benchmarks, scaled by what runs on MI250X reach "
+        f"of such rates. Unscaled they miss those by {math.expm1(MISSED):.0%}; the interval allows for as "
+        "much here"
+    )
 
 
 def half_width_pct(request: Request, judged: Sequence[Judged]) -> float:

@@ -16,10 +16,12 @@ from frontrunner.parallelism.planner.joint_fit import fit, response
 from frontrunner.parallelism.planner.memory import stage_memory
 from frontrunner.parallelism.planner.published import CHECK, PublishedRun
 from frontrunner.parallelism.planner.published_workload import Unusable, prepare, published_tokens_per_s
-from frontrunner.parallelism.planner.uncertainty import JUDGED, Request, half_width_pct
+from frontrunner.parallelism.planner.uncertainty import JUDGED, Request, half_width_pct, interval_pct
 
 #: Machine files by the names that publications use; Crusher is Frontier's test system with the same nodes.
 MACHINES = {"Frontier": "frontier", "Crusher": "frontier", "LUMI-G": "lumi-g"}
+#: Machine files of other devices: nothing is fitted to their rows.
+OTHER_MACHINES = {"MI300X": "mi300x", "MI325X": "mi325x", "MI355X": "mi355x", "MI300A": "mi300a"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Comparison:
     profile: str = ""
     source: str = ""
     devices: int = 0
+    interval_pct: float | None = None
 
     @property
     def error_pct(self) -> float:
@@ -45,12 +48,14 @@ class Validation:
     """Tokens/s per device, bytes at rest and at the peak, and the skipped rows with the reason.
 
     ``checks`` are speeds of rows that nothing is ever fitted to; their figure is the error with their source
-    left out. ``held`` are those of them that lie in their interval.
+    left out. ``held`` are those of them that lie in their interval. ``other_devices`` are speeds on devices
+    that the rates were not fitted to.
     """
 
     speed: list[Comparison] = field(default_factory=list)
     checks: list[Comparison] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+    other_devices: list[Comparison] = field(default_factory=list)
     memory: list[Comparison] = field(default_factory=list)
     at_rest: list[Comparison] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -59,20 +64,24 @@ class Validation:
 
 
 def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]) -> Validation:
-    """Predict every row. ``machine`` loads the machine file of a name in :data:`MACHINES`."""
+    """Predict every row. ``machine`` loads the machine file of that name."""
     found = Validation()
+    files = MACHINES | OTHER_MACHINES
     measured: dict[str, tuple[PublishedRun, Measured]] = {}
     for row in rows:
         try:
-            if row.machine not in MACHINES:
+            if row.machine not in files:
                 raise Unusable(f"{row.machine} has no machine file")
-            spec = machine(MACHINES[row.machine])
+            spec = machine(files[row.machine])
             workload, candidates = prepare(row, spec)
             found.reasons[workload.profile.name] = workload.profile.reason
             _compare_memory(row, workload, candidates, found)
             if row.usable_for == "memory only":
                 continue
             speed = published_tokens_per_s(row, workload.model)
+            if row.machine in OTHER_MACHINES:
+                found.other_devices.append(_other_device(row, Measured(workload, candidates, speed)))
+                continue
             measured[row.id] = (row, Measured(workload, candidates, speed))
         except Unusable as reason:
             found.skipped.append((row.id, str(reason)))
@@ -100,6 +109,19 @@ def validate(rows: Sequence[PublishedRun], machine: Callable[[str], MachineSpec]
         rows_of = found.fitted.setdefault("engines", {}).setdefault(run.workload.profile.name, [])
         rows_of.append(row.id)
     return found
+
+
+def _other_device(row: PublishedRun, run: Measured) -> Comparison:
+    return Comparison(
+        row.id,
+        row.machine,
+        run.tokens_per_s,
+        float(tokens_per_s(run.workload, run.candidates)[0]),
+        profile=run.workload.profile.name,
+        source=source_of(row),
+        devices=row.devices or 0,
+        interval_pct=interval_pct(run.workload, row.devices or 1),
+    )
 
 
 def leave_one_source_out(runs: Iterable[tuple[PublishedRun, Measured]]) -> dict[str, float]:

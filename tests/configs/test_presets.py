@@ -13,7 +13,7 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import ModelSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS
 
-MACHINES = ["emulated", "frontier", "lumi-g", "workstation"]
+MACHINES = ["emulated", "frontier", "lumi-g", "mi300a", "mi300x", "mi325x", "mi355x", "workstation"]
 MODELS = [
     "gpt-1.4b",
     "gpt-175b",

@@ -90,6 +90,18 @@ def test_a_machine_without_a_site_needs_a_time_and_has_no_limits() -> None:
     assert policy.schedule(free).segments == 1
 
 
+@pytest.mark.parametrize("name", ["mi300a", "mi300x", "mi325x", "mi355x"])
+def test_a_kind_of_node_is_no_cluster(name: str) -> None:
+    kind = load_machine(name)
+    spec = run_spec(nodes=4).model_copy(update={"machine": kind})
+    violation = refused(spec)
+    assert (violation.path, violation.value) == ("machine", name)
+    assert f"extends: {name}" in violation.fix
+    owned = kind.model_copy(update={"site": kind.site.model_copy(update={"account_required": True})})
+    with pytest.raises(SpecError, match="requires an account"):
+        policy.schedule(spec.model_copy(update={"machine": owned}))
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -65,7 +65,7 @@ def test_the_constants_are_found_again(tmp_path: Path, capsys: pytest.CaptureFix
 def test_one_run_is_enough_but_checks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calibrate([trained(tmp_path / "a")], "frontier", output=tmp_path / "mine.yaml")
     out = capsys.readouterr().out
-    assert "gemm_factor: 0.807 -> 0.65" in out
+    assert "gemm_factor: 0.806 -> 0.65" in out
     assert "- fitted without this run" in out
 
 

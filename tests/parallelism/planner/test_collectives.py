@@ -188,3 +188,22 @@ def test_the_network_carries_less_between_groups() -> None:
     assert all(np.diff(found[2:]) < 0)
     assert found[-1] == pytest.approx(0.57, rel=0.01)
     assert all(efficiency(None, nodes) == 1)
+
+
+@pytest.mark.parametrize(("ranks", "links"), [(2, 1), (4, 3), (8, 7)])
+def test_fewer_devices_of_a_full_mesh_use_fewer_links(ranks: int, links: int) -> None:
+    """MI300X: an all-reduce over two devices has 47.7 GB/s, over eight 312.9."""
+    machine = load_machine("mi300x")
+    software = machine.software["2025"]
+    fabric = Fabric(machine, software)
+    latency, numel = machine.links.node.latency_s, 8e9
+    rate = (
+        numel
+        * (ranks - 1)
+        / ranks
+        / (fabric.ring(array(ranks), array(1), array(numel)).node - (ranks - 1) * latency)
+    )
+    assert rate[0] == pytest.approx(software.rings.node * links / 7)
+    sent = fabric.exchange(array(ranks), array(1), array(numel)).node - latency
+    assert numel * (ranks - 1) / ranks / sent[0] == pytest.approx(software.rings.node * links / 7)
+    assert software.rings.node / 7 == pytest.approx(47.7e9, rel=0.07)

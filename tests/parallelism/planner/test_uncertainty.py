@@ -68,8 +68,7 @@ def test_residuals_of_its_own_source_do_not_bring_a_run_closer() -> None:
     assert half_width_pct(Request(8, 2048, "native", True), runs) == pytest.approx(100 * math.expm1(0.05))
 
 
-def test_no_interval_where_nothing_was_measured() -> None:
+def test_no_interval_without_a_speed() -> None:
     workload = Workload.of(load_run("gpt-22b-frontier").spec)
     assert interval_pct(workload, 128)
     assert interval_pct(replace(workload, software=None), 128) is None
-    assert interval_pct(replace(workload, machine=load_machine("workstation")), 128) is None
