@@ -1,7 +1,5 @@
 """Basic types of run, machine and sweep files."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import textwrap
@@ -47,9 +45,11 @@ class Frozen(BaseModel):
     """A section of a file. The docstrings below its fields describe them in the JSON schema.
 
     pydantic's ``use_attribute_docstrings`` would parse the source of all sections whenever a command starts.
+    Validators are built when they are first needed. Modules with sections do not import ``annotations`` from
+    ``__future__``: pydantic would compile each of their annotations again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def __get_pydantic_json_schema__(
