@@ -91,4 +91,4 @@ def features(ranking: Ranking, chosen: Index) -> npt.NDArray[np.intp]:
         space.wires[chosen] > 0,
         ~np.array(named)[space.triple[chosen]],
     )
-    return np.sum(parts, axis=0, dtype=np.intp)
+    return np.asarray(np.sum(parts, axis=0, dtype=np.intp))

@@ -151,11 +151,13 @@ def space(
     end = np.cumsum(count)
     shape_of = np.repeat(np.arange(len(pair)), count)
     cut_of = np.arange(len(shape_of)) + np.repeat(begin[pair] - (end - count), count)
-    wire = [_wire_bytes(wires, part, precision) for part in range(3)]
-    cuts |= {"weight_wire": wire[0], "gradient_wire": wire[1], "network_wire": wire[2]}
+    wire = [_wire_bytes(wires, part, precision)[cut_of] for part in range(3)]
     candidates = Candidates(
         **{name: values.astype(float)[shape_of] for name, values in own.items()},
         **{name: values.astype(float)[cut_of] for name, values in cuts.items()},
+        weight_wire=wire[0],
+        gradient_wire=wire[1],
+        network_wire=wire[2],
         error_feedback=np.zeros(len(shape_of)),
     )
     shared = Shared(_rows(shape_of, len(pair)), _rows(cut_of, len(triple)))

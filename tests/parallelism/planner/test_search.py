@@ -14,7 +14,7 @@ from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.advise import advise
-from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.candidates import Candidates, Rows, Workload
 from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Ranking, compare, search
 
@@ -52,7 +52,8 @@ def test_what_layouts_share_is_what_each_has(model: str, nodes: int, batch: int)
     """Every figure of every layout is the same, to the bit, as without sharing."""
     ranking = ranked(model, nodes, batch)
     shared, alone = ranking.estimated, estimate(ranking.estimated.workload, ranking.space.candidates)
-    assert len(ranking.space.candidates) > 3 * len(ranking.space.shared.shapes.one) > 300
+    shapes = ranking.space.shared.shapes
+    assert isinstance(shapes, Rows) and len(ranking.space.candidates) > 3 * len(shapes.one) > 300
     assert shared.time and alone.time
     for one, other in ((shared.memory, alone.memory), (shared.time, alone.time)):
         for field in fields(one):
