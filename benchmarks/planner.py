@@ -18,6 +18,14 @@ from pathlib import Path
 
 CALCULON_LAYOUTS_PER_S = 26
 PLAN = [str(Path(sys.executable).parent / "frontrunner"), "plan", "gpt-175b-frontier"]
+#: Model, nodes of Frontier, sequences per step.
+SEARCHES = (
+    ("gpt-22b", 16, 640),
+    ("llama-3-8b", 32, 1024),
+    ("llama-2-70b", 64, 1024),
+    ("gpt-175b", 48, 1152),
+    ("gpt-1t", 384, 9600),
+)
 BARE = [sys.executable, "-c", "import numpy, pydantic"]
 
 
@@ -34,22 +42,23 @@ def main() -> None:
         f"frontrunner plan: {plan:.3f} s, {plan / bare:.2f} of Python with numpy and pydantic ({bare:.3f} s)"
     )
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from frontrunner.configs.load import load_run
+    from frontrunner.launcher.commands.search import request
     from frontrunner.parallelism.planner.candidates import Workload
     from frontrunner.parallelism.planner.search import search
 
-    workload = Workload.of(load_run("gpt-1t-frontier", ["nodes=384", "training.global_batch_size=9600"]).spec)
-    seconds, layouts = [], 0
-    for _ in range(args.repeat):
-        start = time.perf_counter()
-        layouts = len(search(workload, 384, 9600).space.candidates)
-        seconds.append(time.perf_counter() - start)
-    rate = layouts / statistics.median(seconds)
-    median = statistics.median(seconds)
-    print(
-        f"search of gpt-1t on 384 nodes: {layouts:,} legal layouts in {median:.3f} s on one core, "
-        f"{rate:,.0f} a second, {rate / CALCULON_LAYOUTS_PER_S:,.0f} times Calculon's"
-    )
+    for model, nodes, batch in SEARCHES:
+        workload = Workload.of(request(model, "frontier", nodes, None))
+        wall, core, layouts = [], [], 0
+        for _ in range(args.repeat):
+            start, busy = time.perf_counter(), time.process_time()
+            layouts = len(search(workload, nodes, batch).space.candidates)
+            wall.append(time.perf_counter() - start)
+            core.append(time.process_time() - busy)
+        rate = layouts / statistics.median(core)
+        print(
+            f"search of {model} on {nodes} nodes: {layouts:,} legal layouts in {statistics.median(wall):.3f} "
+            f"s, {rate:,.0f} per second of one core, {rate / CALCULON_LAYOUTS_PER_S:,.0f} times Calculon's"
+        )
 
 
 def _seconds(command: list[str]) -> float:

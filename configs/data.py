@@ -1,7 +1,5 @@
 """The corpus of a run."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

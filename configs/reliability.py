@@ -1,7 +1,5 @@
 """Checkpoints, the watchdog, and the failure rate of a machine."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

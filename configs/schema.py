@@ -6,8 +6,6 @@ FLOP/s). The defaults below are the defaults of a run file. Editors show the des
 schema`` is derived from these classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from operator import floordiv
 from typing import Annotated, Any, Literal

@@ -1,8 +1,6 @@
 """How each kind of state is sharded over data-parallel ranks, and the format of its messages."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -87,7 +85,7 @@ class ShardingSpec(Frozen):
     """Format of each kind of message."""
 
     @classmethod
-    def of(cls, preset: Preset) -> ShardingSpec:
+    def of(cls, preset: Preset) -> Self:
         """A preset as the loader resolves it, with its own wires."""
         weights, gradients, optimizer = SHARDING_PRESETS[preset]
         return cls(preset=preset, weights=weights, gradients=gradients, optimizer=optimizer)

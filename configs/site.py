@@ -1,7 +1,5 @@
 """The ``site`` section of a machine file: Slurm limits and the environment of jobs."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

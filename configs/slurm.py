@@ -1,7 +1,5 @@
 """The ``slurm`` section of a run file."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Measured rates of a machine's devices and links, for one software year."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

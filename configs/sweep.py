@@ -1,7 +1,5 @@
 """Sweep files: a base run, a search space, an objective and a budget."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, field_validator

@@ -1,7 +1,5 @@
 """How the nodes of a machine are grouped by its network."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,11 +1,19 @@
 """Basic types of run, machine and sweep files."""
 
-from __future__ import annotations
-
+import ast
+import inspect
+import textwrap
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import PydanticCustomError, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, ValidationError
 
 
 def say(message: str, fix: str) -> WrapValidator:
@@ -34,6 +42,45 @@ Name = Annotated[
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    """A section of a file. The docstrings below its fields describe them in the JSON schema.
+
+    pydantic's ``use_attribute_docstrings`` would parse the source of all sections whenever a command starts.
+    Validators are built when they are first needed. Modules with sections do not import ``annotations`` from
+    ``__future__``: pydantic would compile each of their annotations again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for name, text in descriptions(cls).items():
+            properties[cls.model_fields[name].alias or name].setdefault("description", text)
+        return schema
+
+
+def descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """The docstrings of a section's fields, by name."""
+    found: dict[str, str] = {}
+    for base in reversed(section.__mro__):
+        if issubclass(base, Frozen) and base is not Frozen:
+            found |= _docstrings(base)
+    return {name: text for name, text in found.items() if name in section.model_fields}
+
+
+def _docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """Those that a class has itself."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for statement, following in zip(tree.body, tree.body[1:], strict=False):
+        match statement, following:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = inspect.cleandoc(text)
+    return found

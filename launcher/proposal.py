@@ -13,7 +13,7 @@ from frontrunner.configs.load import Document, examine_keys
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import WireSpec
 from frontrunner.configs.units import bytes_text
-from frontrunner.launcher.display.search_tables import layout_text
+from frontrunner.launcher.display.search_tables import layout_text, near
 from frontrunner.launcher.verify import judged
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates, Workload
@@ -188,7 +188,7 @@ def different(layout: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
 def _reasons(ranking: Ranking, index: int, alike: int, batch: int, spec: RunSpec) -> tuple[str, ...]:
     tokens = batch * spec.training.seq_len
     why = "the only one" if alike == 1 else f"the simplest of {alike} layouts"
-    kind = "within 5 % of the fastest" if ranking.estimated.time else "that fit"
+    kind = f"{near()} of the fastest" if ranking.estimated.time else "that fit"
     return (
         f"layout: {layout_text(ranking, index)}",
         f"{why} {kind}, of {len(ranking.space.candidates):,} legal ones",

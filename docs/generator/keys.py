@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from frontrunner.configs.types import descriptions
 from generator.schema_types import words
 
 #: What stands for the names in sections that users name.
@@ -59,13 +60,14 @@ class Key:
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """The keys of a type, in the order of its fields."""
-    schema = model.model_json_schema()["properties"]
+    schema, told = model.model_json_schema()["properties"], descriptions(model)
     for name, field in model.model_fields.items():
         written = field.alias or name
-        yield _key(f"{prefix}{written}", field, schema[written])
+        said = field.description or told.get(name, "")
+        yield _key(f"{prefix}{written}", field, schema[written], said)
 
 
-def _key(path: str, field: FieldInfo, schema: dict[str, Any]) -> Key:
+def _key(path: str, field: FieldInfo, schema: dict[str, Any], said: str) -> Key:
     last = path.rpartition(".")[2]
     section = _section(field.annotation)
     below: tuple[Key, ...] = ()
@@ -75,7 +77,7 @@ def _key(path: str, field: FieldInfo, schema: dict[str, Any]) -> Key:
         name = f".{NAMES.get(last, 'NAME')}" if held == "mapping" else "[]" if held == "list" else ""
         below = tuple(keys(section, f"{path}{name}."))
         kind = f"mapping of {NAMES.get(last, 'NAME')} to section" if held == "mapping" else kind
-    text = " ".join((field.description or "").split())
+    text = " ".join(said.split())
     told = _DEFAULT.search(text)
     # What another sentence of the page would only say again.
     default = told[1] if told else None if path in _FILLED else _default(field, section)

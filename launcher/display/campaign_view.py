@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from frontrunner.configs.units import bytes_text, digits, share_text
-from frontrunner.launcher.display.search_tables import layout_words
+from frontrunner.launcher.display.search_tables import layout_words, near
 from frontrunner.launcher.display.terminal import tell
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _recommended(answer: Advised) -> list[str]:
     lost = span.total_s - span.training_s
     lines = [
         f"recommended: {option.nodes:,} nodes, {answer.rule}",
-        f"  layout       {layout_words(option.layout)}: the simplest of {option.alike} within 5 % of the "
+        f"  layout       {layout_words(option.layout)}: the simplest of {option.alike} {near()} of the "
         "fastest",
         f"  memory       {bytes_text(peak)} of {bytes_text(memory)} per device",
         f"  speed        {figures['tokens_per_s_per_device']:,.0f} tokens/s per device, "

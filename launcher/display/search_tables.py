@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from frontrunner.configs.units import bytes_text, flops_text, interval_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from frontrunner.configs.schema import RunSpec
+    from frontrunner.parallelism.planner.candidates import Index
     from frontrunner.parallelism.planner.choose import Choice
     from frontrunner.parallelism.planner.search import Ranking
     from frontrunner.parallelism.planner.starvation import Starved
+
+#: In the first table, groups, and rows of a group.
+_GROUPS, _LEAST_ROWS = 3, 3
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,17 @@ class Answer:
     def why(self) -> str:
         """Why the recommended layout is recommended."""
         if self.choice.alike == 1:
-            return "no other is within 5 % of its speed"
-        return f"the simplest of {self.choice.alike:,} within 5 % of the fastest, which cannot be told apart"
+            return f"no other is {near()} of its speed"
+        return (
+            f"the simplest of {self.choice.alike:,} {near()} of the fastest, the usual error of such a ratio"
+        )
+
+    def groups(self) -> Iterator[tuple[int, Index]]:
+        """The simplest of each group of layouts that cannot be told apart, and the group."""
+        from frontrunner.parallelism.planner.choose import groups, simplest_of
+
+        for group in groups(self.ranking):
+            yield simplest_of(self.ranking, group).index, group
 
     def warnings(self) -> list[str]:
         from frontrunner.parallelism.planner.uncertainty import caveat
@@ -72,6 +86,18 @@ class Answer:
         figures = self.ranking.estimated.as_dict(index) | {"layout": self.ranking.space.layout(index)}
         return figures | {"duration_s": self.training_s(index), "node_hours": self.node_hours(index)}
 
+    def _group(self, simplest: int, group: Index, top: int) -> dict[str, Any]:
+        from frontrunner.parallelism.planner.uncertainty import RELATIVE_INTERVAL_PCT
+
+        speed = self.ranking.estimated.tokens_per_s
+        return {
+            "layouts": [self.place(index) for index in simplest_first(simplest, group, top)],
+            "count": len(group),
+            "tokens_per_s_per_device_range": [float(speed[group[-1]]), float(speed[group[0]])],
+            "relative_interval_pct": RELATIVE_INTERVAL_PCT,
+            "simplest": self.entry(simplest),
+        }
+
     def as_dict(self, top: int) -> dict[str, Any]:
         """The contract of ``--json``."""
         ranking = self.ranking
@@ -82,6 +108,7 @@ class Answer:
             "elapsed_s": self.elapsed_s,
             "global_batch_size": self.global_batch_size,
             "top": [self.entry(int(index)) for index in ranking.order[:top]],
+            "groups": [self._group(*found, top) for found in islice(self.groups(), top)],
             "pareto": [self.entry(index) for index in ranking.pareto()],
             "published": self.published,
             "scaling": self.scaling,
@@ -90,6 +117,25 @@ class Answer:
             "recommended": {"row": self.place(self.choice.index), **self.entry(self.choice.index)},
             "warnings": self.warnings(),
         }
+
+
+def near() -> str:
+    """In words, how close to the fastest a simpler layout must be to be taken instead."""
+    from frontrunner.parallelism.planner.uncertainty import RELATIVE_MEDIAN_PCT
+
+    return f"within {RELATIVE_MEDIAN_PCT:.0f} %"
+
+
+def _legend() -> str:
+    from frontrunner.parallelism.planner.uncertainty import RELATIVE_INTERVAL_PCT
+
+    apart = f"speeds within {RELATIVE_INTERVAL_PCT:.0f} %, which cannot be told apart"
+    return f"between two rules: {apart}; first the simplest {near()} of the fastest"
+
+
+def simplest_first(simplest: int, group: Index, most: int) -> list[int]:
+    """At most so many layouts of a group: the simplest, then the fastest others."""
+    return [simplest, *(int(index) for index in group[:most] if index != simplest)][:most]
 
 
 def show(answer: Answer, top: int) -> None:
@@ -105,7 +151,8 @@ def show(answer: Answer, top: int) -> None:
         f"{len(ranking.space.candidates):,} legal layouts evaluated in {seconds_text(answer.elapsed_s)}, "
         f"{len(ranking.order):,} fit" + _left_out(answer)
     )
-    console.print(_table(answer, "the fastest that fit", [int(index) for index in ranking.order[:top]]))
+    console.print(_grouped(answer, top))
+    console.print(_legend())
     console.print(_table(answer, "Pareto front of speed and memory", ranking.pareto()[:top]))
     recommended = answer.choice.index
     lines = [f"recommended: rank {answer.place(recommended):,}, {layout_text(ranking, recommended)}"]
@@ -149,8 +196,21 @@ def _scaling_text(row: dict[str, Any], kind: str) -> str:
     )
 
 
-def _table(answer: Answer, title: str, indices: list[int]) -> Any:
-    """The layouts with their places in the ranking."""
+def _grouped(answer: Answer, top: int) -> Any:
+    """The first groups, each with its simplest and its fastest layouts, in ``top`` rows."""
+    indices: list[int] = []
+    rules = []
+    for simplest, group in answer.groups():
+        if len(indices) >= top:
+            break
+        rules.append(len(indices))
+        each = max(_LEAST_ROWS, top // _GROUPS)
+        indices += simplest_first(simplest, group, min(each, top - len(indices)))
+    return _table(answer, "the fastest that fit", indices, rules)
+
+
+def _table(answer: Answer, title: str, indices: list[int], rules: Sequence[int] = ()) -> Any:
+    """The layouts with their places in the ranking, and rules above some."""
     from frontrunner.launcher.display.tables import Table
 
     headings = ["rank", "layout", "memory", "step", "tokens/s per device", "model FLOP/s", "MFU"]
@@ -170,7 +230,7 @@ def _table(answer: Answer, title: str, indices: list[int]) -> Any:
             "-" if figures["mfu"] is None else f"{figures['mfu']:.1%}",
         ]
         rows.append([*row, *([] if hours is None else [f"{hours:,.0f}"])])
-    return Table(title, headings, rows, texts=(1,))
+    return Table(title, headings, rows, texts=(1,), rules=rules)
 
 
 def layout_text(ranking: Ranking, index: int) -> str:

@@ -18,6 +18,8 @@ from rich.text import Text
 
 from frontrunner.launcher.display.terminal import visible
 
+#: A line under the headings, and between sections.
+_BOX = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")
 _GAP = 2
 #: A text may become this narrow before figures move to the next part of the table.
 _NARROW = 24
@@ -31,13 +33,14 @@ class Table:
     """Rows of text under headings; the first column says what a row is about.
 
     Columns in ``texts`` are left-aligned and may fold; the others are figures, which are never broken.
-    Without headings, only the rows are shown.
+    Without headings, only the rows are shown. ``rules`` are rows that a line separates from those above.
     """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: Collection[int] = (0,)
+    rules: Collection[int] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Grid | Text]:
         if self.title:
@@ -66,7 +69,7 @@ class Table:
 
     def _grid(self, columns: Sequence[Sequence[str]], part: Sequence[int], widths: Sequence[int]) -> Grid:
         grid = Grid(
-            box=box.SIMPLE_HEAD if any(self.headings) else None,
+            box=_BOX if any(self.headings) else None,
             show_header=any(self.headings),
             show_edge=False,
             pad_edge=False,
@@ -77,6 +80,8 @@ class Table:
             heading = _group(visible(self.headings[index]), width)
             grid.add_column(heading, justify="left" if left else "right", overflow="fold", width=width)
         for row in range(len(self.rows)):
+            if row and row in self.rules:
+                grid.add_section()
             grid.add_row(*(_group(columns[i][row], w) for i, w in zip(part, widths, strict=True)))
         return grid
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from frontrunner.parallelism.planner.traffic import wire_bytes
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
+_Part = TypeVar("_Part", bound=Any)
 
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 PRECISION_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -51,7 +55,7 @@ class Candidates:
 
     def take(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> Candidates:
         """The candidates that a mask or indices select."""
-        return replace(self, **{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        return taken(self, chosen)
 
     @classmethod
     def of(cls, spec: RunSpec, layout: Layout) -> Candidates:
@@ -76,6 +80,49 @@ class Candidates:
             "error_feedback": wires.error_feedback,
         }
         return cls(**{key: np.array([value], dtype=np.float64) for key, value in values.items()})
+
+
+def taken(part: _Part, chosen: npt.NDArray[np.bool_ | np.intp]) -> _Part:
+    """A dataclass of arrays [n] with the entries that a mask or indices select."""
+    found: _Part = replace(part, **{field.name: getattr(part, field.name)[chosen] for field in fields(part)})
+    return found
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Candidates that are equal in what a part of an estimate depends on.
+
+    ``one`` [rows] is a candidate of each row, ``of`` [n] the row of each candidate.
+    """
+
+    one: Index
+    of: Index
+
+    def once(self, part: Callable[[Candidates], _Part], c: Candidates) -> _Part:
+        """``part`` (a dataclass of arrays) of all candidates, computed once for each row."""
+        return taken(part(c.take(self.one)), self.of)
+
+
+class Alone:
+    """Candidates of which nothing is known to be equal."""
+
+    def once(self, part: Callable[[Candidates], _Part], c: Candidates) -> _Part:
+        return part(c)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What candidates share: a search has many with one shape, and many with one cut.
+
+    ``shapes`` are equal in all but sharding degrees and wires. ``cuts`` are equal in these, in ``tensor``,
+    ``pipeline`` and ``data``.
+    """
+
+    shapes: Rows | Alone
+    cuts: Rows | Alone
+
+
+NOTHING_SHARED = Shared(Alone(), Alone())
 
 
 @dataclass(frozen=True)

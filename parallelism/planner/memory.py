@@ -7,12 +7,21 @@ follow the 1F1B and interleaved schedules of Narayanan et al. 2021 (arXiv 2104.0
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
 from frontrunner.parallelism.planner import activations
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Workload
+from frontrunner.parallelism.planner.candidates import (
+    NOTHING_SHARED,
+    Array,
+    Candidates,
+    Mask,
+    Shared,
+    Workload,
+)
 from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
 
 
@@ -31,12 +40,12 @@ class Memory:
     buffers: Array
     residual: Array
 
-    @property
+    @cached_property
     def at_rest(self) -> Array:
         """The bytes held between two steps."""
         return self.weights + self.gradients + self.optimizer + self.residual
 
-    @property
+    @cached_property
     def peak(self) -> Array:
         return self.at_rest + self.activations + self.buffers
 
@@ -65,17 +74,70 @@ class Stage:
         return self.layers + self.embedding + self.output
 
 
-def memory(workload: Workload, c: Candidates) -> Memory:
+@dataclass(frozen=True)
+class _Held:
+    """Bytes [n] on one stage that depend on the cut alone; ``residual`` without the allocator's share."""
+
+    weights: Array
+    gradients: Array
+    optimizer: Array
+    states: Array
+    buffers: Array
+    residual: Array
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes [n] on one stage that depend on the shape alone."""
+
+    activations: Array
+
+
+def memory(workload: Workload, c: Candidates, shared: Shared = NOTHING_SHARED) -> Memory:
     """Memory of the fullest device: the first stage has the most in flight, the last has the logits."""
     return Memory.larger(
-        stage_memory(workload, c, np.zeros(len(c))), stage_memory(workload, c, c.pipeline - 1)
+        _stage_memory(workload, c, lambda c: np.zeros(len(c)), shared),
+        _stage_memory(workload, c, lambda c: c.pipeline - 1, shared),
     )
 
 
 def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
     """Memory of a device of stage ``index`` [n]."""
+    return _stage_memory(workload, c, lambda c: index, NOTHING_SHARED)
+
+
+def _stage_memory(
+    workload: Workload, c: Candidates, stage: Callable[[Candidates], Array], shared: Shared
+) -> Memory:
+    """Memory of a device of the stage whose index a function gives."""
+    held = shared.cuts.once(lambda c: _held(workload, c, stage(c)), c)
+    kept = shared.shapes.once(lambda c: _Kept(_activations(workload, c, stage(c))), c)
+    tensors = held.states + kept.activations + held.buffers
+    return Memory(
+        weights=held.weights,
+        gradients=held.gradients,
+        optimizer=held.optimizer,
+        activations=kept.activations,
+        buffers=held.buffers,
+        residual=held.residual + workload.profile.allocator_share * tensors,
+    )
+
+
+def _held(workload: Workload, c: Candidates, index: Array) -> _Held:
     stage = stage_parameters(workload, c, index)
     weights, gradients, optimizer = _states(workload, c, stage)
+    return _Held(
+        weights,
+        gradients,
+        optimizer,
+        weights + gradients + optimizer,
+        _buffers(workload, c, stage),
+        _residual(workload, c, stage),
+    )
+
+
+def _activations(workload: Workload, c: Candidates, index: Array) -> Array:
+    stage = stage_parameters(workload, c, index)
     micro_batches = in_flight(c, index)
     kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(workload, c)
     # If interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
@@ -83,17 +145,8 @@ def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
     kept = kept + np.where(stage.first, begun * activations.embedding(workload, c), 0.0)
     inside = activations.recomputed_layer(workload, c)
     head = np.where(stage.last, activations.logits(workload, c), 0.0)
-    activation_bytes = kept + np.maximum(inside, head)
-    buffers = _buffers(workload, c, stage)
-    tensors = weights + gradients + optimizer + activation_bytes + buffers
-    return Memory(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
-        activations=activation_bytes,
-        buffers=buffers,
-        residual=_residual(workload, c, stage) + workload.profile.allocator_share * tensors,
-    )
+    found: Array = kept + np.maximum(inside, head)
+    return found
 
 
 def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
-from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Workload
+from frontrunner.parallelism.planner.candidates import (
+    NOTHING_SHARED,
+    RECOMPUTE,
+    Array,
+    Candidates,
+    Shared,
+    Workload,
+)
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
@@ -22,12 +30,12 @@ class Estimate:
     memory: Memory
     time: StepTime | None
 
-    @property
+    @cached_property
     def fits(self) -> Array:
         """1 if the peak fits into the device's memory."""
         return (self.memory.peak <= self.workload.machine.device.memory_bytes).astype(float)
 
-    @property
+    @cached_property
     def tokens_per_s(self) -> Array:
         """Of a device."""
         assert self.time
@@ -87,9 +95,10 @@ class Estimate:
         }
 
 
-def estimate(workload: Workload, candidates: Candidates) -> Estimate:
-    time = step_time(workload, candidates) if workload.software else None
-    return Estimate(workload, candidates, memory(workload, candidates), time)
+def estimate(workload: Workload, candidates: Candidates, shared: Shared = NOTHING_SHARED) -> Estimate:
+    """Memory and, if the machine's rates are known, time; what candidates share is computed once."""
+    time = step_time(workload, candidates, shared=shared) if workload.software else None
+    return Estimate(workload, candidates, memory(workload, candidates, shared), time)
 
 
 def assumptions(workload: Workload) -> list[str]:

@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from frontrunner.configs import legal
 from frontrunner.configs.sharding import PRESET_WIRES, SHARDING_PRESETS, Level, Precision, Wire
-from frontrunner.parallelism.planner.candidates import RECOMPUTE, Array, Candidates, Workload
+from frontrunner.parallelism.planner.candidates import (
+    RECOMPUTE,
+    Array,
+    Candidates,
+    Index,
+    Rows,
+    Shared,
+    Workload,
+)
 from frontrunner.parallelism.planner.plan import Estimate, estimate
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
@@ -24,6 +32,8 @@ QUANTISED: tuple[tuple[Wire, Wire, Wire | None], ...] = (("int8", "int4", None),
 LARGEST_MICRO_BATCH = 32
 MOST_VIRTUAL_STAGES = 16
 BLOCK = 256
+#: The axes of a shape.
+SHAPE = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
 
 
 @dataclass(frozen=True)
@@ -31,10 +41,11 @@ class Space:
     """Legal layouts: the candidates, and their names in a run file."""
 
     candidates: Candidates
-    triple: npt.NDArray[np.intp]
-    wires: npt.NDArray[np.intp]
+    triple: Index
+    wires: Index
     precision: Precision
     considered: int
+    shared: Shared
 
     def layout(self, index: int) -> dict[str, Any]:
         """The ``layout`` section of a run file; ``wire`` appears only if it differs from the preset's."""
@@ -68,7 +79,7 @@ class Ranking:
 
     space: Space
     estimated: Estimate
-    order: npt.NDArray[np.intp]
+    order: Index
 
     def pareto(self) -> list[int]:
         """Indices of the Pareto front of speed and memory, fastest first."""
@@ -86,9 +97,8 @@ class Ranking:
 
     def place(self, layout: Candidates) -> int | None:
         """The rank of one layout in the order (from 0), ignoring wires; None if it is not there."""
-        keys = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
         matching = np.ones(len(self.space.candidates), dtype=bool)
-        for key in (*keys, "weights", "gradients", "optimizer", "secondary"):
+        for key in (*SHAPE, "weights", "gradients", "optimizer", "secondary"):
             matching &= getattr(self.space.candidates, key) == getattr(layout, key)
         places = np.flatnonzero(matching[self.order])
         return int(places[0]) if len(places) else None
@@ -104,7 +114,6 @@ def space(
 ) -> Space:
     """The legal layouts on ``nodes`` nodes; ``plain``: only those without quantised messages."""
     model, machine = workload.model, workload.machine
-    names = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
     axes = [
         _divisors(machine.devices_per_node),
         (0, 1),
@@ -112,12 +121,11 @@ def space(
         _divisors(model.num_layers, MOST_VIRTUAL_STAGES),
         _divisors(global_batch_size, LARGEST_MICRO_BATCH),
         range(len(RECOMPUTE)),
-        range(len(TRIPLES)),
-        range(1 if plain else 1 + len(QUANTISED)),
     ]
     axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(workload))]
     grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
-    considered = grids[0].size
+    wire_formats = 1 if plain else 1 + len(QUANTISED)
+    considered = grids[0].size * len(TRIPLES) * wire_formats
 
     def cut() -> legal.Cut:
         return _cut(workload, nodes, global_batch_size, *grids[:5])
@@ -133,32 +141,59 @@ def space(
         for rule in rules:
             keep &= rule(cut())
         grids = [grid[keep] for grid in grids]
-    # Quantised wires only make sense for what travels in each micro-batch: gradients that are cut.
-    quantisable = np.array([triple[1] > 0 for triple in TRIPLES])
-    data = legal.data_parallel(cut())
-    accumulation = legal.micro_batches(cut())
-    degrees, differ = _degrees(
-        grids[6], grids[0], data, (machine.devices_per_package, machine.devices_per_node)
-    )
-    keep = differ & legal.degrees_nest(replace(cut(), **degrees))
-    keep &= quantisable[grids[6]] | (grids[7] == 0)
-    # A separate network format only makes sense if gradients cross the network after the micro-batches.
-    keep &= (grids[7] < 2) | (degrees["gradients"] < data)
-    grids = [grid[keep] for grid in grids]
-    own = {name: grid.astype(float) for name, grid in zip(names, grids, strict=False)}
-    triple, wires = grids[6], grids[7]
-    wire = [_wire_bytes(wires, part, precision) for part in range(3)]
+    own = dict(zip((*SHAPE, "grad_accum_steps"), (*grids, legal.micro_batches(cut())), strict=True))
+    # Shapes with the same tensor and pipeline degrees have the same cuts.
+    pairs, pair = np.unique(grids[0] * (model.num_layers + 1) + grids[2], return_inverse=True)
+    tensor, pipeline = np.divmod(pairs, model.num_layers + 1)
+    cuts, triple, wires, of_pair = _cuts(workload, nodes, global_batch_size, tensor, pipeline, wire_formats)
+    begin = np.searchsorted(of_pair, np.arange(len(pairs) + 1))
+    count = np.diff(begin)[pair]
+    end = np.cumsum(count)
+    shape_of = np.repeat(np.arange(len(pair)), count)
+    cut_of = np.arange(len(shape_of)) + np.repeat(begin[pair] - (end - count), count)
+    wire = [_wire_bytes(wires, part, precision)[cut_of] for part in range(3)]
     candidates = Candidates(
-        **own,
-        data=data[keep].astype(float),
-        grad_accum_steps=accumulation[keep].astype(float),
-        **{kind: degree[keep].astype(float) for kind, degree in degrees.items()},
+        **{name: values.astype(float)[shape_of] for name, values in own.items()},
+        **{name: values.astype(float)[cut_of] for name, values in cuts.items()},
         weight_wire=wire[0],
         gradient_wire=wire[1],
         network_wire=wire[2],
-        error_feedback=np.zeros(len(triple)),
+        error_feedback=np.zeros(len(shape_of)),
     )
-    return Space(candidates, triple, wires, precision, considered)
+    shared = Shared(_rows(shape_of, len(pair)), _rows(cut_of, len(triple)))
+    return Space(candidates, triple[cut_of], wires[cut_of], precision, considered, shared)
+
+
+def _rows(of: Index, count: int) -> Rows:
+    one = np.zeros(count, dtype=np.intp)
+    one[of] = np.arange(len(of))
+    return Rows(one, of)
+
+
+def _cuts(
+    workload: Workload, nodes: int, global_batch_size: int, tensor: Index, pipeline: Index, wire_formats: int
+) -> tuple[dict[str, Index], Index, Index, Index]:
+    """The legal ways to cut states for each pair of ``tensor`` and ``pipeline``, in the pairs' order.
+
+    Returns data-parallel ranks and degrees by name, triples, wire formats, and the index of the pair.
+    """
+    axes = (np.arange(len(tensor)), np.arange(len(TRIPLES)), np.arange(wire_formats))
+    pair, triple, wires = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
+    one = np.ones_like(pair)
+    cut = _cut(workload, nodes, global_batch_size, tensor[pair], 0 * one, pipeline[pair], one, one)
+    data = legal.data_parallel(cut)
+    machine = workload.machine
+    degrees, differ = _degrees(
+        triple, cut.tensor, data, (machine.devices_per_package, machine.devices_per_node)
+    )
+    keep = differ & legal.degrees_nest(replace(cut, **degrees))
+    # Quantised wires only make sense for what travels in each micro-batch: gradients that are cut.
+    quantisable = np.array([levels[1] > 0 for levels in TRIPLES])
+    keep &= quantisable[triple] | (wires == 0)
+    # A separate network format only makes sense if gradients cross the network after the micro-batches.
+    keep &= (wires < 2) | (degrees["gradients"] < data)
+    found = {"data": data, **degrees}
+    return {name: values[keep] for name, values in found.items()}, triple[keep], wires[keep], pair[keep]
 
 
 def search(
@@ -171,7 +206,7 @@ def search(
 ) -> Ranking:
     """Estimate and rank all layouts of a space; by memory alone if the machine's rates are unknown."""
     found = space(workload, nodes, global_batch_size, precision, plain=plain)
-    estimated = estimate(workload, found.candidates)
+    estimated = estimate(workload, found.candidates, found.shared)
     fitting = np.flatnonzero(estimated.fits > 0)
     speed = estimated.tokens_per_s[fitting] if estimated.time else np.zeros(len(fitting))
     # Among equally fast layouts, less memory wins.
@@ -205,7 +240,7 @@ def _tensor_sizes(workload: Workload) -> list[int]:
     return [sizes[name] for name in legal.TENSOR_SIZES]
 
 
-def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: npt.NDArray[np.intp]) -> legal.Cut:
+def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: Index) -> legal.Cut:
     tensor, sequence_parallel, pipeline, virtual_stages, micro_batch_size = grids
     return legal.Cut.of(
         workload.model,
@@ -222,11 +257,11 @@ def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: npt.NDA
 
 
 def _degrees(
-    triple: npt.NDArray[np.intp],
-    tensor: npt.NDArray[np.intp],
-    data: npt.NDArray[np.intp],
+    triple: Index,
+    tensor: Index,
+    data: Index,
     spans: tuple[int, int],
-) -> tuple[dict[str, npt.NDArray[np.intp]], npt.NDArray[np.bool_]]:
+) -> tuple[dict[str, Index], npt.NDArray[np.bool_]]:
     """Data-parallel ranks of each degree (0: uneven), and whether each level differs from smaller ones."""
     numbers, differ = [np.ones_like(data)], [np.ones(len(data), dtype=bool)]
     for span in spans:
@@ -244,7 +279,7 @@ def _degrees(
     return found, distinct & (~with_secondary | (numbers[2] < data))
 
 
-def _wire_bytes(wires: npt.NDArray[np.intp], part: int, precision: Precision) -> Array:
+def _wire_bytes(wires: Index, part: int, precision: Precision) -> Array:
     """Bytes per value of weights, gradients or network (0, 1, 2)."""
     choices = [precision, *(quantised[part] or precision for quantised in QUANTISED)]
     return np.array([wire_bytes(wire, BLOCK) for wire in choices])[wires]

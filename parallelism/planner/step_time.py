@@ -10,14 +10,15 @@ optimizer.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
 from frontrunner.configs.software import SoftwareSpec
 from frontrunner.parallelism.planner import compute
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
+from frontrunner.parallelism.planner.candidates import NOTHING_SHARED, Array, Candidates, Shared, Workload
 from frontrunner.parallelism.planner.collectives import Fabric
-from frontrunner.parallelism.planner.memory import Stage, stage_parameters
+from frontrunner.parallelism.planner.memory import stage_parameters
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class StepTime:
     stragglers: Array
     """Waiting for the slowest device."""
 
-    @property
+    @cached_property
     def total(self) -> Array:
-        parts: Array = np.sum([getattr(self, field.name) for field in fields(self)], axis=0)
+        first, *others = (getattr(self, field.name) for field in fields(self))
+        parts: Array = sum(others, first)
         return parts
 
 
@@ -64,12 +66,68 @@ class MicroBatch:
         return self.forward + self.backward + self.recompute + self.tensor_forward + self.tensor_backward
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """Seconds [n] that do not depend on how states are cut: the slowest stage, and the pipeline.
+
+    ``forward`` and ``backward`` are one micro-batch's on the slowest stage, with tensor-parallel messages.
+    """
+
+    compute: Array
+    recompute: Array
+    tensor: Array
+    pipeline: Array
+    bubble: Array
+    stragglers: Array
+    forward: Array
+    backward: Array
+
+
+@dataclass(frozen=True)
+class _Messages:
+    """Seconds [n] of data-parallel messages, and of the optimizer.
+
+    ``gather`` and ``behind`` travel in each forward and backward, ``reduction`` and ``update`` once a step.
+    ``units`` is the number of shard units, ``gathers`` that of messages that gather their weights.
+    """
+
+    gather: Array
+    behind: Array
+    reduction: Array
+    update: Array
+    optimizer: Array
+    units: Array
+    gathers: Array
+
+
 def step_time(
-    workload: Workload, c: Candidates, computing: MicroBatch | None = None, optimizer_s: float | None = None
+    workload: Workload,
+    c: Candidates,
+    computing: MicroBatch | None = None,
+    optimizer_s: float | None = None,
+    shared: Shared = NOTHING_SHARED,
 ) -> StepTime:
     """The step time of each candidate. If ``computing`` (of one micro-batch) and ``optimizer_s`` were
     measured on a machine, they replace the values from its software's rates."""
     fabric = Fabric(workload.machine, workload.software)
+    shape = shared.shapes.once(lambda c: _shape(workload, c, computing, fabric), c)
+    messages = shared.cuts.once(lambda c: _messages(workload, c, optimizer_s, fabric), c)
+    weights, gradients, update = _waiting(workload, c.grad_accum_steps, shape, messages)
+    return StepTime(
+        compute=shape.compute,
+        recompute=shape.recompute,
+        tensor=shape.tensor,
+        pipeline=shape.pipeline,
+        bubble=shape.bubble,
+        weights=weights,
+        gradients=gradients,
+        update=update,
+        optimizer=messages.optimizer,
+        stragglers=shape.stragglers,
+    )
+
+
+def _shape(workload: Workload, c: Candidates, computing: MicroBatch | None, fabric: Fabric) -> _Shape:
     # The stage with the most work: one with the most layers, or the last, which has the output layer.
     middle = computing or micro_batch(workload, c, np.zeros(len(c)), fabric)
     last = computing or micro_batch(workload, c, c.pipeline - 1, fabric)
@@ -78,27 +136,17 @@ def step_time(
     m = c.grad_accum_steps
     sent = fabric.message(workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / c.tensor)
     sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
-    # Virtual stages shorten the waiting, but not the messages in between.
-    bubble = (stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages
-    stage = stage_parameters(workload, c, np.zeros(len(c)))
-    weights, gradients, update = data_parallel(workload, c, stage, slowest, fabric)
-    if optimizer_s is None:
-        assert workload.software, "the optimizer's time is known only for machines with measured software"
-        steps = compute.optimizer(workload, stage.numel / c.optimizer, workload.software)
-    else:
-        steps = np.full(len(c), optimizer_s)
     work = m * (slowest.forward + slowest.backward + slowest.recompute)
-    return StepTime(
+    return _Shape(
         compute=m * (slowest.forward + slowest.backward),
         recompute=m * slowest.recompute,
         tensor=m * (slowest.tensor_forward + slowest.tensor_backward),
         pipeline=m * sent,
-        bubble=bubble,
-        weights=weights,
-        gradients=gradients,
-        update=update,
-        optimizer=steps,
+        # Virtual stages shorten the waiting, but not the messages in between.
+        bubble=(stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages,
         stragglers=work * slowest_of(c.data * c.tensor * c.pipeline, workload.software),
+        forward=slowest.forward + slowest.tensor_forward,
+        backward=slowest.backward + slowest.recompute + slowest.tensor_backward,
     )
 
 
@@ -146,32 +194,26 @@ def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric)
     )
 
 
-def data_parallel(
-    workload: Workload, c: Candidates, stage: Stage, computing: MicroBatch, fabric: Fabric
-) -> tuple[Array, Array, Array]:
-    """Seconds of waiting for weights, gradients and the update."""
-    profile, m = workload.profile, c.grad_accum_steps
+def _messages(workload: Workload, c: Candidates, optimizer_s: float | None, fabric: Fabric) -> _Messages:
+    """The messages of the first stage, which has the most parameters."""
+    profile, stage = workload.profile, stage_parameters(workload, c, np.zeros(len(c)))
     numel, width = stage.numel, float(workload.compute_bytes)
+    units = stage.layer_count + (stage.embedding > 0)
+    if optimizer_s is None:
+        assert workload.software, "the optimizer's time is known only for machines with measured software"
+        steps = compute.optimizer(workload, numel / c.optimizer, workload.software)
+    else:
+        steps = np.full(len(c), optimizer_s)
     if profile.all_reduces:
-        bytes_all = numel * width
+        bytes_all, nothing = numel * width, np.zeros(len(c))
         ring = fabric.ring(c.data, c.tensor, bytes_all).longest
         reduced = fabric.all_reduce(c.data, c.tensor, bytes_all)
-        return 0.0 * m, reduced, np.where(c.optimizer > 1, ring, 0.0)
-    units = stage.layer_count + (stage.embedding > 0)
+        return _Messages(nothing, nothing, reduced, np.where(c.optimizer > 1, ring, 0.0), steps, units, units)
     gathers = profile.gathers_per_layer * stage.layer_count + (stage.embedding > 0)
     gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, gathers)
     second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, gathers)
     reduce = fabric.reduce_scatter if profile.scatters else fabric.exchange
     block = reduce(c.gradients, c.tensor, numel * c.gradient_wire, units)
-    forward = computing.forward + computing.tensor_forward
-    backward = computing.backward + computing.recompute + computing.tensor_backward
-    behind = second + block
-    lost = workload.software.contention if workload.software else 0.0
-    if profile.overlaps_weights:
-        weights = m * _beside(forward, gather.longest, gathers, lost)
-        gradients = m * _beside(backward, behind.longest, units, lost)
-    else:
-        weights, gradients = m * (gather + second).longest, m * block.longest
     stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
     hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire, units)
     copied = numel / c.optimizer * c.network_wire
@@ -184,14 +226,35 @@ def data_parallel(
     update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
     in_block = numel / c.weights * c.weight_wire
     update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)
-    if profile.overlaps_gradients:
+    overlaps = profile.overlaps_weights
+    return _Messages(
+        gather=gather.longest if overlaps else (gather + second).longest,
+        behind=(second + block).longest if overlaps else block.longest,
+        reduction=reduction,
+        update=update.longest,
+        optimizer=steps,
+        units=units,
+        gathers=gathers,
+    )
+
+
+def _waiting(workload: Workload, m: Array, shape: _Shape, messages: _Messages) -> tuple[Array, Array, Array]:
+    """Seconds of waiting for weights, gradients and the update."""
+    profile, units = workload.profile, messages.units
+    lost = workload.software.contention if workload.software else 0.0
+    if profile.overlaps_weights and not profile.all_reduces:
+        weights = m * _beside(shape.forward, messages.gather, messages.gathers, lost)
+        gradients = m * _beside(shape.backward, messages.behind, units, lost)
+    else:
+        weights, gradients = m * messages.gather, m * messages.behind
+    if profile.overlaps_gradients and not profile.all_reduces:
         return (
             weights,
-            gradients + _behind(backward, reduction, units, lost),
+            gradients + _behind(shape.backward, messages.reduction, units, lost),
             # The next forward, which hides it, takes as long as the gathers that it waits for.
-            _behind(np.maximum(forward, gather.longest), update.longest, units, lost),
+            _behind(np.maximum(shape.forward, messages.gather), messages.update, units, lost),
         )
-    return weights, gradients + reduction, update.longest
+    return weights, gradients + messages.reduction, messages.update
 
 
 def _beside(computing: Array, sending: Array, units: Array, lost: float) -> Array:

@@ -15,10 +15,11 @@ from frontrunner.launcher.commands.plan import plan
 from frontrunner.launcher.commands.search import request, search
 from frontrunner.launcher.proposal import propose
 from frontrunner.parallelism.planner.candidates import Workload
-from frontrunner.parallelism.planner.choose import features, simplest
+from frontrunner.parallelism.planner.choose import Choice, features, groups, simplest, simplest_of
 from frontrunner.parallelism.planner.headroom import usable_bytes
 from frontrunner.parallelism.planner.search import Ranking
 from frontrunner.parallelism.planner.search import search as judge_all
+from frontrunner.parallelism.planner.uncertainty import RELATIVE_MEDIAN_PCT
 
 CONFIG = {
     "model_type": "llama",
@@ -45,6 +46,10 @@ def ranking() -> Ranking:
     return judge_all(Workload.of(request("llama-3-8b", "lumi-g", 2, None)), 2, 1024)
 
 
+def every(ranking: Ranking) -> Any:
+    return np.arange(len(ranking.space.candidates))
+
+
 def planned(capsys: pytest.CaptureFixture[str], run: str, **options: Any) -> tuple[Any, str]:
     """The object and the remarks."""
     plan(run, **options, as_json=True)
@@ -57,14 +62,14 @@ def test_a_folder_or_its_config(folder: Path, capsys: pytest.CaptureFixture[str]
     found, said = planned(capsys, name, nodes=2, machine="lumi-g")
     assert found["fits"] and found["tokens_per_s_per_device"] > 1000
     assert said.startswith(f"{name} is a model: a layout was chosen for it on lumi-g\n  layout: tp ")
-    assert "within 5 % of the fastest" in said and max(map(len, said.splitlines())) <= 80
+    assert "within 6 % of the fastest" in said and max(map(len, said.splitlines())) <= 80
 
 
 def test_it_is_nearly_the_best_of_the_search(capsys: pytest.CaptureFixture[str]) -> None:
     found, _ = planned(capsys, "gpt-22b", nodes=4)
     search("gpt-22b", nodes=4, top=1, as_json=True)
     best = json.loads(capsys.readouterr().out)["top"][0]["tokens_per_s_per_device"]
-    assert 0.95 * best <= found["tokens_per_s_per_device"] <= best
+    assert best / (1 + RELATIVE_MEDIAN_PCT / 100) <= found["tokens_per_s_per_device"] <= best
 
 
 def test_the_fewest_nodes_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,13 +132,23 @@ def test_the_simplest_of_the_fast_ones(ranking: Ranking) -> None:
     assert choice is not None
     speed, peak = ranking.estimated.tokens_per_s, ranking.estimated.memory.peak
     memory = usable_bytes(ranking.estimated.workload.machine)
-    near = [i for i in ranking.order if speed[i] >= 0.95 * speed[ranking.order[0]]]
-    roomy = [i for i in near if peak[i] <= memory]
-    counts = features(ranking)
+    least = speed[ranking.order[0]] / (1 + RELATIVE_MEDIAN_PCT / 100)
+    near = [i for i in ranking.order if speed[i] >= least]
     assert choice.alike == len(near)
-    assert choice.index in roomy and counts[choice.index] == min(counts[i] for i in roomy)
-    as_simple = [i for i in roomy if counts[i] == counts[choice.index]]
-    assert speed[choice.index] == max(speed[i] for i in as_simple)
+    left = [i for i in near if peak[i] <= memory]
+    c, space = ranking.space.candidates, ranking.space
+    for values in (space.wires, c.pipeline, c.virtual_stages, features(ranking, every(ranking)), peak):
+        left = [i for i in left if values[i] == min(values[j] for j in left)]
+    assert choice.index in left
+
+
+def test_simpler_layouts_are_taken_only_within_a_group(ranking: Ranking) -> None:
+    found = list(groups(ranking))
+    assert np.array_equal(np.concatenate(found), ranking.order)
+    taken = [simplest_of(ranking, group).index for group in found]
+    assert [int(index in group) for index, group in zip(taken, found, strict=True)] == [1] * len(found)
+    first = found[0][:1]
+    assert simplest_of(ranking, first) == Choice(int(first[0]), 1)
 
 
 def test_fixed_fields_are_kept(ranking: Ranking) -> None:
@@ -145,8 +160,8 @@ def test_fixed_fields_are_kept(ranking: Ranking) -> None:
 
 
 def test_features_of_layouts(ranking: Ranking) -> None:
-    """Nothing for plain data parallelism, and one for each thing more; quantised messages count twice."""
-    counts = features(ranking)
+    """Nothing for plain data parallelism, and one for each thing more."""
+    counts = features(ranking, every(ranking))
     for index in np.linspace(0, len(counts) - 1, 200).astype(int):
         layout = ranking.space.layout(int(index))
         sharding = layout["sharding"]
@@ -154,7 +169,7 @@ def test_features_of_layouts(ranking: Ranking) -> None:
         quantised = wires == "int8" or wires is None and sharding.get("preset") in ("three_level", "zeropp")
         own = sharding.get("preset") in (None, "three_level", "zeropp")
         expected = (layout["tensor"] > 1) + (layout["pipeline"] > 1) + (layout["virtual_stages"] > 1)
-        expected += (layout["recompute"] != "none") + 2 * quantised + own
+        expected += (layout["recompute"] != "none") + quantised + own
         assert counts[index] == expected, layout
 
 

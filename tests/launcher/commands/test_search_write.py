@@ -61,8 +61,33 @@ def test_the_recommended_row_is_in_the_ranking(call: Call) -> None:
     taken = found["recommended"]
     top = found["top"][taken["row"] - 1]
     assert {key: taken[key] for key in top} == top
-    assert taken["tokens_per_s_per_device"] >= 0.95 * found["top"][0]["tokens_per_s_per_device"]
+    assert taken["tokens_per_s_per_device"] >= found["groups"][0]["tokens_per_s_per_device_range"][0]
     assert "wire" not in taken["layout"]["sharding"]
+
+
+def test_groups_hold_what_cannot_be_told_apart(call: Call) -> None:
+    """Together they are the ranking; the simplest is first, and is recommended."""
+    found = searched(call, *LLAMA, "--top", "100")
+    groups = found["groups"]
+    assert sum(group["count"] for group in groups) == found["fitting"]
+    for group, following in zip(groups, groups[1:], strict=False):
+        least, most = group["tokens_per_s_per_device_range"]
+        assert most / least <= 1 + group["relative_interval_pct"] / 100
+        assert following["tokens_per_s_per_device_range"][1] < least
+    first = groups[0]
+    speeds = [row["tokens_per_s_per_device"] for row in found["top"]]
+    assert first["tokens_per_s_per_device_range"][1] == speeds[0]
+    assert len(first["layouts"]) == 100 and sorted(first["layouts"][1:]) == first["layouts"][1:]
+    assert first["layouts"][0] == found["recommended"]["row"]
+    assert {"row": first["layouts"][0], **first["simplest"]} == found["recommended"]
+
+
+def test_the_table_has_a_rule_between_groups(call: Call) -> None:
+    shown = call("search", *LLAMA, "--top", "9").stdout
+    first = shown.partition("Pareto")[0]
+    said = "within 19 %, which cannot be told apart; first the simplest within 6 % of the fastest"
+    assert said in " ".join(first.split())
+    assert sum(set(line.strip()) == {"─"} for line in first.splitlines()) == 3, "headings and two rules"
 
 
 def test_tokens_become_steps_and_a_time_limit(call: Call) -> None:

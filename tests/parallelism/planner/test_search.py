@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.advise import advise
-from frontrunner.parallelism.planner.candidates import Candidates, Workload
+from frontrunner.parallelism.planner.candidates import Candidates, Rows, Workload
 from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Ranking, compare, search
 
@@ -42,6 +43,21 @@ def test_what_is_found_is_legal_and_judged_as_alone(model: str, nodes: int, batc
         alone = estimate(Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec)))
         assert alone.memory.peak[0] == pytest.approx(ranking.estimated.memory.peak[index])
         assert alone.tokens_per_s[0] == pytest.approx(ranking.estimated.tokens_per_s[index])
+
+
+@pytest.mark.parametrize(
+    ("model", "nodes", "batch"), [("gpt-22b", 4, 96), ("olmo-2-7b", 1, 8), ("llama-3-70b", 48, 384)]
+)
+def test_what_layouts_share_is_what_each_has(model: str, nodes: int, batch: int) -> None:
+    """Every figure of every layout is the same, to the bit, as without sharing."""
+    ranking = ranked(model, nodes, batch)
+    shared, alone = ranking.estimated, estimate(ranking.estimated.workload, ranking.space.candidates)
+    shapes = ranking.space.shared.shapes
+    assert isinstance(shapes, Rows) and len(ranking.space.candidates) > 3 * len(shapes.one) > 300
+    assert shared.time and alone.time
+    for one, other in ((shared.memory, alone.memory), (shared.time, alone.time)):
+        for field in fields(one):
+            assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
 
 
 def test_the_order_is_by_speed_and_only_of_what_fits() -> None:

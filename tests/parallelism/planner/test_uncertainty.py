@@ -15,12 +15,16 @@ from frontrunner.parallelism.planner.published import read
 from frontrunner.parallelism.planner.published_workload import prepare
 from frontrunner.parallelism.planner.uncertainty import (
     JUDGED,
+    RELATIVE_INTERVAL_PCT,
+    RELATIVE_MEDIAN_PCT,
     Judged,
     Request,
     coverage,
     distance,
     half_width_pct,
     interval_pct,
+    pairs,
+    relative_interval_pct,
 )
 from frontrunner.parallelism.planner.validate import MACHINES, source_of, validate
 
@@ -37,6 +41,7 @@ def test_the_residuals_are_those_that_validate_finds() -> None:
         assert source_of(row).endswith(kept.source)
         gated = workload.model.activation == "swiglu"
         assert kept[1:5] == (one.devices, row.seq_len, one.profile, gated)
+        assert kept.shape == (row.model.layers, row.model.hidden)
         assert one.left_out_error_pct is not None
         assert kept.log_error == pytest.approx(math.log1p(one.left_out_error_pct / 100), abs=0.001)
 
@@ -61,9 +66,25 @@ def test_further_requests_have_wider_intervals() -> None:
     assert widths == sorted(set(widths))
 
 
+def test_the_ratio_of_two_layouts_is_off_less_than_one_speed() -> None:
+    """The 90 % quantile of twelve pairs is their largest. The median decides what simplicity may cost."""
+    found = sorted(pairs(JUDGED))
+    assert len(found) == 12 and found[-1] == pytest.approx(0.176, abs=0.001)
+    assert relative_interval_pct(JUDGED) == RELATIVE_INTERVAL_PCT == pytest.approx(19.2, abs=0.1)
+    assert pytest.approx(6.1, abs=0.1) == RELATIVE_MEDIAN_PCT
+    assert half_width_pct(Request(64, 2048, "native", False), JUDGED) > RELATIVE_INTERVAL_PCT
+
+
+def test_only_runs_of_one_source_engine_and_model_are_pairs() -> None:
+    one = Judged("one", 8, 2048, "native", True, 0.1, (2, 64))
+    near = one._replace(devices=16, log_error=0.15)
+    others = [near._replace(source="two"), near._replace(engine="fsdp2"), near._replace(shape=(2, 128))]
+    assert pairs([one, near, *others]) == pytest.approx([0.05])
+
+
 def test_residuals_of_its_own_source_do_not_bring_a_run_closer() -> None:
-    runs = [Judged("one", 8, 2048, "native", True, 0.1)] * 20
-    runs += [Judged("two", 8 * 16, 2048, "native", True, 0.1)]
+    runs = [Judged("one", 8, 2048, "native", True, 0.1, (1, 1))] * 20
+    runs += [Judged("two", 8 * 16, 2048, "native", True, 0.1, (1, 1))]
     # Each lies at distance 1 from the other source, so a residual counts half.
     assert half_width_pct(Request(8, 2048, "native", True), runs) == pytest.approx(100 * math.expm1(0.05))
 
