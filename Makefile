@@ -6,13 +6,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: train test lint types tests test-versions tools docs docs-serve format clean
+.PHONY: train test test-all lint types tests all-tests test-versions tools docs docs-serve format clean
 .NOTPARALLEL:  # an installation must not change under a command that runs
 
 train: corpus/train.idx
 	$(BIN)/frontrunner train quickstart
 
 test: lint types tests
+test-all: lint types all-tests
 
 lint: .venv/.test
 	$(BIN)/ruff check .
@@ -22,12 +23,16 @@ types: .venv/.test
 	$(BIN)/mypy
 
 # Three workers: one has the tests of ranks, one those of Slurm, which mostly waits, and one the rest.
-# tests/conftest.py says which tests stay together.
+# tests/conftest.py says which tests stay together. `make test` leaves out those that are marked as long.
 WORKERS ?= 3
+PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadscope
 tests: .venv/.test tools
-	$(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadscope
+	$(PYTEST) -m "not long"
 
-# Every Python on the path, and the oldest and newest megatron-core. It takes long, and is no part of `make test`.
+all-tests: .venv/.test tools
+	$(PYTEST)
+
+# Every Python on the path, and the oldest and newest megatron-core. It takes long, and is no part of `make test-all`.
 test-versions: .venv/.test
 	$(BIN)/python tests/versions.py
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,13 @@ def _scope(place: str) -> str:
     return next((scope for start, scope in _TOGETHER.items() if place.startswith(start)), place)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest's own, which chooses by markers
 def pytest_collection_modifyitems(items: list[Any]) -> None:
+    for item in items:
+        short = item.get_closest_marker("long_except")
+        if short and not any(fnmatchcase(item.callspec.id, pattern) for pattern in short.args):
+            item.add_marker("long")
+
     def rank(item: Any) -> int:
         scope = _scope(item.path.relative_to(Path(__file__).parent).as_posix())
         return ["ranks", "slurm", scope].index(scope)

@@ -40,6 +40,7 @@ def test_a_healthy_cluster_is_silent(ready: EmulatedCluster, tmp_path: Path) -> 
     assert probe(ready, tmp_path / "healthy") == (0, [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("level", "device", "change"),
     [

@@ -18,6 +18,7 @@ THREE_LEVEL = Engine("three_level, int8/int4", {"preset": "three_level"})
 
 
 @emulates
+@pytest.mark.long
 def test_a_run_agrees_with_the_kernel_and_the_formula() -> None:
     """One node of eight devices, where nothing crosses a network."""
     with EmulatedCluster(topology(nodes=1, packages=4), PRELOAD) as cluster:

@@ -14,6 +14,7 @@ from support.peaks import largest_peak_bytes
 from support.ranks import run_ranks
 
 
+@pytest.mark.long_except("three_level", "zero3")
 @pytest.mark.parametrize("preset", SHARDING_PRESETS)
 def test_the_peak_is_within_five_percent(preset: str) -> None:
     """Eight devices of one node."""

@@ -236,6 +236,7 @@ def test_presets_whose_levels_fall_unevenly_are_not_advised() -> None:
     assert found == [f"layout.sharding: {preset}" for preset in ("zero2", "zero3")]
 
 
+@pytest.mark.long_except("ddp-2", "three_level-3")
 @pytest.mark.parametrize("nodes", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("preset", ["ddp", "zero1", "zero3", "three_level"])
 def test_all_that_is_advised_loads(nodes: int, preset: str) -> None:

@@ -210,6 +210,7 @@ def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
     assert user.call("logs", "the run").count("sees 0,1\n") == 4
 
 
+@pytest.mark.long
 def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
     pytest.importorskip("torch")
     user.write_run()

@@ -48,6 +48,7 @@ def write_base(folder: Path, **stand_in: float) -> None:
     (folder / "sweep.yaml").write_text(SWEEP)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_a_killed_controller_submits_each_trial_once(cluster: SlurmCluster, tmp_path: Path) -> None:
     write_base(tmp_path)

@@ -41,6 +41,7 @@ def curve(run_dir: Path) -> dict[int, float]:
     return {record["step"]: record["loss"] for record in steps(run_dir)}
 
 
+@pytest.mark.long
 def test_three_segments_of_training_are_one_run(user: User) -> None:
     """Its curve equals that of the run that nobody interrupts, bit for bit."""
     pytest.importorskip("torch")
@@ -60,6 +61,7 @@ def test_three_segments_of_training_are_one_run(user: User) -> None:
     assert curve(run_dir) == curve(user.folder / "whole")
 
 
+@pytest.mark.long
 def test_training_goes_on_without_a_node_that_failed(user: User) -> None:
     """It learns, and its curve is that of one machine."""
     pytest.importorskip("torch")

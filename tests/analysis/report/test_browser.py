@@ -81,6 +81,7 @@ def colors(image: bytes) -> int:
     return len(found or [])
 
 
+@pytest.mark.long_except("phone")
 def test_everything_is_drawn_and_nothing_else_happens(shown: tuple[str, Any, list[str]]) -> None:
     name, page, wrong = shown
     assert wrong == []

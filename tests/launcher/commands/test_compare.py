@@ -32,6 +32,7 @@ def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_engines_side_by_side(tmp_path: Path) -> None:
     result = compare("two.yaml", "--steps", "2", "--json", "--run-dir", "both")
     assert result.exit_code == 0, result.stderr

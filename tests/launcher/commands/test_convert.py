@@ -33,6 +33,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long_except("llama")
 @pytest.mark.parametrize("model", MODELS)
 def test_there_and_back(tmp_path: Path, model: str) -> None:
     """Trained by two tensor ranks, to transformers, to a checkpoint, and on with ZeRO-3: the same loss."""

@@ -170,6 +170,7 @@ def test_asked_to_stop_while_modules_load(
     assert finish(process)[0] == 75
 
 
+@pytest.mark.long_except("sleep*")
 @pytest.mark.parametrize(
     ("function", "culprit", "no_stack"),
     [("sleep_in_training", "rank 1 of 3", ""), ("freeze_in_training", "rank", "none from 1: stopped")],

@@ -40,6 +40,7 @@ early_stop: 0.7
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on a CPU process is Linux's")
 def test_trials_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One comes to its end, one finds no memory for its 512 sequences, and one of the same batch in

@@ -49,6 +49,7 @@ def one_rank(model: str) -> tuple[list[float], list[float], float]:
     return found  # type: ignore[no-any-return]
 
 
+@pytest.mark.long_except("fsdp zero3", "deepspeed zero3")
 @pytest.mark.parametrize("name", CASES)
 def test_a_peer_learns_what_one_rank_learns(name: str) -> None:
     case = dict(CASES[name])

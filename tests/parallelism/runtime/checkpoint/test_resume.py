@@ -97,6 +97,7 @@ def test_what_starts_anew_in_another_layout_is_said(tmp_path: Path) -> None:
     assert "error feedback start over" in warning["message"]
 
 
+@pytest.mark.long_except("0")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_request_to_stop_saves_and_ends_all_ranks(tmp_path: Path, rank: int) -> None:
     spec = run_spec(devices=2, sharding="zero3")
@@ -134,6 +135,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         run_ranks(1, train_run, other, tmp_path)
 
 
+@pytest.mark.long_except("2-4*")
 @pytest.mark.parametrize(
     ("keep", "keep_every", "left"),
     [(1, None, [10]), (2, None, [10, 9]), (2, 4, [10, 9, 8, 4])],
@@ -151,6 +153,7 @@ def test_by_the_clock(tmp_path: Path) -> None:
     assert [record["step"] for record in records(tmp_path, "checkpoint")] == list(range(1, 11))
 
 
+@pytest.mark.long_except("loss")
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_steps_that_are_not_finite_are_skipped_and_end_the_run_in_the_end(tmp_path: Path, what: str) -> None:
     spec = saving(run_spec(devices=2, sharding="zero3"), every_steps=2)
