@@ -103,13 +103,16 @@ def clear_failures(run_dir: Path) -> None:
 def claimed(run_dir: Path, patience_s: float = 0.0) -> Iterator[TextIO]:
     """The lock of an existing run folder: nobody else trains in it or submits it meanwhile.
 
-    SpecError if another process holds the lock for longer than ``patience_s``, or if what ranks write would
-    go elsewhere. ``checkpoints`` may be a link, to larger storage.
+    SpecError if another process holds the lock for longer than ``patience_s``, or if what is written would
+    go elsewhere or nowhere. ``checkpoints`` may be a link, to larger storage.
     """
     for name in (files.ERRORS, files.LOGS, files.STACKS):
         if (run_dir / name).is_symlink():
             constraint = f"{name} is a link: what the ranks write would go elsewhere"
             raise SpecError([Violation("", str(run_dir), constraint, "remove it")])
+    for name in (files.RECORDS, files.JOBS):
+        if (run_dir / name).exists() and not (run_dir / name).is_file():
+            raise SpecError([Violation("", str(run_dir), f"{name} is no file", "move it away")])
     with _storage(run_dir):
         file = open(run_dir / files.LOCK, "a", opener=not_followed)  # noqa: SIM115
     with file as lock:

@@ -196,6 +196,9 @@ def _ended(found: Evidence, chain: Chain | None, last: Record | None) -> tuple[S
         return "failed", verdict or found.job.reason, told
     if code is not None:
         return "failed", verdict, f"its ranks ended with exit code {code}"
+    if chain is not None and found.job.phase == "not asked":
+        begun = bool(found.records) and found.started_s >= chain.begun_s
+        return ("running" if begun else "queued"), "as last known: the scheduler could not be asked", ""
     return "failed", found.job.reason, _without_a_word(found, chain)
 
 
@@ -203,8 +206,8 @@ def _without_a_word(found: Evidence, chain: Chain | None) -> str:
     if chain is not None and chain.last is not None:
         if found.job.phase == "ended":
             return ""  # the scheduler's reason says it
-        asked = "is not listed any more" if found.job.phase == "unknown" else "could not be asked about"
-        return _from_checkpoint(found, f"job {chain.last.job_id} {asked} and left no word of its end")
+        what = f"job {chain.last.job_id} is not listed any more and left no word of its end"
+        return _from_checkpoint(found, what)
     started = "it was killed, or its machine failed" if found.records else "it ended before it wrote a record"
     return _from_checkpoint(found, started)
 

@@ -112,6 +112,13 @@ def test_what_ranks_write_does_not_leave_the_folder(tmp_path: Path, name: str) -
         pytest.fail("it would write through the link")
 
 
+@pytest.mark.parametrize("name", [files.RECORDS, files.JOBS])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(SpecError, match=f"{name} is no file; move it away"), run_folder.claimed(tmp_path):
+        pytest.fail("nothing could be written")
+
+
 def checkpoint(run_dir: Path) -> Path:
     path = checkpoints.path_of(run_dir, 1)
     path.mkdir(parents=True)
