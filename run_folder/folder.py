@@ -43,11 +43,14 @@ def of_job(name: str, env: Mapping[str, str]) -> Path:
     return Path("runs") / f"{as_file_name(name)}-{as_file_name(job)}"
 
 
-def check_unused(run_dir: Path, option: str = "--run-dir") -> None:
-    """Raise SpecError, about ``option``, if the folder already contains a run or is not a folder."""
+def check_unused(run_dir: Path, option: str = "--run-dir", command: str = "train") -> None:
+    """Raise SpecError, about ``option``, if the folder already contains a run or is not a folder.
+
+    ``command`` is what would continue the run.
+    """
     held = [name for name in (files.RECORDS, files.SPEC) if (run_dir / name).exists()]
     if held:
-        raise _in_use(run_dir, f"already contains a run ({' and '.join(held)})", option)
+        raise _in_use(run_dir, f"already contains a run ({' and '.join(held)})", option, command)
     above = next((path for path in (run_dir, *run_dir.absolute().parents) if path.exists()), run_dir)
     if above.exists() and not above.is_dir():
         where = "is not a folder" if above == run_dir else f"is in {above}, which is not a folder"
@@ -186,9 +189,9 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def how_to_go_on(run_dir: Path) -> str:
+def how_to_go_on(run_dir: Path, command: str = "train") -> str:
     """The shell command that continues a run."""
-    return f"frontrunner train {shlex.quote(str(run_dir))}"
+    return f"frontrunner {command} {shlex.quote(str(run_dir))}"
 
 
 def wait_for(run_dir: Path, spec: RunSpec, limit_s: float, *, continues: bool) -> None:
@@ -211,8 +214,8 @@ def as_file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
 
 
-def _in_use(run_dir: Path, constraint: str, option: str = "--run-dir") -> SpecError:
-    continued = f", or continue it: {how_to_go_on(run_dir)}" if files.holds_run(run_dir) else ""
+def _in_use(run_dir: Path, constraint: str, option: str = "--run-dir", command: str = "train") -> SpecError:
+    continued = f", or continue it: {how_to_go_on(run_dir, command)}" if files.holds_run(run_dir) else ""
     return SpecError(
         [
             Violation(

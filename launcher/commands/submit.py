@@ -58,7 +58,7 @@ def submit(
     document = submission.resolve(run, continued, overrides, os.environ)
     folder = continued or (run_dir or submission.default_folder(document.spec)).absolute()
     if continued is None:
-        check_unused(folder)
+        check_unused(folder, command="submit")
     job, schedule, notes = submission.prepare(
         document, folder, force=force, continues=continued is not None, preview=dry_run
     )

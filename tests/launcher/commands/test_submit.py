@@ -207,6 +207,7 @@ def test_a_run_folder_in_use_stays_as_it_is(submit: Submit, programs: Path, tmp_
     before = {path: path.read_text() for path in (tmp_path / "work" / "run").iterdir() if path.is_file()}
     done = submit(*FRONTIER, "--run-dir", "run")
     assert done.returncode == 2 and "already contains a run" in done.stderr
+    assert "or continue it: frontrunner submit " in done.stderr
     assert before == {path: path.read_text() for path in before}
     assert set(before) == {tmp_path / "work" / "run" / name for name in ("run.yaml", "job.sh", "jobs.jsonl")}
 
