@@ -57,7 +57,7 @@ def _tensor_sizes(f: Facts) -> dict[str, int]:
 def _tensors(f: Facts) -> list[int]:
     """The legal degrees, as far as sizes are known."""
     known = _tensor_sizes(f)
-    fitting = (t for t in divisors(min(known.values())) if legal.divides_all(t, known.values()))
+    fitting = (t for t in divisors(min(known.values(), default=1)) if legal.divides_all(t, known.values()))
     return [t for t in fitting if _fits_key_values(f, t)]
 
 

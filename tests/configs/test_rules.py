@@ -326,3 +326,10 @@ def test_huge_numbers_take_no_time() -> None:
         [f"model.num_layers={most}", f"layout.pipeline={most}", f"layout.tensor={most}", f"nodes={most}"],
     ).violations
     assert {violation.path for violation in found} >= {"layout.tensor", "nodes"}
+
+
+def test_nothing_is_known_of_a_tensor_degree() -> None:
+    """Neither the model nor the machine can be read: the rule proposes no degree."""
+    found = examine(TINY, ["layout.sequence_parallel=true", "model=null", "machine=null"]).violations
+    assert {violation.path for violation in found} == {"model", "machine", "layout.sequence_parallel"}
+    assert [violation.fix for violation in found if violation.path.startswith("layout")] == ["use false"]
