@@ -58,7 +58,7 @@ class Streams(ABC):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Let the host wait for everything that is queued on the device."""
+        """Let the host wait for what is queued on the current stream; side streams go on."""
 
     @abstractmethod
     def to_device(self, values: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class CudaStreams(Streams):
         tensor.record_stream(stream)
 
     def synchronize(self) -> None:
-        torch.cuda.synchronize(self.device)
+        torch.cuda.current_stream(self.device).synchronize()
 
     def to_device(self, values: torch.Tensor) -> torch.Tensor:
         # From pageable memory, the host would wait until the copy is done. The allocator of pinned memory

@@ -51,11 +51,11 @@ def turns(rendezvous: Rendezvous, spec: RunSpec, wanted: list[Turn]) -> list[See
                 numbers += [loss, result.gradient_norm]
             trainer.settle()
             if streams is not None:
-                streams.synchronize()
+                streams.finish()
         numbers += [unit.master.double().sum().item() for unit in trainer.engine.units]
         if streams is None:
             found.append(Seen(numbers, [], Counter(), set()))
         else:
-            found.append(Seen(numbers, sorted(watch.races), watch.host_waits, streams.sites))
+            found.append(Seen(numbers, sorted(watch.memory.races), watch.host_waits, streams.sites))
     dist.destroy_process_group()
     return found

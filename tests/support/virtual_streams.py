@@ -2,11 +2,12 @@
 
 A :class:`VirtualStreams` is what a trainer takes for a GPU's streams. It has two ways to find a missing wait.
 
-*Clocks* (no ``seed``). Operations run at once, but each stream has a vector clock (Fidge 1988, Mattern 1988),
-which waits and events join, and :mod:`support.stream_watch` compares every access to memory with those before.
+*Clocks* (no ``seed``). Operations run at once, but each stream has a vector clock (Fidge 1988, Mattern
+1988), which waits and events join, and :mod:`support.stream_memory` compares every access to memory with
+those before.
 
-*Late queues* (with a ``seed``). Operations on a side stream only run when the computing stream waits for them,
-and other queues may be ahead of them, by chance. What is read too early is not a number.
+*Late queues* (with a ``seed``). Operations on a side stream only run when the computing stream waits for
+them, and other queues may be ahead of them, by chance. What is read too early is not a number.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Clock = dict[str, int]
 
 
 class Site(NamedTuple):
-    """A place of the engine that orders work: ``method`` of the communication stream ``lane``, by ``caller``."""
+    """A place that orders work: ``method`` of the communication stream ``lane``, called by ``caller``."""
 
     what: str
     lane: str
@@ -111,7 +112,11 @@ class VirtualStreams(Streams):
             self.borrowed(tensor, stream.name)
 
     def synchronize(self) -> None:
+        """Counted, and no more: a step must be right without the pauses in which it reads its clock."""
         self.waited("synchronize")
+
+    def finish(self) -> None:
+        """Run everything."""
         for stream in list(self.streams.values()):
             self.host_waits(stream)
 
