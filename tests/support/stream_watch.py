@@ -6,6 +6,7 @@ kernels of quantised wires do not pass it, and are stood in for.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from frontrunner.parallelism.runtime.wire import block_quantize, formats
 from support.stream_memory import Accesses, place, storage_of, tensors_in
-from support.virtual_streams import VirtualEvent, VirtualStreams
+from support.virtual_streams import VirtualEvent, VirtualStreams, join
 
 #: Operators after which the host knows a value or a size of the device.
 HOST_WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
@@ -69,21 +70,26 @@ class Watch(TorchDispatchMode):
 
     def __enter__(self) -> Watch:
         for name, (written, read) in COLLECTIVES.items():
-            real = getattr(dist.ProcessGroup, name, None)
-            if real is not None:
-                self._patches.enter_context(
-                    patch.object(dist.ProcessGroup, name, self._collective(name, real, written, read))
-                )
-        resize = partial(self._resize, torch.UntypedStorage.resize_)
-        self._patches.enter_context(
-            patch.object(torch.UntypedStorage, "resize_", lambda storage, size: resize(storage, size))
-        )
+            if hasattr(dist.ProcessGroup, name):  # in this version of torch
+                self._replace(dist.ProcessGroup, name, partial(self._collective, name, written, read))
+        self._replace(torch.UntypedStorage, "resize_", self._resize)
         for name in ("tolist", "cpu", "numpy"):
-            real = getattr(torch.Tensor, name)
-            self._patches.enter_context(patch.object(torch.Tensor, name, self._waiting(name, real)))
+            self._replace(torch.Tensor, name, partial(self._host_reads, name))
+        self._replace(torch.Tensor, "to", self._moves)
         self._patches.enter_context(patch.object(formats, "_path", lambda tensor: _Kernels(self)))
         super().__enter__()
         return self
+
+    def _replace(self, owner: Any, name: str, ours: Callable[..., Any]) -> None:
+        """Call ``ours(real, ...)`` for a method, but not in the thread that writes checkpoints."""
+        real, thread = getattr(owner, name), threading.get_ident()
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != thread:
+                return real(*args, **kwargs)
+            return ours(real, *args, **kwargs)
+
+        self._patches.enter_context(patch.object(owner, name, call))
 
     def __exit__(self, *args: Any) -> None:
         super().__exit__(*args)
@@ -169,38 +175,43 @@ class Watch(TorchDispatchMode):
 
     # Collectives
 
-    def _collective(self, name: str, real: Any, written: Any, read: Any) -> Callable[..., Any]:
-        def call(group: Any, *args: Any, **kwargs: Any) -> Any:
-            writes, reads = (tensors_in([args[i] for i in which]) for which in (written, read))
-            streams = self.streams
-            if streams.late:
-                if streams.on is streams.main:
-                    return real(group, *args, **kwargs)
-                start = lambda: real(group, *args, **kwargs).wait()  # noqa: E731
-                streams.on.queue.append(lambda: self._run_late(name, start, [*writes, *reads]))
-                return _Queued()
-            peer = args[1:2] if name in ("send", "recv") else ()
-            own = streams.named(" ".join(map(str, ("messages of", group.group_name, *peer))))
-            # A library of collectives has a stream of its own for each group, which waits for the caller's.
-            streams.tick(streams.on)
-            own.clock.update({k: max(v, own.clock.get(k, 0)) for k, v in streams.on.clock.items()})
-            self.memory.access(name, reads, writes, [], own)
-            return _Work(self, real(group, *args, **kwargs), own.record_event(), [*writes, *reads])
+    def _collective(
+        self, name: str, written: Any, read: Any, real: Any, group: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        writes, reads = (tensors_in([args[i] for i in which]) for which in (written, read))
+        streams = self.streams
+        if streams.late and streams.on is streams.main:
+            return real(group, *args, **kwargs)
+        if streams.late:
 
-        return call
+            def run() -> None:
+                real(group, *args, **kwargs).wait()
+
+            streams.on.queue.append(lambda: self._run_late(name, run, [*writes, *reads]))
+            return _Queued()
+        # A library of collectives has a stream of its own for each group, which waits for the caller's.
+        peer = args[1:2] if name in ("send", "recv") else ()
+        own = streams.named(" ".join(map(str, ("messages of", group.group_name, *peer))))
+        streams.tick(streams.on)
+        join(own.clock, streams.on.clock)
+        self.memory.access(name, reads, writes, [], own)
+        return _Work(self, real(group, *args, **kwargs), own.record_event(), [*writes, *reads])
 
     # The host
 
     def _host_waited(self, what: str) -> None:
         self.host_waits[f"{what} in {place()}"] += 1
 
-    def _waiting(self, name: str, real: Any) -> Callable[..., Any]:
-        def call(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            self._host_waited(name)
-            self.streams.host_waits(self.streams.on)
-            return real(tensor, *args, **kwargs)
+    def _host_reads(self, name: str, real: Any, *args: Any, **kwargs: Any) -> Any:
+        self._host_waited(name)
+        self.streams.host_waits(self.streams.on)
+        return real(*args, **kwargs)
 
-        return call
+    def _moves(self, real: Any, *args: Any, **kwargs: Any) -> Any:
+        """A copy between host and device waits, unless :class:`Streams` makes it."""
+        if "device" in kwargs or any(isinstance(argument, torch.device) for argument in args):
+            self._host_waited("to")
+        return real(*args, **kwargs)
 
 
 class _Work:
