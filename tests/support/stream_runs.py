@@ -54,6 +54,7 @@ class Seen(NamedTuple):
     races: list[str]
     host_waits: Counter[str]
     sites: set[Site]
+    ahead: dict[str, int]
 
 
 def turns(rendezvous: Rendezvous, spec: RunSpec, wanted: list[Turn], folder: str | None = None) -> list[Seen]:
@@ -67,12 +68,13 @@ def turns(rendezvous: Rendezvous, spec: RunSpec, wanted: list[Turn], folder: str
         saves = Path(folder, str(number)) if folder else None
         with FAULTS[turn.fault]() if turn.fault else nullcontext():
             if streams is None:
-                found.append(Seen(_train(trainer, saves), [], Counter(), set()))
+                found.append(Seen(_train(trainer, saves), [], Counter(), set(), {}))
                 continue
             with Watch(streams) as watch:
                 numbers = _train(trainer, saves)
                 streams.finish()
-        found.append(Seen(numbers, sorted(watch.memory.races), watch.host_waits, streams.sites))
+        races = sorted(watch.memory.races)
+        found.append(Seen(numbers, races, watch.host_waits, streams.sites, streams.ahead))
     dist.destroy_process_group()
     return found
 

@@ -157,8 +157,9 @@ class Watch(TorchDispatchMode):
 
     def _run_late(self, name: str, run: Callable[[], object], used: list[torch.Tensor]) -> None:
         for tensor in used:
-            end = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
-            if tensor.numel() and tensor.is_contiguous() and storage_of(tensor).nbytes() < end:
+            steps = zip(tensor.shape, tensor.stride(), strict=True)
+            last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in steps)
+            if tensor.numel() and storage_of(tensor).nbytes() < (last + 1) * tensor.element_size():
                 self.memory.race(f"{name} runs on memory that was freed")
                 return
         with _disable_current_modes(), torch.no_grad(), _below_versions():
@@ -195,7 +196,7 @@ class Watch(TorchDispatchMode):
         streams.tick(streams.on)
         join(own.clock, streams.on.clock)
         self.memory.access(name, reads, writes, [], own)
-        return _Work(self, real(group, *args, **kwargs), own.record_event(), [*writes, *reads])
+        return _Work(self, real(group, *args, **kwargs), own.now(), [*writes, *reads])
 
     # The host
 

@@ -59,12 +59,16 @@ class VirtualStream:
         self.done = 0  # how many of them have run
 
     def record_event(self) -> VirtualEvent:
+        self.owner.recorded(self)
+        return self.now()
+
+    def now(self) -> VirtualEvent:
         return VirtualEvent(self, dict(self.clock), len(self.queue))
 
     def wait_stream(self, stream: VirtualStream) -> None:
         lane = stream.name if self.name == MAIN else self.name
         if self.owner.keeps("wait_stream", lane):
-            self.owner.wait(self, stream.record_event())
+            self.owner.wait(self, stream.now())
 
     def wait_event(self, event: VirtualEvent) -> None:
         if self.owner.keeps("wait_event", event.stream.name):
@@ -72,13 +76,15 @@ class VirtualStream:
 
 
 class VirtualStreams(Streams):
-    """``drop`` is a wait that is left out; ``sites`` are all that were there."""
+    """``drop`` is a wait that is left out; ``sites`` are all that were there, that one too."""
 
     def __init__(self, seed: int | None = None, drop: Site | None = None) -> None:
         self.late = seed is not None
         self.chance = random.Random(seed)
         self.drop = drop
         self.sites: set[Site] = set()
+        self.ahead: dict[str, int] = {}  # the most jobs of a lane that were queued and not waited for
+        self._jobs: dict[str, list[int]] = {}
         self.host: Clock = {}
         self.main = VirtualStream(self, MAIN)
         self.streams: dict[str, VirtualStream] = {MAIN: self.main}
@@ -146,6 +152,14 @@ class VirtualStreams(Streams):
             self._run(event.stream, event.position)
         elif event.stream is not self.main:  # which is never late
             waiting.queue.append(lambda: self._run(event.stream, event.position))
+
+    def recorded(self, stream: VirtualStream) -> None:
+        """Count a job whose end is an event."""
+        jobs = self._jobs.setdefault(stream.name, [])
+        jobs.append(stream.clock[stream.name])
+        waited_for = self.main.clock.get(stream.name, 0)
+        jobs[:] = [time for time in jobs if time > waited_for]
+        self.ahead[stream.name] = max(self.ahead.get(stream.name, 0), len(jobs))
 
     def keeps(self, what: str, lane: str) -> bool:
         """Whether the engine's call that is being made counts; False for the one to drop."""
