@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,10 @@ class Accesses:
         key = storage._cdata
         if key not in self._memory:
             self._memory[key] = Memory(owner, time)
-            self._dying[key] = weakref.ref(storage, lambda _, key=key: self._died(key))
+            self._dying[key] = weakref.ref(storage, partial(self._died, key))
         return self._memory[key]
 
-    def _died(self, key: int) -> None:
+    def _died(self, key: int, _: object) -> None:
         memory = self._memory.pop(key, None)
         self._dying.pop(key, None)
         if memory is not None:

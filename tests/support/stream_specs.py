@@ -11,7 +11,7 @@ STEPS = 2
 QUANTISED = {"weights": "int8", "gradients": "int4", "network": "int8", "error_feedback": True}
 
 
-def small(ranks: dict[str, int], accumulation: int = 1, verify: int = 0, **keys: Any) -> RunSpec:
+def small(ranks: dict[str, Any], accumulation: int = 1, verify: int = 0, **keys: Any) -> RunSpec:
     layout = keys.get("layout", {})
     size = ranks.get("nodes", 1) * ranks.get("packages", 1) * ranks.get("devices", 1)
     data = size // (layout.get("tensor", 1) * layout.get("pipeline", 1))
@@ -20,7 +20,7 @@ def small(ranks: dict[str, int], accumulation: int = 1, verify: int = 0, **keys:
     return spec.model_copy(update={"watch": spec.watch.model_copy(update={"verify_every_steps": verify})})
 
 
-FOUR = {"nodes": 2, "devices": 2}
+FOUR: dict[str, Any] = {"nodes": 2, "devices": 2}
 SPECS = {
     "quantised": small(FOUR, 2, sharding="three_level", wire=QUANTISED),
     "verified": small(FOUR, sharding=(2, 2, 4), verify=1),

@@ -60,7 +60,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, streams: VirtualStreams) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.streams = streams
         self.memory = Accesses(streams)
         self.host_waits: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Watch(TorchDispatchMode):
             self._replace(torch.Tensor, name, partial(self._host_reads, name))
         self._replace(torch.Tensor, "to", self._moves)
         self._patches.enter_context(patch.object(formats, "_path", lambda tensor: _Kernels(self)))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def _replace(self, owner: Any, name: str, ours: Callable[..., Any]) -> None:
@@ -92,7 +92,7 @@ class Watch(TorchDispatchMode):
         self._patches.enter_context(patch.object(owner, name, call))
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         self._patches.close()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
