@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime.streams import Streams
 
 
 def micro_batches(
-    dataset: Any, spec: RunSpec, first_sample: int, count: int, data_rank: int, device: torch.device
+    dataset: Any, spec: RunSpec, first_sample: int, count: int, data_rank: int, streams: Streams
 ) -> list[torch.Tensor]:
     """The rank's share of ``count`` samples from ``first_sample`` on: [micro_batch_size, seq_len + 1] each.
 
@@ -21,5 +22,5 @@ def micro_batches(
     batches = []
     for start in range(first_sample + data_rank * size, first_sample + count, data_parallel * size):
         samples = np.stack([dataset[number] for number in range(start, start + size)])
-        batches.append(torch.from_numpy(samples).to(device))
+        batches.append(streams.to_device(torch.from_numpy(samples)))
     return batches

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from frontrunner.parallelism.runtime.streams import Event, Streams
 from frontrunner.parallelism.runtime.transport import Transport
 
 Job = Generator[Any, None, None]
@@ -26,7 +27,7 @@ class Handle:
         self.job = job
         self.work: Any = None
         self.done = False
-        self.event: torch.cuda.Event | None = None
+        self.event: Event | None = None
 
 
 class CommStream:
@@ -39,14 +40,13 @@ class CommStream:
     may wait for one another only at the same points of the program.
     """
 
-    def __init__(
-        self, transport: Transport, device: torch.device, lane: str, depth: int | None = None
-    ) -> None:
+    def __init__(self, transport: Transport, streams: Streams, lane: str, depth: int | None = None) -> None:
         self.transport = transport
+        self.streams = streams
         self.lane = lane
         self.depth = depth
         self.queue: deque[Handle] = deque()
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = streams.side(lane)
 
     def submit(self, job: Job) -> Handle:
         """Start a job: it runs up to its first collective now."""
@@ -58,8 +58,8 @@ class CommStream:
             if not handle.done:
                 self.queue.append(handle)
             return handle
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
+        self.stream.wait_stream(self.streams.current())
+        with self.streams.running_on(self.stream):
             while not handle.done:
                 self._step(handle)
                 if handle.work is not None:
@@ -72,7 +72,7 @@ class CommStream:
     def borrow(self, tensor: torch.Tensor) -> None:
         """Keep a tensor from outside alive until the stream has used it."""
         if self.stream is not None:
-            tensor.record_stream(self.stream)
+            self.streams.borrow(tensor, self.stream)
 
     def advance(self) -> None:
         """Advance jobs as far as possible without waiting."""
@@ -83,7 +83,7 @@ class CommStream:
     def wait(self, handle: Handle) -> None:
         """Return when the job is done; on a GPU, make the current stream wait for it."""
         if handle.event is not None:
-            torch.cuda.current_stream().wait_event(handle.event)
+            self.streams.current().wait_event(handle.event)
             while handle in self.queue:  # this job and all before it
                 self.queue.popleft()
             return
@@ -95,7 +95,7 @@ class CommStream:
     def join(self) -> None:
         """Wait for every job."""
         if self.stream is not None:
-            torch.cuda.current_stream().wait_stream(self.stream)
+            self.streams.current().wait_stream(self.stream)
             self.queue.clear()
         while self.queue:
             self.wait(self.queue[-1])

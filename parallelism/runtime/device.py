@@ -90,12 +90,6 @@ def gather_places(device: torch.device, world_size: int) -> list[Place]:
     return places
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for everything queued on the device, so that a clock read afterwards is correct."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory so far: tensors on a GPU, the process's resident memory on CPU."""
     if device.type == "cuda":

@@ -18,8 +18,9 @@ import torch.distributed as dist
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS, Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
-from frontrunner.parallelism.runtime.device import DTYPES, select_device, synchronize
+from frontrunner.parallelism.runtime.device import DTYPES, select_device
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.streams import streams_of
 from frontrunner.run_folder import files
 
 _HANG_S = 90.0
@@ -118,14 +119,14 @@ def _transfer(size: int, to: int | None, source: int | None, device: torch.devic
     """Send ``size`` bytes, receive as many, or both; return the seconds until the receiver had the data."""
     out, into = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
     dist.barrier()
-    synchronize(device)
+    streams_of(device).synchronize()
     begin = time.perf_counter()
     sending = [dist.P2POp(dist.isend, out, to)] if to is not None else []
     receiving = [dist.P2POp(dist.irecv, into, source)] if source is not None else []
     works = dist.batch_isend_irecv([*sending, *receiving]) if sending or receiving else []
     if works and source is not None:
         works[-1].wait()  # with gloo, only the reception
-        synchronize(device)
+        streams_of(device).synchronize()
     # Use the sender's clock from before the first byte: the receiver may have started waiting late.
     word = torch.zeros(1, dtype=torch.uint8, device=device)
     answer = torch.zeros_like(word)
@@ -133,7 +134,7 @@ def _transfer(size: int, to: int | None, source: int | None, device: torch.devic
     hearing = [dist.P2POp(dist.irecv, answer, to)] if to is not None else []
     for work in dist.batch_isend_irecv([*telling, *hearing]) if telling or hearing else []:
         work.wait()
-    synchronize(device)
+    streams_of(device).synchronize()
     took_s = time.perf_counter() - begin
     for work in works[:-1] if source is not None else works:
         work.wait()
@@ -143,10 +144,10 @@ def _transfer(size: int, to: int | None, source: int | None, device: torch.devic
 def _all_reduce_s(group: Any, device: torch.device) -> float:
     tensor = torch.ones(1024, device=device)
     dist.all_reduce(tensor, group=group)
-    synchronize(device)
+    streams_of(device).synchronize()
     begin = time.perf_counter()
     dist.all_reduce(tensor, group=group)
-    synchronize(device)
+    streams_of(device).synchronize()
     return time.perf_counter() - begin
 
 
@@ -167,10 +168,10 @@ def _copy(device: torch.device) -> float:
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
     times = []
     for _ in range(_TRIES + 1):
-        synchronize(device)
+        streams_of(device).synchronize()
         begin = time.perf_counter()
         work()
-        synchronize(device)
+        streams_of(device).synchronize()
         times.append(time.perf_counter() - begin)
     return min(times[1:])
 

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS
 from frontrunner.parallelism.runtime.batches import micro_batches
-from frontrunner.parallelism.runtime.device import synchronize
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.random_state import seed_rank
+from frontrunner.parallelism.runtime.streams import Streams, streams_of
 from frontrunner.parallelism.runtime.transport import Transport
 
 
@@ -38,15 +38,18 @@ class RankTrainer(ABC):
     """A rank's model and optimizer, and one step of them.
 
     ``counted`` says whether all messages of the engine go through ``transport``. If not, bytes and waiting
-    times are unknown.
+    times are unknown. ``streams`` orders the device's work, by default as torch does.
     """
 
     counted = True
 
-    def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
+    def __init__(
+        self, spec: RunSpec, groups: ProcessGroups, device: torch.device, streams: Streams | None = None
+    ) -> None:
         self.spec = spec
         self.groups = groups
         self.device = device
+        self.streams = streams_of(device) if streams is None else streams
         self.transport = Transport(groups.layout, groups.rank)
         self.sent: dict[str, int] = dict.fromkeys(LEVELS, 0)
         seed_rank(spec.training.seed, groups.coordinates, device)
@@ -111,7 +114,7 @@ class RankTrainer(ABC):
         return largest.tolist()
 
     def _batches(self, dataset: Any, first: int, count: int) -> list[torch.Tensor]:
-        return micro_batches(dataset, self.spec, first, count, self.groups.coordinates.data, self.device)
+        return micro_batches(dataset, self.spec, first, count, self.groups.coordinates.data, self.streams)
 
     def _mean(self, loss: torch.Tensor, batches: int) -> float:
         """Mean over micro-batches and data-parallel ranks; each tensor rank of the last stage has the sum."""
@@ -121,6 +124,6 @@ class RankTrainer(ABC):
 
     def _now(self) -> float:
         self.transport.waiting_for = "what the device has queued"
-        synchronize(self.device)
+        self.streams.synchronize()
         self.transport.waiting_for = None
         return time.perf_counter()

@@ -14,6 +14,7 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.runtime.gpt.build import LanguageModel
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
+from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import CountedP2P, Transport
 from frontrunner.parallelism.trace_events import FORWARD
 
@@ -28,6 +29,7 @@ class Schedule:
         groups: ProcessGroups,
         config: TransformerConfig,
         transport: Transport,
+        streams: Streams,
     ) -> None:
         self.spec = spec
         self.chunks = chunks
@@ -42,7 +44,8 @@ class Schedule:
             pg_collection=groups.for_megatron(),
             p2p_communicator=CountedP2P(groups.pipeline, config, transport),
         )
-        self.positions = torch.arange(spec.training.seq_len, device=torch.device("cpu"))
+        # Copied once: a copy in each forward would make the host wait for the device.
+        self.positions = streams.to_device(torch.arange(spec.training.seq_len, device=torch.device("cpu")))
 
     def run(self, micro_batches: list[torch.Tensor], forward_only: bool = False) -> torch.Tensor:
         """The sum of the micro-batches' mean losses (nats per token) on the last stage, zero on others.
@@ -66,7 +69,7 @@ class Schedule:
     def _forward(self, batches: Iterator[torch.Tensor], chunk: LanguageModel) -> tuple[torch.Tensor, Any]:
         tokens = next(batches)
         inputs, labels = tokens[:, :-1], tokens[:, 1:]
-        positions = self.positions.to(tokens.device).expand_as(inputs)
+        positions = self.positions.expand_as(inputs)
         with ranges.part(FORWARD):
             output = chunk(inputs, positions, None, labels=labels if chunk.post_process else None)
         return output, _mean_loss

@@ -18,21 +18,24 @@ from frontrunner.parallelism.runtime.rank_trainer import RankTrainer, StepResult
 from frontrunner.parallelism.runtime.schedule import Schedule
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 from frontrunner.parallelism.runtime.sharding.optimizer import ShardedAdamW
+from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.trace_events import BACKWARD
 
 
 class Trainer(RankTrainer):
     """The model chunks of a rank in the sharding engine, trained by a megatron-core schedule."""
 
-    def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
-        super().__init__(spec, groups, device)
+    def __init__(
+        self, spec: RunSpec, groups: ProcessGroups, device: torch.device, streams: Streams | None = None
+    ) -> None:
+        super().__init__(spec, groups, device, streams)
         config = transformer_config(spec)
         chunks = build_chunks(spec, groups, config)
-        self.engine = ShardingEngine(spec, chunks, groups, self.transport, device)
+        self.engine = ShardingEngine(spec, chunks, groups, self.transport, device, self.streams)
         self.optimizer = ShardedAdamW(spec, self.engine)
         self.verifier = Verifier(spec, self.optimizer)
         config.grad_scale_func = lambda loss: loss * self.optimizer.loss_scale.value
-        self.schedule = Schedule(spec, chunks, groups, config, self.transport)
+        self.schedule = Schedule(spec, chunks, groups, config, self.transport, self.streams)
 
     @property
     def loss_scale(self) -> float:
@@ -54,7 +57,7 @@ class Trainer(RankTrainer):
     def update(self, number: int, loss: torch.Tensor) -> StepResult:
         self.engine.finish_gradients()
         self.verifier.before_update(number)
-        result = self.optimizer.step(number, loss)
+        result = self.optimizer.step(number, loss, self.verifier.masters_updated)
         self.verifier.after_update(number)
         return result
 

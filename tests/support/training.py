@@ -178,7 +178,7 @@ def reduced_gradients(rendezvous: Rendezvous, spec: RunSpec) -> list[float]:
     found: list[float] = []
     units = trainer.engine.units
 
-    def keep(number: int, loss: torch.Tensor) -> StepResult:
+    def keep(number: int, loss: torch.Tensor, updated: object = None) -> StepResult:
         for unit in units:
             for run in unit.runs(lambda parameter: True):
                 found.extend(unit.own_gradients[run].tolist())

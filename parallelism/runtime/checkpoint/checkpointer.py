@@ -78,9 +78,10 @@ class Checkpointer:
         """Start writing a checkpoint. Return the outcome of the previous one once the state may change."""
         begin = time.perf_counter()
         ended = self.finish()
+        self.trainer.engine.gatherer.settle_masters()
         pieces = model_pieces(self.trainer.optimizer, saving=True) + rank_pieces(self.trainer)
         # The next step changes the rows of the shards.
-        staged = [Piece(*piece[:3], piece.values.detach().to("cpu", copy=True)) for piece in pieces]
+        staged = [Piece(*piece[:3], self.trainer.streams.to_host(piece.values)) for piece in pieces]
         manifest = self._manifest_of(progress)
         writing = _Writing(progress.step, 0.0)
         writing.future = self._pool.submit(self._write, progress.step, staged, manifest)

@@ -87,13 +87,20 @@ class Verifier:
         if self._in_use is not None:
             self._note(4, (self._weights() != self._in_use) | self.ledger.changed_in_use, number)
 
+    def masters_updated(self) -> None:
+        """When masters and moments have their new values, and before other ranks get them.
+
+        Rows of float32 are their own masters, so updates on their way write to what is read here.
+        """
+        if self.every and self._watched:
+            self._held = self._state()
+
     @torch.no_grad()
     def after_update(self, number: int) -> None:
         """After the update. Raises Corrupted on every rank if a step that is verified went wrong."""
         if not self.every:
             return
         self._taken += 1
-        self._held = self._state() if self._watched else None
         if self._in_use is not None:
             self.engine.gatherer.join()
             self.engine.transport.ledger = None
@@ -164,7 +171,7 @@ class Verifier:
         """Whether a working row differs from what its master encodes to."""
         differs = torch.zeros((), dtype=torch.bool, device=self.engine.device)
         for unit in self.engine.units:
-            if unit.own_row.data_ptr() != unit.master.data_ptr():
+            if not unit.master_in_rows:
                 differs |= (unit.wire.encode(unit.master.view(1, -1)) != unit.own_row).any()
         return differs
 

@@ -21,6 +21,7 @@ from frontrunner.parallelism.runtime.sharding.parameters import describe, initia
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.shard_unit import ALIGNMENT, ShardUnit
 from frontrunner.parallelism.runtime.sharding.weights import Gatherer
+from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.runtime.wire.formats import wire_format
 
@@ -55,12 +56,13 @@ class ShardingEngine:
         groups: ProcessGroups,
         transport: Transport,
         device: torch.device,
+        streams: Streams,
     ) -> None:
         self.spec = spec
         self.groups = groups
         self.transport = transport
         self.device = device
-        self.gatherer = Gatherer(groups, transport, device)
+        self.gatherer = Gatherer(groups, transport, streams)
         wires = spec.layout.sharding.wires(spec.training.precision)
         block, network = (wire_format(name, wires.block) for name in (wires.gradients, wires.network))
         self.weight_wire = wire_format(
@@ -68,7 +70,7 @@ class ShardingEngine:
         )
         quantised = any(wire.name.startswith("int") for wire in (self.weight_wire, block, network))
         self.alignment = wires.block if quantised else ALIGNMENT
-        self.reducer = Reducer(groups, transport, device, DTYPES[spec.training.precision], block, network)
+        self.reducer = Reducer(groups, transport, streams, DTYPES[spec.training.precision], block, network)
         self.units: list[ShardUnit] = []
         self.held: list[ShardUnit] = []  # gathered or in flight: the one in use and the next
         for model in chunks:

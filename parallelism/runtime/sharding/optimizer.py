@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -78,15 +79,16 @@ class ShardedAdamW:
             }
 
     @torch.no_grad()
-    def step(self, number: int, loss: torch.Tensor) -> StepResult:
+    def step(self, number: int, loss: torch.Tensor, updated: Callable[[], None] = lambda: None) -> StepResult:
         """Update the weights with the reduced gradients of step ``number`` (from 0); collective.
 
-        The step is skipped on every rank if a gradient or any rank's ``loss`` is not finite.
+        ``updated`` is called between the update and the start of sending it to other ranks. The step is
+        skipped on every rank if a gradient or any rank's ``loss`` is not finite.
         """
         with ranges.part(OPTIMIZER):
-            return self._step(number, loss)
+            return self._step(number, loss, updated)
 
-    def _step(self, number: int, loss: torch.Tensor) -> StepResult:
+    def _step(self, number: int, loss: torch.Tensor, updated: Callable[[], None]) -> StepResult:
         owned = [unit.own_gradients.float() for unit in self.engine.units]
         average = 1.0 / (self.engine.groups.layout.data * self.loss_scale.value)
         norm = self._norm(owned, loss) * average
@@ -105,6 +107,7 @@ class ShardedAdamW:
                 self.adamw.step()
                 self.adamw.zero_grad(set_to_none=True)
             self.updates += 1
+            updated()
             self.engine.gather_updated()
         return StepResult(norm, skipped)
 

@@ -16,6 +16,7 @@ import torch
 from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
+from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.runtime.wire.formats import WireFormat
 from frontrunner.parallelism.trace_events import GRADIENTS, REDUCTION
@@ -30,7 +31,7 @@ class Reducer:
         self,
         groups: ProcessGroups,
         transport: Transport,
-        device: torch.device,
+        streams: Streams,
         dtype: torch.dtype,
         block_wire: WireFormat,
         network_wire: WireFormat,
@@ -41,8 +42,8 @@ class Reducer:
         self.block_wire = block_wire
         self.network_wire = network_wire
         # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
-        self.block_stream = CommStream(transport, device, GRADIENTS, depth=2)
-        self.network_stream = CommStream(transport, device, REDUCTION)
+        self.block_stream = CommStream(transport, streams, GRADIENTS, depth=2)
+        self.network_stream = CommStream(transport, streams, REDUCTION)
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
             deque()
@@ -190,4 +191,8 @@ class Reducer:
         arrives = torch.empty_like(rows)
         self.block_wire.decode(self.block_wire.encode(rows), rows.size(-1), out=arrives)
         # Discard what an overflow leaves, which would spoil every later step.
-        unit.residual = torch.nan_to_num_(whole - arrives.flatten(), nan=0.0, posinf=0.0, neginf=0.0)
+        # In place: the first residual was allocated on the computing stream, which could give its memory away
+        # while this stream still reads it.
+        assert unit.residual is not None
+        torch.sub(whole, arrives.flatten(), out=unit.residual)
+        torch.nan_to_num_(unit.residual, nan=0.0, posinf=0.0, neginf=0.0)

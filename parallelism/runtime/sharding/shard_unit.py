@@ -124,6 +124,11 @@ class ShardUnit:
         return self.rows[self.own_index : self.own_index + 1]
 
     @property
+    def master_in_rows(self) -> bool:
+        """Whether the master weights are this rank's row."""
+        return self.own_row.data_ptr() == self.master.data_ptr()
+
+    @property
     def own_gradients(self) -> torch.Tensor:
         """The accumulated gradients of this rank's optimizer shard, a view."""
         mine, shard = self.geometry.optimizer, self.geometry.gradients
@@ -154,7 +159,7 @@ class ShardUnit:
 
     def encode_master(self) -> None:
         """Write the updated master weights to this rank's row."""
-        if self.own_row.data_ptr() != self.master.data_ptr():
+        if not self.master_in_rows:
             self.wire.encode(self.master.view(1, -1), out=self.own_row)
 
     def allocate(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
+from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import Transport
 from frontrunner.parallelism.trace_events import UPDATE, WEIGHTS
 
@@ -14,11 +15,11 @@ from frontrunner.parallelism.trace_events import UPDATE, WEIGHTS
 class Gatherer:
     """Gathers weights of shard units on one rank, ahead of use."""
 
-    def __init__(self, groups: ProcessGroups, transport: Transport, device: torch.device) -> None:
+    def __init__(self, groups: ProcessGroups, transport: Transport, streams: Streams) -> None:
         self.groups = groups
         self.transport = transport
-        self.use_stream = CommStream(transport, device, WEIGHTS)
-        self.update_stream = CommStream(transport, device, UPDATE)
+        self.use_stream = CommStream(transport, streams, WEIGHTS)
+        self.update_stream = CommStream(transport, streams, UPDATE)
         self._coming: dict[ShardUnit, Handle] = {}
         self._updating: dict[ShardUnit, Handle] = {}
 
@@ -58,6 +59,15 @@ class Gatherer:
         """Continue with what has arrived."""
         self.update_stream.advance()
         self.use_stream.advance()
+
+    def settle_masters(self) -> None:
+        """Wait for updates that write to master weights: those of float32 rows, which are their own masters.
+
+        The bytes stay the same, but whoever reads them meanwhile may not rely on that.
+        """
+        for unit in list(self._updating):
+            if unit.master_in_rows:
+                self._settle(unit)
 
     def join(self) -> None:
         """Wait for everything that was started."""

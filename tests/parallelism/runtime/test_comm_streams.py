@@ -10,9 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-import torch
-
 from frontrunner.parallelism.runtime.comm_streams import CommStream
+from frontrunner.parallelism.runtime.streams import ProgramOrder
 from frontrunner.parallelism.trace_events import WEIGHTS
 
 
@@ -35,7 +34,7 @@ def test_a_failed_collective_is_not_taken_for_one_that_has_arrived() -> None:
         went_on = True
 
     transport: Any = SimpleNamespace(lane=None)
-    stream = CommStream(transport, torch.device("cpu"), WEIGHTS)
+    stream = CommStream(transport, ProgramOrder(), WEIGHTS)
     stream.submit(job())
     with pytest.raises(RuntimeError, match="bad_alloc"):
         stream.advance()

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
+from frontrunner.parallelism.runtime.streams import ProgramOrder
 from frontrunner.parallelism.runtime.wire.formats import wire_format
 
 
@@ -63,7 +64,7 @@ def reducer(transport: Transport) -> Reducer:
     )
     wire = wire_format("float32", 256)
     made: Any = transport
-    return Reducer(groups, made, torch.device("cpu"), torch.float32, wire, wire)
+    return Reducer(groups, made, ProgramOrder(), torch.float32, wire, wire)
 
 
 class ShardUnit:
