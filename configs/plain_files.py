@@ -32,8 +32,10 @@ def open_plain(path: Path) -> BinaryIO:
 def read_plain(path: Path, most: int) -> bytes:
     """The bytes of a regular file; OSError if there are more than ``most``."""
     with open_plain(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
+        # By its size, before gigabytes are read; and by what is read, because the file may grow.
+        is_larger = os.fstat(file.fileno()).st_size > most
+        data = b"" if is_larger else file.read(most + 1)
+    if is_larger or len(data) > most:
         raise OSError(errno.EFBIG, f"is larger than {most:,} bytes", str(path))
     return data
 

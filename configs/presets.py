@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,8 +19,13 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 def names(kind: Kind) -> list[str]:
     """Names of the presets of a kind, sorted."""
+    return list(_names(kind))
+
+
+@cache  # they do not change while a process runs
+def _names(kind: Kind) -> tuple[str, ...]:
     entries = (Path(entry.name) for entry in files(f"frontrunner.configs.{kind}s").iterdir())
-    return sorted(entry.stem for entry in entries if entry.suffix == ".yaml")
+    return tuple(sorted(entry.stem for entry in entries if entry.suffix == ".yaml"))
 
 
 def path(kind: Kind, name: str) -> Path | None:

@@ -6,7 +6,6 @@ specification, with a list of its meaningless values.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +51,10 @@ class Outcome:
 def validate(data: dict[str, Any], problems: list[Violation]) -> Outcome:
     """Appends schema errors in ``data`` to ``problems`` (without locations) and salvages the rest.
 
-    A key that ``problems`` already names counts as wrong and is not reported again.
+    A key that ``problems`` already names counts as wrong and is not reported again. What is wrong is
+    removed from ``data``.
     """
-    data = {"training": {}, **copy.deepcopy(data)}
+    data.setdefault("training", {})
     counted = isinstance(data["training"], dict) and data["training"].get("tokens") is not None
     reported = {p.path for p in problems if p.path and not p.constraint.startswith(TWICE)}
     orphan = "extends" in reported  # keys of the parent cannot be missing here

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -116,6 +117,18 @@ def read_text(
     After duplicate keys (the first counts) and tags, the rest stays readable. ``lines`` is false if the
     text is not from a file, where line numbers mean nothing.
     """
+    tree, found = _tree(text, source, key, lines)
+    problems += found
+    return tree
+
+
+@lru_cache(maxsize=64)  # a process that loads many runs reads the same presets again and again
+def _tree(text: str, source: Source, key: str, lines: bool) -> tuple[Node | None, tuple[Violation, ...]]:
+    problems: list[Violation] = []
+    return _read(text, source, problems, key, lines), tuple(problems)
+
+
+def _read(text: str, source: Source, problems: list[Violation], key: str, lines: bool) -> Node | None:
     reader = _Reader(source, problems, lines)
     try:
         return reader.document(yaml.parse(text, Loader=_LOADER), key)

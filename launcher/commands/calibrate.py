@@ -35,7 +35,14 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit a machine's constants to measured runs and write a machine file."""
-    from frontrunner.parallelism.planner.calibrate import at_bounds, constant, fit, log_errors, usable
+    from frontrunner.parallelism.planner.calibrate import (
+        at_bounds,
+        constant,
+        fit,
+        left_out_errors,
+        log_errors,
+        usable,
+    )
 
     check_outputs({"--output": output})
     known, year = _start(machine, software, output)
@@ -44,12 +51,13 @@ def calibrate(
         raise SpecError(
             [Violation("RUNS", None, "contain no measured steps", "name run folders with completed steps")]
         )
-    keys = usable([run for _, run in measured])
-    constants = fit([run for _, run in measured], keys)
-    before = [float(error) for error in log_errors([run for _, run in measured], {})]
-    after = [_left_out(measured, index, keys) for index in range(len(measured))]
-    own = {name: float(error) for (name, _), error in zip(measured, before, strict=True)}
-    left_out = {name: error for (name, _), error in zip(measured, after, strict=True)}
+    names, those = [name for name, _ in measured], [run for _, run in measured]
+    keys = usable(those)
+    constants = fit(those, keys)
+    own = dict(zip(names, log_errors(those, {}).tolist(), strict=True))
+    # None where there are no others to fit to.
+    after = left_out_errors(those, keys).tolist() if len(those) > 1 else [None]
+    left_out = dict(zip(names, after, strict=True))
     output.write_text(_machine_file(machine, output, year, constants, list(own)))
     was = {key: constant(known.software[year], key) for key in keys}
     for key in at_bounds(constants, known):
@@ -89,16 +97,6 @@ def _show(own: dict[str, float], left_out: dict[str, float | None]) -> None:
             then = f"{math.expm1(error):+.1%}"
         now = f"{math.expm1(before):+.1%}"
         tell(f"{name}: speed error {now} before the fit, {then} fitted without this run")
-
-
-def _left_out(measured: list[tuple[str, Measured]], index: int, keys: list[str]) -> float | None:
-    """Error of one run with constants fitted to the others; None if there are no others."""
-    from frontrunner.parallelism.planner.calibrate import fit, log_errors
-
-    others = [run for place, (_, run) in enumerate(measured) if place != index]
-    if not others:
-        return None
-    return float(log_errors([measured[index][1]], fit(others, keys))[0])
 
 
 def _read(paths: list[Path], machine: MachineSpec, year: str) -> list[tuple[str, Measured]]:

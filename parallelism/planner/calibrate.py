@@ -45,8 +45,11 @@ def _software(run: Measured) -> SoftwareSpec:
     return run.workload.software
 
 
-def with_constants(software: SoftwareSpec, constants: Mapping[str, float]) -> SoftwareSpec:
-    """The same run with other values of some constants (dotted names)."""
+def with_constants(software: SoftwareSpec, constants: Mapping[str, float | Array]) -> SoftwareSpec:
+    """The same run with other values of some constants (dotted names).
+
+    An array [n] has a value for each of n candidates, for :func:`tokens_per_s` alone.
+    """
     rings = {
         key.removeprefix("rings."): value for key, value in constants.items() if key.startswith("rings.")
     }
@@ -61,25 +64,43 @@ def constant(software: SoftwareSpec, key: str) -> float:
 
 def log_errors(runs: Sequence[Measured], constants: Mapping[str, float]) -> Array:
     """log(predicted / measured) of the speed of each run."""
-    return np.array([_log_error(run, constants) for run in runs])
+    return np.array([_log_errors(run, constants, 1)[0] for run in runs])
 
 
 def fit(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> dict[str, float]:
     """The constants that predict ``runs`` best, by damped Gauss-Newton steps in their logarithms."""
+    return _fits(runs, keys, np.ones((1, len(runs))), rounds)[0]
+
+
+def left_out_errors(runs: Sequence[Measured], keys: Sequence[str], rounds: int = 12) -> Array:
+    """:func:`log_errors` of each of two or more runs of one machine, with constants fitted to the others."""
+    fits = _fits(runs, keys, 1 - np.eye(len(runs)), rounds)
+    errors = [log_errors([run], constants) for run, constants in zip(runs, fits, strict=True)]
+    return np.concatenate(errors)
+
+
+def _fits(
+    runs: Sequence[Measured], keys: Sequence[str], counts: Array, rounds: int
+) -> list[dict[str, float]]:
+    """A fit for each row of ``counts`` [fits, runs], which is 1 for the runs that count in it and else 0.
+
+    All fits step together, so that a run is predicted once a round, for all constants that are tried.
+    """
     start = _software(runs[0])
     low, high = np.log([_bounds(key, runs[0].workload.machine) for key in keys]).T
     values = np.clip(np.log([constant(start, key) for key in keys]), low, high)
+    values = np.tile(values, (len(counts), 1))  # [fits, keys]
     for _ in range(rounds):
-        errors = log_errors(runs, _named(keys, values))
-        slopes = np.empty((len(runs), len(keys)))
-        for index in range(len(keys)):
-            moved = values.copy()
-            moved[index] += 1e-3
-            slopes[:, index] = (log_errors(runs, _named(keys, moved)) - errors) / 1e-3
+        moved = values[:, None] + np.vstack([np.zeros(len(keys)), 1e-3 * np.eye(len(keys))])
+        tried = {key: np.exp(moved[:, :, index].ravel()) for index, key in enumerate(keys)}
+        found = [_log_errors(run, tried, moved[:, :, 0].size) for run in runs]
+        errors = np.array(found).T.reshape(*moved.shape[:2], len(runs))  # [fits, 1 + keys, runs]
+        slopes = (errors[:, 1:] - errors[:, :1]) / 1e-3 * counts[:, None]
         # A little damping, for constants that affect no run.
-        normal = slopes.T @ slopes + 1e-6 * np.eye(len(keys))
-        values = np.clip(values - np.linalg.solve(normal, slopes.T @ errors), low, high)
-    return _named(keys, values)
+        normal = slopes @ slopes.transpose(0, 2, 1) + 1e-6 * np.eye(len(keys))
+        steps = np.linalg.solve(normal, slopes @ errors[:, 0, :, None])[..., 0]
+        values = np.clip(values - steps, low, high)
+    return [{key: float(np.exp(x)) for key, x in zip(keys, row, strict=True)} for row in values]
 
 
 def at_bounds(constants: Mapping[str, float], machine: MachineSpec) -> list[str]:
@@ -95,13 +116,12 @@ def _bounds(key: str, machine: MachineSpec) -> tuple[float, float]:
     return low * unit, high * unit
 
 
-def _named(keys: Sequence[str], logarithms: Array) -> dict[str, float]:
-    return {key: float(np.exp(value)) for key, value in zip(keys, logarithms, strict=True)}
-
-
-def _log_error(run: Measured, constants: Mapping[str, float]) -> float:
+def _log_errors(run: Measured, constants: Mapping[str, float | Array], count: int) -> Array:
+    """The error of one run with each of ``count`` values of the constants."""
     workload = replace(run.workload, software=with_constants(_software(run), constants))
-    return float(np.log(tokens_per_s(workload, run.candidates)[0] / run.tokens_per_s))
+    rows = run.candidates.take(np.zeros(count, dtype=int))
+    found: Array = np.log(tokens_per_s(workload, rows) / run.tokens_per_s)
+    return found
 
 
 def tokens_per_s(workload: Workload, c: Candidates) -> Array:

@@ -17,6 +17,8 @@ from frontrunner.parallelism.planner.calibrate import (
     Measured,
     at_bounds,
     fit,
+    left_out_errors,
+    log_errors,
     with_constants,
 )
 from frontrunner.parallelism.planner.engine_profile import PRACTICES
@@ -201,6 +203,19 @@ def test_a_fit_finds_the_constants_that_made_the_runs() -> None:
     exact = {c.id: c.predicted for c in validate(rows, lambda _: elsewhere).speed}
     runs = [Measured(*prepare(row, machine), exact[row.id]) for row in rows]
     assert fit(runs, list(truth)) == pytest.approx(truth, rel=1e-3)
+
+
+def test_fits_without_one_run_are_fits_of_the_others() -> None:
+    machine = load_machine("lumi-g")
+    rows = [row for row in read(ROWS) if row.id.startswith("lumi-megds")]
+    runs = [
+        Measured(workload, c, published_tokens_per_s(row, workload.model))
+        for row, (workload, c) in ((row, prepare(row, machine)) for row in rows)
+    ]
+    keys = list(BOUNDS)
+    alone = [log_errors([run], fit([r for r in runs if r is not run], keys))[0] for run in runs]
+    assert len(set(alone)) == len(runs) > 2
+    assert left_out_errors(runs, keys).tolist() == pytest.approx(alone, abs=1e-9)
 
 
 def rows_file(folder: Path, change: Any) -> Path:
