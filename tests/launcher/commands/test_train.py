@@ -224,7 +224,7 @@ FOUR_RANKS = [
         "-o",
         "training.validation_samples=16",
     ),
-    *("-o", "optimizer.warmup_steps=1"),
+    *("-o", "optimizer.warmup_steps=1", "-o", "watch.verify_every_steps=2"),
 ]
 
 
@@ -235,6 +235,10 @@ def check_trained(stdout: str) -> None:
     records = [json.loads(line) for line in Path("new/records.jsonl").read_text().splitlines()]
     kinds = [record["kind"] for record in records]
     assert kinds == ["header", "validation", *["step"] * 3, "validation", "saving", "checkpoint", "summary"]
+    sent = [record["bytes_sent"] for record in records if record["kind"] == "step"]
+    means = {level: sum(step[level] for step in sent) / 3 for level in sent[0]}
+    assert answer["bytes_per_step"] == pytest.approx(means)
+    assert sent[1] != sent[2], "the second step is verified"
     assert not Path("new/errors").exists()
 
 
