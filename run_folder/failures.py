@@ -22,7 +22,7 @@ from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.plain_files import open_plain, read_plain
 from frontrunner.configs.secrets import masked
 from frontrunner.run_folder import files
-from frontrunner.run_folder.endings import CORRUPTED, RankFailed, TrainingFailed
+from frontrunner.run_folder.endings import CORRUPTED, FAILED, WRONG_REQUEST, RankFailed, TrainingFailed
 from frontrunner.run_folder.files import errors_file, log_file, stacks_file
 
 # Messages of gloo, NCCL/RCCL, the store and MPI when another rank is gone.
@@ -218,6 +218,19 @@ def of_job(run_dir: Path, log: Path, code: int) -> str:
         return written.summary
     # The shell's code of a process that a signal ended (bash(1), EXIT STATUS).
     return ending(128 - code) if 128 < code < 128 + signal.NSIG else ""
+
+
+def code_of_job(run_dir: Path, code: int) -> int:
+    """The exit code of the rank at fault, where srun's is that of a rank that it ended because of it.
+
+    srun reports the largest code of all ranks, and ends the others with SIGTERM, then SIGKILL.
+    """
+    if code not in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
+        return code
+    written = first_cause(run_dir)
+    if written is None or written.secondary:
+        return code
+    return WRONG_REQUEST if written.violations else FAILED
 
 
 def _stacks(run_dir: Path, world_size: int) -> str:

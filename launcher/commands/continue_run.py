@@ -46,6 +46,7 @@ def continue_run(
         raise SpecError([Violation("", str(run_dir), "is not the folder of a run", fix)])
     spec = read_resolved(run_dir / files.SPEC)
     schedule = policy.schedule(spec)
+    exit_code = failures.code_of_job(run_dir, exit_code)
     said = exit_code not in (0, TO_BE_CONTINUED, INTERRUPTED)
     error = failures.of_job(run_dir, files.job_log(run_dir, job_id), exit_code) if said else ""
     ended = {"code": exit_code, "step": last_step(run_dir), "held_s": _age_s(), "error": error}

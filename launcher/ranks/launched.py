@@ -16,7 +16,7 @@ from frontrunner.launcher.ranks.request import Request
 from frontrunner.parallelism.rendezvous import LOOPBACK, Rendezvous
 from frontrunner.run_folder import failures, files
 from frontrunner.run_folder import folder as run_folder
-from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST
+from frontrunner.run_folder.endings import INTERRUPTED, TO_BE_CONTINUED, WRONG_REQUEST, settled
 
 _FOLDER_LIMIT_S = 600.0  # the processes of a large job start minutes apart
 _PREDECESSOR_S = 120.0  # ranks of a requeued job may take a while to end
@@ -44,7 +44,9 @@ def train_as_rank(place: Rendezvous, request: Request, target: str = TRAIN) -> d
         _other_rank(place, request, target)
         return None
     except _Silent as silent:
-        # Launchers kill all ranks when one fails, maybe before the failure is reported.
+        # Launchers kill all ranks when one fails, maybe before the failure is reported. Each ends with its
+        # own code all the same: the largest of them decides what follows.
+        settled()
         time.sleep(_ECHO_DELAY_S)
         os._exit(silent.code)
     except KeyboardInterrupt as error:

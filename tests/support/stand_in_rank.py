@@ -16,7 +16,8 @@ import sys
 import time
 from pathlib import Path
 
-from frontrunner.run_folder import files, locks
+from frontrunner.run_folder import failures, files, locks
+from frontrunner.run_folder.endings import TrainingFailed
 
 
 def main(run_dir: Path) -> int:
@@ -36,6 +37,7 @@ def main(run_dir: Path) -> int:
         records.write(json.dumps({"kind": "header", "job": job, "time": time.time()}) + "\n")
         for step in range(start + 1, asked["steps"] + 1):
             if step == asked.get("fail_at"):
+                failures.record(run_dir, 0, TrainingFailed(f"step {step} cannot be taken"))
                 return 1
             time.sleep(asked.get("pause_s", 0.05))
             record = {"kind": "step", "step": step, "loss": 1 / step, "job": job, "node": node}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from frontrunner.configs.errors import SpecError
+from frontrunner.configs.errors import SpecError, Violation
 from frontrunner.configs.load import dump, load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.commands.cancel import cancel
@@ -21,7 +21,7 @@ from frontrunner.launcher.runs import Runs, find
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import estimate
-from frontrunner.run_folder import jobs
+from frontrunner.run_folder import failures, jobs
 from frontrunner.run_folder.record_reader import last_records, last_step, progress
 
 SPEC = dump(load_run("gpt-22b-frontier", ["slurm={account: abc123, time_limit: 6h}"]).spec)
@@ -195,6 +195,32 @@ def test_nothing_follows_these(run_dir: Path, code: int) -> None:
         continue_run(run_dir, exit_code=code)
     assert ended.value.exit_code == code
     assert len(jobs.read(run_dir).segments) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "own"),
+    [
+        (143, SpecError([Violation("data.path", "corpus", "does not exist", "name another")]), 2),
+        (143, ValueError("the cause"), 1),
+        (137, ValueError("the cause"), 1),
+        (143, ConnectionError("Connection closed by peer"), None),
+        (143, None, None),
+    ],
+)
+def test_a_rank_that_srun_ended_does_not_hide_the_one_at_fault(
+    run_dir: Path, code: int, error: BaseException | None, own: int | None
+) -> None:
+    """srun's code is the largest of all ranks: 143 of one that it ended, or 137."""
+    add("sbatch", "echo 43")
+    if error:
+        failures.record(run_dir, 1, error)
+    if own == 2:
+        with pytest.raises(typer.Exit) as ended:
+            continue_run(run_dir, exit_code=code)
+        assert ended.value.exit_code == 2
+    else:
+        continue_run(run_dir, exit_code=code)
+    assert jobs.read(run_dir).segments[0].code == (own or code)
 
 
 def test_a_controller_that_is_down_for_a_while_ends_no_chain(
