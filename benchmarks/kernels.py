@@ -141,10 +141,10 @@ def gpu_table(elements: int, rounds: int) -> Table:
 def gpu_operations(wire: WireFormat, x: Tensor) -> Iterator[tuple[str, int, Callable[[], object]]]:
     """What is done to rows [8, n], the bytes that it moves, and how."""
     encoded, out, n = wire.encode(x), torch.empty_like(x), x.shape[1]
-    total = torch.empty(n, device=x.device)
+    total = torch.empty(1, n, device=x.device)
     yield "quantize", x.nbytes + encoded.nbytes, lambda: wire.encode(x, encoded)
     yield "dequantize", x.nbytes + encoded.nbytes, lambda: wire.decode(encoded, n, out)
-    yield "dequantize_sum", encoded.nbytes + total.nbytes, lambda: wire.decode_sum(encoded, n, total, False)
+    yield "dequantize_sum", encoded.nbytes + total.nbytes, lambda: wire.decode_sum(encoded.unsqueeze(1), total)
 
 
 def _rates(took: float, moved: int, copy_rate: float) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ import torch
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime.baselines.baseline import Baseline
 from frontrunner.parallelism.runtime.baselines.deepspeed_config import deepspeed_config
+from frontrunner.parallelism.runtime.baselines.reduce_scatter import exchange_and_sum
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.parameters import initial_values
@@ -33,6 +34,8 @@ class DeepSpeed(Baseline):
                 parameter.tensor_model_parallel = described.split_dim is not None
         layer_numel = max(sum(p.numel() for p in layer.parameters()) for layer in self.layers)
         deepspeed.init_distributed(dist_init_required=False)
+        if device.type == "cpu":
+            deepspeed.comm.comm.cdb.reduce_scatter_function = exchange_and_sum
         self.engine, *_ = deepspeed.initialize(
             model=self.model,
             optimizer=self.make_optimizer(),

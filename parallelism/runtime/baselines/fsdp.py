@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime.baselines.baseline import Baseline
+from frontrunner.parallelism.runtime.baselines.reduce_scatter import ExchangeAndSum
 from frontrunner.parallelism.runtime.device import DTYPES
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.rank_trainer import StepResult
@@ -96,6 +97,9 @@ class FullyShardedDataParallel(Baseline):
         for layer in self.layers:
             fully_shard(layer, **settings)
         fully_shard(self.model, **settings)
+        if self.device.type == "cpu":
+            for unit in (*self.layers, self.model):
+                unit.set_custom_reduce_scatter(ExchangeAndSum())
         for layer, following in zip(self.layers, self.layers[1:], strict=False):
             layer.set_modules_to_forward_prefetch([following])
             following.set_modules_to_backward_prefetch([layer])

@@ -179,8 +179,7 @@ class Reducer:
             yield self.transport.exchange(received.view(members, -1), rows.view(members, -1), group)
             rows = received  # and what was sent is free
             sums = torch.empty(held, size, device=rows.device)
-            for index, arrived in enumerate(rows.view(members, held, -1).unbind(1)):
-                wire.decode_sum(arrived.contiguous(), size, out=sums[index], accumulate=False)
+            wire.decode_sum(rows.view(members, held, -1), out=sums)
             if hop + 1 < len(hops):
                 rows = wire.encode(sums.view(held, 1, size))
         keep(sums[0])

@@ -78,15 +78,14 @@ def compile_kernel(kernel: Kernel, target: str, block: int = 256, align: int = 8
         options = kernels.block_options(int(kernel.wire[3:]), block, align, machine.warp_size)
         pointers = {"encoded": "u8", "x": DTYPES[kernel.dtype], "out": DTYPES[kernel.dtype]}
     function = getattr(kernels, f"{kernel.operation}_kernel")
-    constants = {"ACCUMULATE": True} | options
     names = list(enumerate(function.arg_names))
     signature = {name: "i32" for _, name in names}
     signature |= {name: f"*{pointers[name]}" for _, name in names if name in pointers}
-    signature |= {name: "constexpr" for _, name in names if name in constants}
+    signature |= {name: "constexpr" for _, name in names if name in options}
     source = ASTSource(
         function,
         signature,
-        {(index,): constants[name] for index, name in names if name in constants},
+        {(index,): options[name] for index, name in names if name in options},
         {(index,): [["tt.divisibility", 16]] for index, name in names if name in pointers},
     )
     chosen = {key: options[key] for key in ("num_warps", "enable_fp_fusion")}

@@ -77,21 +77,19 @@ def dequantize(encoded: Tensor, out: Tensor, bits: int, block: int) -> None:
         part.copy_(values[:, : part.shape[1]])
 
 
-def dequantize_sum(encoded: Tensor, out: Tensor, accumulate: bool, bits: int, block: int) -> None:
-    """Set ``out`` float32 [n] to the sum of the decoded rows in order, or add that sum to it."""
-    for blocks, values in _decoded(encoded, len(out), bits, block):
-        part = out[blocks.start * block : blocks.stop * block]
-        sum_rows(values, part, accumulate)
+def dequantize_sum(encoded: Tensor, out: Tensor, bits: int, block: int) -> None:
+    """Set ``out`` float32 [rows, n] to the sum of ``encoded`` [members, rows, row bytes] in their order."""
+    rows, n = out.shape
+    for blocks, values in _decoded(encoded.flatten(0, 1), n, bits, block):
+        sum_rows(values.unflatten(0, (-1, rows)), out[:, blocks.start * block : blocks.stop * block])
 
 
-def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
-    """The same for rows of floats, [rows, n or more]."""
-    total = torch.empty_like(out) if accumulate else out
-    total.copy_(values[0, : len(out)])
-    for row in values[1:, : len(out)]:
-        total += row
-    if accumulate:
-        out += total
+def sum_rows(values: Tensor, out: Tensor) -> None:
+    """The same for floats [members, rows, n or more]."""
+    first, *others = values[..., : out.shape[1]]
+    out.copy_(first)
+    for other in others:
+        out += other
 
 
 def _decoded(encoded: Tensor, n: int, bits: int, block: int) -> Iterator[tuple[slice, Tensor]]:

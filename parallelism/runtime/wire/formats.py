@@ -79,15 +79,15 @@ class WireFormat(ABC):
         if out.numel():
             self._decode(encoded, out)
 
-    def decode_sum(self, encoded: Tensor, n: int, out: Tensor, accumulate: bool) -> None:
-        """Set ``out``, float32 [n], to the sum of the rows (at least one), or to ``out + sum``.
+    def decode_sum(self, encoded: Tensor, out: Tensor) -> None:
+        """Set ``out``, float32 [rows, n], to the sum over the members of uint8 [members, rows, row bytes].
 
-        Rows are added in float32 and in order, starting with the first.
+        They are added in float32 and in order, starting with the first.
         """
-        assert encoded.shape[1] == self.row_bytes(n) and len(encoded) and encoded.is_contiguous()
-        assert out.shape == (n,) and out.dtype == torch.float32 and out.is_contiguous()
-        if n:
-            self._decode_sum(encoded, out, accumulate)
+        assert encoded.shape[1:] == (len(out), self.row_bytes(out.shape[1])) and encoded.is_contiguous()
+        assert len(encoded) and out.dtype == torch.float32 and out.is_contiguous()
+        if out.numel():
+            self._decode_sum(encoded, out)
 
     @abstractmethod
     def _encode(self, x: Tensor, encoded: Tensor) -> None: ...
@@ -96,7 +96,7 @@ class WireFormat(ABC):
     def _decode(self, encoded: Tensor, out: Tensor) -> None: ...
 
     @abstractmethod
-    def _decode_sum(self, encoded: Tensor, out: Tensor, accumulate: bool) -> None: ...
+    def _decode_sum(self, encoded: Tensor, out: Tensor) -> None: ...
 
 
 class FloatFormat(WireFormat):
@@ -116,8 +116,8 @@ class FloatFormat(WireFormat):
     def _decode(self, encoded: Tensor, out: Tensor) -> None:
         out.copy_(encoded.view(_FLOATS[self.name])[:, : out.shape[1]])
 
-    def _decode_sum(self, encoded: Tensor, out: Tensor, accumulate: bool) -> None:
-        _path(out).sum_rows(encoded.view(_FLOATS[self.name]), out, accumulate)
+    def _decode_sum(self, encoded: Tensor, out: Tensor) -> None:
+        _path(out).sum_rows(encoded.view(_FLOATS[self.name]), out)
 
 
 class BlockFormat(WireFormat):
@@ -136,8 +136,8 @@ class BlockFormat(WireFormat):
     def _decode(self, encoded: Tensor, out: Tensor) -> None:
         _path(out).dequantize(encoded, out, self.bits, self.block)
 
-    def _decode_sum(self, encoded: Tensor, out: Tensor, accumulate: bool) -> None:
-        _path(out).dequantize_sum(encoded, out, accumulate, self.bits, self.block)
+    def _decode_sum(self, encoded: Tensor, out: Tensor) -> None:
+        _path(out).dequantize_sum(encoded, out, self.bits, self.block)
 
 
 def _path(tensor: Tensor) -> ModuleType:

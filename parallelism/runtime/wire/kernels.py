@@ -27,7 +27,7 @@ INFINITY_BITS = tl.constexpr(0x7F800000)
 
 # Avoids extra kernels for lengths that happen to be 1 or a multiple of 16.
 _jit = triton.jit(
-    do_not_specialize=["n_parts", "outer_parts", "inner_parts", "inner_rows", "row_parts", "rows"]
+    do_not_specialize=["n_parts", "outer_parts", "inner_parts", "inner_rows", "row_parts", "members"]
 )
 
 
@@ -132,41 +132,38 @@ def dequantize_sum_kernel(
     encoded,
     out,
     n_parts,
-    rows,
-    ACCUMULATE: tl.constexpr,
+    members,
     BITS: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCKS: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     n = n_parts * ALIGN
+    row, rows = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     blocks = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     row_bytes = _row_bytes(n, BITS, BLOCK).to(tl.int64)
+    encoded += row * row_bytes
     total = _decode(encoded, n, blocks, BITS, BLOCK, BLOCKS)
-    for _ in range(1, rows):
-        encoded += row_bytes
+    for _ in range(1, members):
+        encoded += rows * row_bytes
         total += _decode(encoded, n, blocks, BITS, BLOCK, BLOCKS)
     offsets = _offsets(blocks, BLOCK)
-    if ACCUMULATE:
-        total = tl.load(out + offsets, mask=offsets < n, other=0.0) + total
-    tl.store(out + offsets, total, mask=offsets < n)
+    tl.store(out + row * n_parts * ALIGN + offsets, total, mask=offsets < n)
 
 
 @_jit
-def sum_kernel(
-    values, out, n_parts, row_parts, rows, ACCUMULATE: tl.constexpr, TILE: tl.constexpr, ALIGN: tl.constexpr
-):
+def sum_kernel(values, out, n_parts, row_parts, members, TILE: tl.constexpr, ALIGN: tl.constexpr):
     """Of rows of floats, which are padded to PIECE."""
     n = n_parts * ALIGN
+    row, rows = tl.program_id(1).to(tl.int64), tl.num_programs(1)
     row_elements = row_parts.to(tl.int64) * (PIECE * 8 // values.dtype.element_ty.primitive_bitwidth)
     offsets = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    values += row * row_elements
     total = tl.load(values + offsets, mask=offsets < n, other=0.0).to(tl.float32)
-    for _ in range(1, rows):
-        values += row_elements
+    for _ in range(1, members):
+        values += rows * row_elements
         total += tl.load(values + offsets, mask=offsets < n, other=0.0).to(tl.float32)
-    if ACCUMULATE:
-        total = tl.load(out + offsets, mask=offsets < n, other=0.0) + total
-    tl.store(out + offsets, total, mask=offsets < n)
+    tl.store(out + row * n_parts * ALIGN + offsets, total, mask=offsets < n)
 
 
 def block_options(bits: int, block: int, align: int, warp_size: int) -> dict[str, int]:
@@ -202,22 +199,23 @@ def dequantize(encoded: Tensor, out: Tensor, bits: int, block: int) -> None:
     dequantize_kernel[grid](encoded, out, n // align, out.stride(0) // align, **options)
 
 
-def dequantize_sum(encoded: Tensor, out: Tensor, accumulate: bool, bits: int, block: int) -> None:
-    """Set ``out`` float32 [n] to the sum of the decoded rows in order, or add that sum to it."""
-    align = _align(len(out))
+def dequantize_sum(encoded: Tensor, out: Tensor, bits: int, block: int) -> None:
+    """Set ``out`` float32 [rows, n] to the sum of ``encoded`` [members, rows, row bytes] in their order."""
+    rows, n = out.shape
+    align = _align(n)
     options = block_options(bits, block, align, _warp_size(out))
-    grid = (triton.cdiv(len(out), options["BLOCKS"] * block),)
-    n_parts = len(out) // align
-    dequantize_sum_kernel[grid](encoded, out, n_parts, len(encoded), ACCUMULATE=accumulate, **options)
+    grid = (triton.cdiv(n, options["BLOCKS"] * block), rows)
+    dequantize_sum_kernel[grid](encoded, out, n // align, len(encoded), **options)
 
 
-def sum_rows(values: Tensor, out: Tensor, accumulate: bool) -> None:
-    """The same for rows of floats, each a multiple of 16 bytes long."""
-    align = _align(len(out))
+def sum_rows(values: Tensor, out: Tensor) -> None:
+    """The same for floats [members, rows, n or more], whose rows are a multiple of 16 bytes long."""
+    rows, n = out.shape
+    align = _align(n)
     options = sum_options(align, _warp_size(out))
-    grid = (triton.cdiv(len(out), options["TILE"]),)
-    row_parts = values.stride(0) * values.element_size() // PIECE.value
-    sum_kernel[grid](values, out, len(out) // align, row_parts, len(values), ACCUMULATE=accumulate, **options)
+    grid = (triton.cdiv(n, options["TILE"]), rows)
+    row_parts = values.stride(1) * values.element_size() // PIECE.value
+    sum_kernel[grid](values, out, n // align, row_parts, len(values), **options)
 
 
 def _align(*lengths: int) -> int:

@@ -72,26 +72,28 @@ def test_dequantize(bits: int, dtype: torch.dtype, n: int) -> None:
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("accumulate", [False, True])
+MEMBERS_AND_ROWS = pytest.mark.parametrize(("members", "rows"), [(1, 1), (5, 1), (3, 2)])
+
+
+@MEMBERS_AND_ROWS
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("bits", BITS)
-def test_dequantize_sum(bits: int, n: int, accumulate: bool, rows: int) -> None:
-    encoded = encode(block_quantize, values(rows, n, torch.float32)[None], bits, 128)
-    ours, theirs = torch.ones(n), torch.ones(n)
-    kernels.dequantize_sum(encoded, ours, accumulate, bits, 128)
-    block_quantize.dequantize_sum(encoded, theirs, accumulate, bits, 128)
+def test_dequantize_sum(bits: int, n: int, members: int, rows: int) -> None:
+    encoded = encode(block_quantize, values(members * rows, n, torch.float32)[None], bits, 128)
+    encoded = encoded.view(members, rows, -1)
+    ours, theirs = torch.ones(rows, n), torch.ones(rows, n)
+    kernels.dequantize_sum(encoded, ours, bits, 128)
+    block_quantize.dequantize_sum(encoded, theirs, bits, 128)
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-@pytest.mark.parametrize("accumulate", [False, True])
+@MEMBERS_AND_ROWS
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sum_rows(dtype: torch.dtype, n: int, accumulate: bool, rows: int) -> None:
+def test_sum_rows(dtype: torch.dtype, n: int, members: int, rows: int) -> None:
     padded = math.ceil(n / 8) * 8
-    received = values(rows, padded, dtype)
-    ours, theirs = torch.ones(n), torch.ones(n)
-    kernels.sum_rows(received, ours, accumulate)
-    block_quantize.sum_rows(received, theirs, accumulate)
+    received = values(members * rows, padded, dtype).view(members, rows, padded)
+    ours, theirs = torch.ones(rows, n), torch.ones(rows, n)
+    kernels.sum_rows(received, ours)
+    block_quantize.sum_rows(received, theirs)
     assert_same(ours, theirs)
