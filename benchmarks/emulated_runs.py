@@ -150,7 +150,7 @@ def measure(place: Rendezvous, engine: Engine, spec: RunSpec, steps: int) -> OfR
     from frontrunner.parallelism.runtime.data import open_dataset
     from frontrunner.parallelism.runtime.trainer import Trainer
 
-    trainer = _trainer(place, engine, spec)
+    trainer = make_trainer_of(place, engine, spec)
     dataset = open_dataset(spec, split="train")
     found = OfRank([], [], [], None, None)
     for number in range(steps):
@@ -187,7 +187,7 @@ def track_memory(place: Rendezvous, engine: Engine, spec: RunSpec) -> int:
 
     dataset = open_dataset(spec, split="train")
     with Peak() as tracker:
-        trainer = _trainer(place, engine, spec)
+        trainer = make_trainer_of(place, engine, spec)
         trainer.step(0, dataset)
         tracker.reset_mod_stats()  # it would refuse a second step
         most = 0  # what building took, whole models of peers among it, is not a step's
@@ -196,7 +196,7 @@ def track_memory(place: Rendezvous, engine: Engine, spec: RunSpec) -> int:
     return most
 
 
-def _trainer(place: Rendezvous, engine: Engine, spec: RunSpec) -> Any:
+def make_trainer_of(place: Rendezvous, engine: Engine, spec: RunSpec) -> Any:
     from frontrunner.parallelism.runtime.device import select_device
     from frontrunner.parallelism.runtime.engines import make_trainer
     from frontrunner.parallelism.runtime.process_groups import initialize

@@ -83,12 +83,12 @@ def _measured(spec: RunSpec, engine: Engine, shaped: bool) -> dict[str, Any]:
 
 def profiled(place: Rendezvous, spec: RunSpec, engine: Engine, folder: str) -> None:
     """One rank's part."""
-    from emulated_runs import _trainer
+    from emulated_runs import make_trainer_of
 
     from frontrunner.parallelism.runtime.data import open_dataset
     from frontrunner.parallelism.runtime.profile import Profile
 
-    trainer = _trainer(place, engine, spec)
+    trainer = make_trainer_of(place, engine, spec)
     profile = Profile(REQUEST, spec, place.rank, Path(folder), trainer.device)
     dataset = open_dataset(spec, split="train")
     for number in range(REQUEST.last):

@@ -148,9 +148,9 @@ class Verifier:
 
     def _state(self) -> Tensor:
         """Checksums of masters, first and second moments, int64 [3]."""
-        first, second = zip(*self.optimizer.moments, strict=True)
         masters = [unit.master for unit in self.engine.units]
-        return torch.stack([digest(tensors) for tensors in (masters, first, second)])
+        moments = ([each] for each in self.optimizer.all_moments)
+        return torch.stack([digest(tensors) for tensors in (masters, *moments)])
 
     def _weights(self) -> Tensor:
         return digest([unit.rows for unit in self.engine.units])

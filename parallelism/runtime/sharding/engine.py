@@ -78,8 +78,7 @@ class ShardingEngine:
 
     def begin_step(self) -> None:
         """Forget the last step's gradients."""
-        for unit in self.units:
-            unit.gradients.zero_()
+        torch._foreach_zero_([unit.gradients for unit in self.units])
 
     def finish_gradients(self) -> None:
         """Wait for the reductions after the last micro-batch."""

@@ -49,9 +49,10 @@ class ShardedAdamW:
         self.engine = engine
         self.loss_scale = LossScale(spec.training.precision == "float16")
         self.updates = 0  # steps that were not skipped
-        self.moments = [
-            (torch.zeros_like(unit.master), torch.zeros_like(unit.master)) for unit in engine.units
-        ]
+        sizes = [unit.master.numel() for unit in engine.units]
+        #: First and second moments of all units, one after the other: a check reads each in one operation.
+        self.all_moments = tuple(torch.zeros(sum(sizes), device=engine.device) for _ in range(2))
+        self.moments = list(zip(*(moments.split(sizes) for moments in self.all_moments), strict=True))
         self._pieces: list[tuple[int, slice, torch.Tensor]] = []
         groups = []
         for decay in (True, False):
@@ -138,8 +139,12 @@ class ShardedAdamW:
         groups = self.engine.groups
         squares = (loss.double() * 0).reshape(1)
         if groups.position.replica == 0:
-            for unit, own in zip(self.engine.units, owned, strict=True):
-                for run in unit.runs(lambda parameter: parameter.counted):
-                    squares += torch.linalg.vector_norm(own[run]).double() ** 2
+            counted = [
+                own[run]
+                for unit, own in zip(self.engine.units, owned, strict=True)
+                for run in unit.runs(lambda parameter: parameter.counted)
+            ]
+            if counted:
+                squares += torch.stack(torch._foreach_norm(counted)).double().square().sum()
         self.engine.transport.all_reduce(squares, groups.world)
         return squares.sqrt().item()
