@@ -144,7 +144,8 @@ def gpu_operations(wire: WireFormat, x: Tensor) -> Iterator[tuple[str, int, Call
     total = torch.empty(1, n, device=x.device)
     yield "quantize", x.nbytes + encoded.nbytes, lambda: wire.encode(x, encoded)
     yield "dequantize", x.nbytes + encoded.nbytes, lambda: wire.decode(encoded, n, out)
-    yield "dequantize_sum", encoded.nbytes + total.nbytes, lambda: wire.decode_sum(encoded.unsqueeze(1), total)
+    rows = encoded.unsqueeze(1)
+    yield "dequantize_sum", encoded.nbytes + total.nbytes, lambda: wire.decode_sum(rows, total)
 
 
 def _rates(took: float, moved: int, copy_rate: float) -> tuple[str, str, str]:

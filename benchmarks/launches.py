@@ -2,14 +2,14 @@
 
     python benchmarks/launches.py [--layers 8] [--accumulation 4] [--rows ROW ...]
 
-Counted on CPU ranks of an unshaped emulated cluster (2 nodes x 4 packages x 2 devices), by what asked for them.
+Counted on CPU ranks of an unshaped emulated cluster (2 nodes x 4 packages x 2 devices), by who asked for it.
 An operator counts as one launch, unless it only makes a view or memory without values. A kernel of the wire
-formats counts as one, as on a device, and so does an operator on a list (``_foreach_*``, fused AdamW): on a device
-those take one launch for some 30 to 100 tensors. Collectives are counted apart.
+formats counts as one, as on a device, and so does an operator on a list (``_foreach_*``, fused AdamW): on a
+device those take one launch for some 30 to 100 tensors. Collectives are counted apart. Compiled layers are
+counted by what their compiler generates and the products that it leaves to a library.
 
 The model is so small that its arithmetic costs little, so that the processor time of a step, measured without
-counting, is mostly the host's own work. Ranks of all engines run the same model on the same processor, and gloo's
-threads count too.
+counting, is mostly the host's own work, with that of gloo's threads.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ ENGINES = [
     Engine("own zero3", {"preset": "zero3"}),
     Engine("own hsdp, node", {"preset": "hsdp"}),
     Engine("own ddp", {"preset": "ddp"}),
+    Engine("three_level, compiled", {"preset": "three_level"}, compiled=True),
     Engine("FSDP2", {"preset": "zero3"}, "fsdp", "bfloat16"),
     Engine("HSDP, node", {"preset": "hsdp"}, "fsdp", "bfloat16"),
     Engine("DeepSpeed ZeRO-3", {"preset": "zero3"}, "deepspeed", "bfloat16"),
@@ -52,6 +53,7 @@ ASKED_BY = {
     "optimizer": ("runtime/sharding/optimizer", "torch/optim/"),
     "model": ("runtime/gpt/", "megatron/core/", "torch/autograd/graph"),
 }
+NO_LAUNCH = ("empty", "new_empty", "_unsafe_view", "resize_", "set_", "detach", "_local_scalar")
 PARTS = ("model", "engine", "optimizer", "rest", "collectives")
 
 
@@ -63,7 +65,9 @@ class Launches(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = [engine.name for engine in ENGINES]
     parser.add_argument("--layers", type=int, default=MODEL["num_layers"])
     parser.add_argument("--accumulation", type=int, default=4)
@@ -107,6 +111,11 @@ def measure(place: Rendezvous, engine: Engine, spec: RunSpec) -> Launches:
     with counting() as counts:
         trainer.step(STEPS, dataset)
         trainer.settle()
+    if engine.compiled:
+        from torch._inductor import metrics
+
+        # Of one layer's forward and backward: all layers share them.
+        counts["model"] += metrics.generated_kernel_count * spec.model.num_layers * spec.grad_accum_steps
     return Launches(counts, statistics.median(host[1:]))
 
 
@@ -139,14 +148,15 @@ def counting() -> Iterator[Counter[str]]:
 
             return run
 
-    with patch.object(formats, "_path", lambda tensor: OneEach()), Count(), torch.autograd.set_multithreading_enabled(False):
+    one_thread = torch.autograd.set_multithreading_enabled(False)  # or a backward has no stack
+    with patch.object(formats, "_path", lambda tensor: OneEach()), Count(), one_thread:
         yield counts
 
 
 def launches(func: Any) -> bool:
     """Whether an operator computes or copies something, and does not only make a view or memory."""
     name = func._schema.name.partition("::")[2]
-    if name.startswith(("empty", "new_empty", "_unsafe_view", "resize_", "set_", "detach", "is_", "_local_scalar")):
+    if func.namespace == "profiler" or name.startswith(NO_LAUNCH):
         return False
     aliases = [argument.alias_info for argument in func._schema.arguments if argument.alias_info is not None]
     return not aliases or any(alias.is_write for alias in aliases)

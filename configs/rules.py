@@ -129,6 +129,16 @@ def _gradient_dtype(f: Facts) -> Iterator[Violation]:
         yield f.broken("training.gradient_dtype", constraint, "use float32", others)
 
 
+def _compile(f: Facts) -> Iterator[Violation]:
+    """Compiled layers draw other masks than the same layers when they are recomputed or cut otherwise."""
+    if not f("training.compile"):
+        return
+    for key in ("hidden_dropout", "attention_dropout"):
+        if rate := f(f"model.{key}"):
+            others = {f"model.{key}": f"must be 0 to compile layers, but it is {rate}"}
+            yield f.broken("training.compile", f"needs model.{key} 0, but it is {rate}", "use false", others)
+
+
 def _validation(f: Facts) -> Iterator[Violation]:
     samples, every = f("training.validation_samples"), f("training.validate_every_steps")
     if every and not samples:
@@ -200,6 +210,7 @@ RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     _sources,
     *LAYOUT_RULES,
     _gradient_dtype,
+    _compile,
     _validation,
     _schedule,
     _learning_rate,

@@ -231,6 +231,9 @@ class TrainingSpec(Frozen):
     deterministic: bool = False
     """Use bitwise deterministic GPU kernels, so that a continued run equals an uninterrupted one; slower.
     CPU ranks are always deterministic."""
+    compile: bool = False
+    """Compile each layer with torch.compile: fewer kernels, and some minutes before the first step. Sums are
+    rounded differently. Not with dropout or other engines; it has not run on a GPU."""
     validate_every_steps: Count = 0
     """Steps between validations; 0: only before the first and after the last step."""
     validation_samples: Count = 0

@@ -60,6 +60,9 @@ def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     if spec.training.precision == "float16":
         constraint = f"engine {spec.engine} supports only float32 and bfloat16 here"
         yield Violation("training.precision", "float16", constraint, f"use bfloat16, or {_NATIVE}")
+    if spec.training.compile:
+        constraint = f"layers are not compiled with engine {spec.engine}, which hooks their parts"
+        yield Violation("training.compile", True, constraint, f"use false, or {_NATIVE}")
     if spec.layout.sharding.wire.error_feedback:
         constraint = f"engine {spec.engine} has no error feedback here"
         yield Violation("layout.sharding.wire.error_feedback", True, constraint, f"use false, or {_NATIVE}")

@@ -61,7 +61,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
         },
         "lr_scheduler": _schedule(spec),
         "debug": {"seed": spec.training.seed},
-    }
+    } | ({"compile": {"enable": True}} if spec.training.compile else {})
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:

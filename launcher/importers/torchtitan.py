@@ -32,6 +32,8 @@ def convert(own: Conversion, world: int | None) -> None:
     own.whole("training.seed", "debug.seed", "training.seed", least=0)
     if own.switch("debug.deterministic"):
         own.put("training.deterministic", True, own.settings["debug.deterministic"])
+    if own.switch("compile.enable"):
+        own.put("training.compile", True, own.settings["compile.enable"])
     _convert_optimizer(own)
     if own.switch("checkpoint.enable") or own.switch("checkpoint.enable_checkpoint"):
         own.whole("checkpoint.every_steps", "checkpoint.interval", default=500)

@@ -201,6 +201,13 @@ BROKEN = [
     (TINY, ["training.seq_len=257"], "training.seq_len", "max_position_embeddings 256", "use at most 256"),
     (
         TINY,
+        ["training.compile=true", "model.hidden_dropout=0.1"],
+        "training.compile",
+        "needs model.hidden_dropout 0, but it is 0.1",
+        "use false",
+    ),
+    (
+        TINY,
         ["training.gradient_dtype=bfloat16"],
         "training.gradient_dtype",
         "but it is float32",

@@ -104,6 +104,7 @@ def refused(spec: RunSpec) -> dict[str, str]:
             "layout.sharding.wire.error_feedback",
             "no error feedback",
         ),
+        ("fsdp", {"sharding": "zero3", "training": {"compile": True}}, "training.compile", "not compiled"),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_with_the_reason(

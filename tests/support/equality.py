@@ -25,11 +25,9 @@ SAFETY = 1000
 LARGEST_TOLERANCE = 1e-9
 
 
-def run_in_double(
-    size: int, function: Callable[..., Any], *args: Any, preload: tuple[str, ...] = ()
-) -> list[Any]:
-    """:func:`run_ranks`, with float64 for float32."""
-    return run_ranks(size, in_double, function, *args, preload=preload)
+def run_in_double(size: int, function: Callable[..., Any], *args: Any, **options: Any) -> list[Any]:
+    """:func:`run_ranks` with its ``options``, and float64 for float32."""
+    return run_ranks(size, in_double, function, *args, **options)
 
 
 def difference(found: Curve, reference: Curve) -> float:

@@ -1,7 +1,7 @@
 """A reduce-scatter of CPU ranks that sends as much as RCCL's.
 
-gloo's own is an all-reduce inside: n ranks send 2 (n - 1) / n of the tensor each, where a reduce-scatter needs
-(n - 1) / n. This one is an exchange and a sum. Like gloo's, it has ended when it returns.
+gloo's own is an all-reduce inside: n ranks send 2 (n - 1) / n of the tensor each, where a reduce-scatter
+needs (n - 1) / n. This one is an exchange and a sum. Like gloo's, it has ended when it returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def exchange_and_sum(
 ) -> None:
     """Fill ``output`` [m] with this rank's part of the sum (or mean) of each rank's ``whole`` [n * m].
 
-    The arguments are those of ``torch.distributed.reduce_scatter_tensor``. Low precision is summed in float32.
+    The arguments are those of ``torch.distributed.reduce_scatter_tensor``. bfloat16 is summed in float32.
     """
     if op not in (dist.ReduceOp.SUM, dist.ReduceOp.AVG):
         raise ValueError(f"a sum or a mean, not {op}")

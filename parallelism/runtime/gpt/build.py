@@ -78,7 +78,10 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
                 vp_stage=virtual if layout.virtual_stages > 1 else None,
             )
         chunk.tokens = spec.model.vocab_size
-        apply_recompute(chunk.decoder.layers, spec.layout.recompute)
+        if spec.training.compile:
+            for layer in chunk.decoder.layers:  # inside the hooks of the sharding engine, and what recomputes
+                layer.forward = torch.compile(layer.forward)
+        apply_recompute(chunk.decoder.layers, spec.layout.recompute, spec.training.compile)
         chunks.append(chunk)
     return chunks
 

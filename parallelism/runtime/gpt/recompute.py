@@ -20,14 +20,18 @@ from frontrunner.parallelism.runtime import ranges
 from frontrunner.parallelism.trace_events import RECOMPUTE
 
 
-def apply_recompute(layers: Any, mode: Recompute) -> None:
-    """Wrap ``forward`` of each layer (full) or of its core attention (selective)."""
+def apply_recompute(layers: Any, mode: Recompute, compiled: bool = False) -> None:
+    """Wrap ``forward`` of each layer (full) or of its core attention (selective).
+
+    A compiled layer leaves a core attention that is recomputed outside: it is one kernel already.
+    """
     for layer in layers:
         if mode == "full":
             layer.forward = _recomputed(layer.forward)
         elif mode == "selective":
             attention = layer.self_attention.core_attention
-            attention.forward = _recomputed(attention.forward)
+            wrapped = _recomputed(attention.forward)
+            attention.forward = torch.compiler.disable(wrapped) if compiled else wrapped
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,6 +56,7 @@ def spec_of(model: dict[str, Any], layout: dict[str, Any], run: dict[str, Any]) 
     layout, run = dict(layout), dict(run)
     training = {"seq_len": 16, "global_batch_size": 64, "steps": 40, "seed": 7}
     training |= {key: run[key] for key in ("precision", "gradient_dtype")}
+    training["compile"] = not model.get("hidden_dropout")
     optimizer = {"learning_rate": 1e-3, "min_learning_rate": 2e-4, "betas": [0.8, 0.9], "warmup_steps": 4}
     optimizer |= {"decay": run["decay"], "weight_decay": 0.3, "clip": 0.5, "epsilon": 1e-7}
     return run_spec(
@@ -86,10 +87,17 @@ def comparable(spec: RunSpec, without: tuple[str, ...]) -> dict[str, Any]:
 
 #: What each trainer's file does not hold.
 WITHOUT: dict[str, tuple[str, ...]] = {
-    "megatron": (),
-    "megatron-deepspeed": (),
-    "gpt-neox": (),
-    "deepspeed": ("model", "layout", "training.seq_len", "training.seed", "training.steps"),
+    "megatron": ("training.compile",),
+    "megatron-deepspeed": ("training.compile",),
+    "gpt-neox": ("training.compile",),
+    "deepspeed": (
+        "training.compile",
+        "model",
+        "layout",
+        "training.seq_len",
+        "training.seed",
+        "training.steps",
+    ),
     "torchtitan": ("training.gradient_dtype", "model.init_std"),
 }
 
