@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,9 +81,12 @@ def _watch(places: Sequence[Path], every_run: bool) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    from frontrunner.launcher.display.screen import Screen
+    from frontrunner.launcher.display.screen import Screen, redraws
     from frontrunner.launcher.runs import Runs, find
 
+    while not redraws(sys.stdout):
+        _print(Runs(find(places), os.environ), every_run)
+        time.sleep(_EVERY_S)
     with Live(console=Screen(), auto_refresh=False, screen=False) as live:
         while True:
             live.update(Group(*shown(Runs(find(places), os.environ), every_run)), refresh=True)

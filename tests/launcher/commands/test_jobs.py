@@ -189,6 +189,23 @@ def test_the_next_segment_waits_for_this_one(run_dir: Path) -> None:
     assert [(s.job_id, s.step_before) for s in found.segments] == [("42", 0), ("43", 10)]
 
 
+def test_watching_where_nothing_can_be_redrawn_prints_again(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe or on TERM=dumb, where a live view shows nothing until its end."""
+    said: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        said.append(capsys.readouterr().out)
+        if len(said) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("frontrunner.launcher.commands.status.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        status([run_dir], watch=True)
+    assert said[0] == said[1] and str(run_dir) in said[0]
+
+
 @pytest.mark.parametrize("code", [0, 2, 130])
 def test_nothing_follows_these(run_dir: Path, code: int) -> None:
     with pytest.raises(typer.Exit) as ended:
