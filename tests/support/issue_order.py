@@ -1,7 +1,7 @@
 """In which order ranks issue collectives, and whether that order can leave them waiting for one another.
 
-:class:`Recorder` keeps what one rank issues and waits for, below everything that communicates: the engine,
-megatron-core's layers and messages between stages, checkpoints. :func:`faults` puts the ranks' lists together:
+:class:`Recorder` keeps what one rank issues and waits for, below all that communicates: the engine,
+megatron-core's layers and messages between stages, checkpoints. :func:`faults` puts their lists together:
 
 - ranks of a communicator must issue its collectives in one order;
 - there must be no cycle in the graph of what comes before what: a rank's calls come one after another, and a
@@ -32,7 +32,7 @@ from support.stream_watch import COLLECTIVES
 
 
 class Key(NamedTuple):
-    """A collective, as all its ranks name it: the ``number``-th of a communicator, or of a pair's messages."""
+    """A collective as all its ranks name it: the ``number``-th of a communicator or of a pair's messages."""
 
     group: str
     ranks: tuple[int, ...]
@@ -118,6 +118,15 @@ def faults(ranks: list[list[Call]], one_at_a_time: bool) -> list[str]:
     for key, whats in said.items():
         if set(whats) != set(key.ranks) or len(set(whats.values())) > 1:
             return [f"ranks issue other collectives as number {key.number} of {key.group}: {whats}"]
+    try:
+        TopologicalSorter(_before(ranks, one_at_a_time)).prepare()
+    except CycleError as error:
+        return [f"ranks wait for one another: {error.args[1]}"]
+    return []
+
+
+def _before(ranks: list[list[Call]], one_at_a_time: bool) -> dict[Any, set[Any]]:
+    """For each call, and each collective's end, what comes before it."""
     before: dict[Any, set[Any]] = defaultdict(set)
     for rank, calls in enumerate(ranks):
         last: dict[bool, Any] = {}
@@ -133,8 +142,4 @@ def faults(ranks: list[list[Call]], one_at_a_time: bool) -> list[str]:
             if one_at_a_time:
                 last[call.thread] = (rank, number, "end")
                 before[last[call.thread]] |= {place, call.key}
-    try:
-        TopologicalSorter(before).prepare()
-    except CycleError as error:
-        return [f"ranks wait for one another: {error.args[1]}"]
-    return []
+    return before

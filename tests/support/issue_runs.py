@@ -21,7 +21,7 @@ from support.virtual_streams import VirtualStreams
 
 
 class Way(NamedTuple):
-    """How ranks run: on a GPU's ``streams``, or as on CPU, where each rank has luck of its own by ``seed``."""
+    """How ranks run: on a GPU's ``streams``, or as on CPU, each rank with luck of its own by ``seed``."""
 
     streams: bool
     seed: int | None = None
@@ -47,3 +47,16 @@ def issued(
         found.append(recorder.calls)
     dist.destroy_process_group()
     return found
+
+
+def groups_made(rendezvous: Rendezvous, spec: RunSpec) -> tuple[int, int]:
+    """How many groups of more than one rank this rank has, and how many of them the engine names."""
+    layout = Layout.from_spec(spec)
+    groups = initialize(layout, rendezvous, select_device("cpu", rendezvous.local_rank))
+    named = set()
+    for value in vars(groups).values():
+        named |= {each for each in (value if isinstance(value, tuple) else (value,)) if hasattr(each, "size")}
+    made = [group for group in dist.distributed_c10d._world.pg_map if group.size() > 1]
+    dist.barrier()
+    dist.destroy_process_group()
+    return len(made), sum(group.size() > 1 for group in named)

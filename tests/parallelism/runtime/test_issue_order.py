@@ -15,7 +15,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.issue_order import Call, Key, faults
 from support.issue_runs import Way, issued
 from support.ranks import run_ranks
-from support.specs import run_spec, saving
+from support.specs import run_spec, saving, sharing
 from support.stream_specs import FOUR, QUANTISED, SPECS, small
 
 EIGHT: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
@@ -42,9 +42,17 @@ def test_presets_with_tensor_and_pipeline_ranks(preset: Any, accumulation: int) 
     check(small(EIGHT, accumulation, sharding=preset, wire=QUANTISED, layout=layout))
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("preset", "accumulation"), PRODUCT)
-def test_presets_on_data_parallel_ranks(preset: Any, accumulation: int) -> None:
-    check(small(FOUR, accumulation, sharding=preset, wire=QUANTISED))
+def test_presets_on_data_parallel_ranks(preset: Any, accumulation: int, shared: bool) -> None:
+    spec = small(FOUR, accumulation, sharding=preset, wire=QUANTISED)
+    check(sharing(spec) if shared else spec)
+
+
+@pytest.mark.parametrize("preset", SHARDING_PRESETS)
+def test_presets_inside_a_node(preset: Any) -> None:
+    """Where most sets of ranks are the same."""
+    check(sharing(small({"packages": 2, "devices": 2}, 2, sharding=preset, wire=QUANTISED)))
 
 
 @pytest.mark.parametrize(
