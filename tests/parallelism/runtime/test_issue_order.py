@@ -49,6 +49,7 @@ def test_presets_on_data_parallel_ranks(preset: Any, accumulation: int, shared: 
     check(sharing(spec) if shared else spec)
 
 
+@pytest.mark.long_except("ddp", "zero3")
 @pytest.mark.parametrize("preset", SHARDING_PRESETS)
 def test_presets_inside_a_node(preset: Any) -> None:
     """Where most sets of ranks are the same."""
