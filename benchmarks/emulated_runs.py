@@ -206,7 +206,9 @@ def make_trainer_of(place: Rendezvous, engine: Engine, spec: RunSpec) -> Any:
     if engine.deepspeed_defaults:
         _leave_deepspeed_alone()
     device = select_device("cpu", place.local_rank)
-    return make_trainer(spec, initialize(Layout.from_spec(spec), place, device), device)
+    return make_trainer(
+        spec, initialize(Layout.from_spec(spec), place, device, data=spec.engine != "native"), device
+    )
 
 
 def _leave_deepspeed_alone() -> None:

@@ -83,6 +83,9 @@ class ShardingSpec(Frozen):
     or the node with preset zeropp."""
     wire: WireSpec = Field(default_factory=WireSpec)
     """Format of each kind of message."""
+    communicators: Literal["separate", "shared"] = "separate"
+    """separate: gathers of weights and reductions of gradients have communicators of their own, and overlap.
+    shared: one for each set of ranks, which takes less memory; a gather waits for the reduction before it."""
 
     @classmethod
     def of(cls, preset: Preset) -> Self:

@@ -91,6 +91,8 @@ class Layout:
     optimizer: int
     secondary: int
     key_value: int = 1  # tensor ranks that share a key and value head
+    ties_embeddings: bool = True
+    shares_communicators: bool = False
 
     @property
     def world_size(self) -> int:
@@ -150,6 +152,8 @@ class Layout:
             pipeline=layout.pipeline,
             virtual_stages=layout.virtual_stages,
             key_value=max(1, layout.tensor // spec.model.num_kv_heads),
+            ties_embeddings=spec.model.tie_embeddings,
+            shares_communicators=layout.sharding.communicators == "shared",
             **degrees,
         )
 
@@ -196,18 +200,8 @@ class Layout:
         )
 
     def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
-        """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network.
-
-        There is one hop if the ranks share a node, or if nodes hold one or unequal numbers of them.
-        """
-        nodes: dict[int, list[int]] = {}
-        for other in ranks:
-            nodes.setdefault(other // self.devices_per_node, []).append(other)
-        inside = nodes[rank // self.devices_per_node]
-        if len(nodes) == 1 or len(inside) == 1 or len({len(members) for members in nodes.values()}) > 1:
-            return (ranks,)
-        index = inside.index(rank)
-        return (tuple(inside), tuple(members[index] for members in nodes.values()))
+        """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network."""
+        return hops(ranks, rank, self.devices_per_node)
 
     def level_between(self, a: int, b: int) -> str:
         """The fastest level that two different ranks share: ``package``, ``node`` or ``network``."""
@@ -230,6 +224,21 @@ class Layout:
             "optimizer": self.optimizer,
             "secondary": self.secondary,
         }
+
+
+def hops(ranks: tuple[int, ...], rank: int, devices_per_node: int) -> tuple[tuple[int, ...], ...]:
+    """The part of ``ranks`` on the node of ``rank``, then those that stand for it on all their nodes.
+
+    There is one hop if the ranks share a node, or if nodes hold one or unequal numbers of them.
+    """
+    nodes: dict[int, list[int]] = {}
+    for other in ranks:
+        nodes.setdefault(other // devices_per_node, []).append(other)
+    inside = nodes[rank // devices_per_node]
+    if len(nodes) == 1 or len(inside) == 1 or len({len(members) for members in nodes.values()}) > 1:
+        return (ranks,)
+    index = inside.index(rank)
+    return (tuple(inside), tuple(members[index] for members in nodes.values()))
 
 
 def cut_of(spec: RunSpec) -> legal.Cut:

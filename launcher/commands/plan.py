@@ -195,10 +195,12 @@ def memory_lines(estimated: Estimate) -> list[str]:
         bar += letter * (round(total * scale) - len(bar))
     state = "fits" if peak <= capacity else f"does NOT fit: {bytes_text(peak - capacity)} over"
     shown = ", ".join(f"{name} {bytes_text(value)}" for name, value in parts.items())
+    count, size = estimated.communicators(0)
     return [
         f"memory  {bytes_text(peak)} of {bytes_text(float(capacity))}: {state}",
         f"        [{bar.ljust(BAR, '.')}]",
         f"        {shown}",
+        f"        {count} communicators on the fullest rank take {bytes_text(float(size))} of the residual",
     ]
 
 

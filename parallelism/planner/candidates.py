@@ -163,7 +163,11 @@ class Workload:
 
 def _profile(spec: RunSpec) -> EngineProfile:
     """The native engine's profile on the run's device: PyTorch's CPU allocator and gloo keep no memory."""
-    dropout = spec.model.hidden_dropout > 0 or spec.model.attention_dropout > 0
+    profile = replace(
+        NATIVE,
+        dropout=spec.model.hidden_dropout > 0 or spec.model.attention_dropout > 0,
+        shares_communicators=spec.layout.sharding.communicators == "shared",
+    )
     if spec.machine.device.kind == "cpu":
-        return replace(NATIVE, dropout=dropout, allocator_share=0.0, communicator_bytes=0.0)
-    return replace(NATIVE, dropout=dropout)
+        return replace(profile, allocator_share=0.0, communicator_bytes=0.0)
+    return profile

@@ -20,8 +20,9 @@ class EngineProfile:
     from the run's precision. ``whole_gradients``: bytes per parameter added at the peak. ``tied``: bytes
     per embedding parameter at rest on the (first, last) stage; ``ties_positions`` includes positions.
     ``residual_bytes``: always allocated. ``allocator_share``: share of the tensors lost to fragmentation.
-    ``communicator_bytes``: per group of ranks. ``fused_attention``: scores are never stored. ``dropout``:
-    masks are stored. ``fused_operators``: norms, activations and residuals run in fused kernels.
+    ``communicator_bytes``: of each communicator; ``shares_communicators``: one for each set of ranks.
+    ``fused_attention``: scores are never stored. ``dropout``: masks are stored.
+    ``fused_operators``: norms, activations and residuals run in fused kernels.
     ``recomputed_share``: share of a layer's products that selective recomputation repeats (None: attention
     only). ``reduced_bytes``: bytes per gradient on the wire, if not the wire format. ``all_reduces``: all
     gradients are reduced at the end of a step, then weights are gathered. ``split_messages``: stages send
@@ -39,6 +40,7 @@ class EngineProfile:
     residual_bytes: float = 0.0
     allocator_share: float = 0.0
     communicator_bytes: float = 0.0
+    shares_communicators: bool = False
     split_messages: bool = False
     fused_attention: bool = True
     dropout: bool = False
@@ -59,7 +61,8 @@ NATIVE = EngineProfile(
     "native",
     "frontrunner's own: gathers and reductions overlap computing, and weights are kept in the wire format; "
     "the allocator's loss is the middle of four MI250X logs (11 to 22 %); the memory per communicator is "
-    "inferred from NVIDIA's (544 to 688 MB on A100), with fewer channels",
+    "inferred from NVIDIA's (544 to 688 MB on A100, NVIDIA/nccl#964; 10 MiB for each channel of a "
+    "connection, NVIDIA/nccl#1685), with about 24 channels",
     allocator_share=0.15,
     communicator_bytes=256 * 2**20,
 )

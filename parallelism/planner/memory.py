@@ -22,6 +22,7 @@ from frontrunner.parallelism.planner.candidates import (
     Shared,
     Workload,
 )
+from frontrunner.parallelism.planner.communicator_count import communicators
 from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
 
 
@@ -204,10 +205,8 @@ def _states(workload: Workload, c: Candidates, stage: Stage) -> tuple[Array, Arr
 def _residual(workload: Workload, c: Candidates, stage: Stage) -> Array:
     """What the engine keeps in addition to the states, and the buffers of its groups of ranks."""
     profile = workload.profile
-    groups = sum(
-        (ranks > 1).astype(float)
-        for ranks in (c.tensor, c.pipeline, c.weights, c.gradients / c.weights, c.optimizer / c.gradients)
-    )
+    # Other engines' are in what was measured of them.
+    groups = communicators(workload, c) if profile.communicator_bytes else 0.0
     return (
         profile.residual_bytes
         + profile.communicator_bytes * groups

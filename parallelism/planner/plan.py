@@ -15,6 +15,7 @@ from frontrunner.parallelism.planner.candidates import (
     Shared,
     Workload,
 )
+from frontrunner.parallelism.planner.communicator_count import communicators
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
@@ -67,12 +68,19 @@ class Estimate:
         peaks = self.workload.machine.device.peak_flops_per_s
         return peaks.get("float32" if self.workload.compute_bytes == 4 else "bfloat16")
 
+    def communicators(self, index: int) -> tuple[int, int]:
+        """How many communicators the fullest rank of a candidate has, and their bytes on its device."""
+        count = int(communicators(self.workload, self.candidates.take(np.array([index])))[0])
+        return count, int(count * self.workload.profile.communicator_bytes)
+
     def as_dict(self, index: int) -> dict[str, object]:
         """The figures of one candidate, under the keys that ``--json`` guarantees."""
         parts = {f.name: float(getattr(self.memory, f.name)[index]) for f in fields(self.memory)}
+        count, size = self.communicators(index)
         found: dict[str, object] = {
             "peak_memory_bytes_per_device": float(self.memory.peak[index]),
             "memory": parts,
+            "communicators": {"count": count, "bytes": size},
             "fits": bool(self.fits[index]),
         }
         if self.time is None:
@@ -108,7 +116,7 @@ def assumptions(workload: Workload) -> list[str]:
     if profile.fused_attention:
         said.append("attention is fused (flash), so scores are never stored")
     said.append(
-        f"memory: the allocator adds {profile.allocator_share:.0%} of the tensors, and each group of ranks "
+        f"memory: the allocator adds {profile.allocator_share:.0%} of the tensors, and each communicator "
         f"takes {profile.communicator_bytes / 2**20:.0f} MiB (both count as residual)"
     )
     if workload.software is None:

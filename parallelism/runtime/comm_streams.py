@@ -38,13 +38,24 @@ class CommStream:
     Submitting one more waits for the first (on a GPU, the stream waits), which bounds what jobs hold. A job
     may only submit others to a stream without depth: the moment a job continues depends on timing, but ranks
     may wait for one another only at the same points of the program.
+
+    On a GPU a job starts once those before it are done. On CPU it starts at once, unless ``one_at_a_time``:
+    this is for jobs that use one communicator twice, whose collectives need one order on all ranks.
     """
 
-    def __init__(self, transport: Transport, streams: Streams, lane: str, depth: int | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        streams: Streams,
+        lane: str,
+        depth: int | None = None,
+        one_at_a_time: bool = False,
+    ) -> None:
         self.transport = transport
         self.streams = streams
         self.lane = lane
         self.depth = depth
+        self.one_at_a_time = one_at_a_time
         self.queue: deque[Handle] = deque()
         self.stream = streams.side(lane)
 
@@ -54,6 +65,9 @@ class CommStream:
             self.wait(self.queue[0])
         handle = Handle(job)
         if self.stream is None:
+            if self.one_at_a_time and self.queue:
+                self.queue.append(handle)
+                return handle
             self._step(handle)
             if not handle.done:
                 self.queue.append(handle)
@@ -106,3 +120,5 @@ class CommStream:
         handle.done = handle.work is None
         if handle.done and self.queue and self.queue[0] is handle:
             self.queue.popleft()
+            if self.queue and self.queue[0].work is None:
+                self._step(self.queue[0])

@@ -52,11 +52,13 @@ def probe(
 
     with watched("making the layout's process groups"):
         groups = initialize(layout, rendezvous, device)
-    # A communicator is created at its first use; the known hang is in the second one.
+    # A communicator connects at its first use; the known hang is in the second one.
     group_s = {}
-    for name in ("world", "tensor", "data", "pipeline", "weights", "node_hop", "network_hop", "replicas"):
-        with watched(f"the group {name}"):
-            group_s[name] = _all_reduce_s(getattr(groups, name), device)
+    for name in ("world", "tensor", "pipeline", "weights", "node_hop", "network_hop", "replicas"):
+        group = getattr(groups, name)
+        if group.size() > 1:
+            with watched(f"the group {name}"):
+                group_s[name] = _all_reduce_s(group, device)
     here: dict[str, Any] = {"rank": rank, "host": socket.gethostname(), "group_s": group_s}
     with watched("the barrier before the clocks"):
         dist.barrier()

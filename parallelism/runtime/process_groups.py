@@ -1,7 +1,4 @@
-"""The communicators of one rank, created from its layout's groups.
-
-Only members take part in creating a group, so start-up time does not grow with the number of ranks.
-"""
+"""The communicators of one rank, as :mod:`frontrunner.parallelism.communicators` lists them."""
 
 from __future__ import annotations
 
@@ -15,10 +12,12 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.constants import default_pg_timeout
 
+from frontrunner.parallelism.communicators import ITSELF, WORLD, communicators
 from frontrunner.parallelism.layout import Coordinates, Layout, Position
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.megatron_inside import make_memory_buffer
 
+_HOPS = ("block_hops", "network_hops", "replica_hops")
 Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size()
 
 
@@ -26,9 +25,9 @@ Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size(
 class ProcessGroups:
     """One rank's place in the layout and its communicators, named as in :class:`Groups`.
 
-    Each hop of the sharding engine has its own communicator, even if the ranks coincide. Hops overlap, and
-    the next collective is issued when the previous one completes, at a moment that differs between ranks.
-    ``block_hops``, ``network_hops`` and ``replica_hops`` are the groups of each reduction in order.
+    A name that this layout does not use, or only for one rank, has ``itself``, and so has ``data`` in our own
+    engine. Several names can have one communicator. ``block_hops``, ``network_hops`` and ``replica_hops`` are
+    the groups of each reduction in order.
     """
 
     layout: Layout
@@ -64,8 +63,13 @@ class ProcessGroups:
         return collection
 
 
-def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> ProcessGroups:
-    """Join the world and create this rank's groups; collective over all ranks."""
+def initialize(
+    layout: Layout, rendezvous: Rendezvous, device: torch.device, data: bool = False
+) -> ProcessGroups:
+    """Join the world and create this rank's groups; collective over all ranks.
+
+    ``data``: with a group of all data-parallel ranks, for engines other than ours.
+    """
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
         **_meeting_place(rendezvous),
@@ -74,22 +78,18 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         device_id=device if device.type == "cuda" else None,
     )
     rank = rendezvous.rank
-    ranks = layout.groups(rank)
-    shared: dict[tuple[int, ...], Group] = {tuple(range(layout.world_size)): dist.group.WORLD}
-
-    def join(members: tuple[int, ...]) -> Group:
-        if members not in shared:
-            shared[members] = _make(members)
-        return shared[members]
-
-    itself = join((rank,))
-
-    def own(members: tuple[int, ...]) -> Group:
-        return _make(members) if len(members) > 1 else itself
-
-    def hops(members: tuple[int, ...]) -> tuple[Group, ...]:
-        return tuple(own(hop) for hop in layout.hops(members, rank))
-
+    listed = communicators(layout, rank, data)
+    make = _split if device.type == "cuda" else _join
+    made = [make(ranks, rank, layout.world_size) for ranks in listed.made]
+    # NCCL allocates the buffers of a network even for one rank (NVIDIA/nccl#2363).
+    itself = dist.new_group([rank], backend="gloo", use_local_synchronization=True)
+    special = {WORLD: dist.group.WORLD, ITSELF: itself}
+    of = {
+        name: tuple(special[index] if index < 0 else made[index] for index in indices)
+        for name, indices in listed.of.items()
+    }
+    # Each has one hop, which may be this rank alone, or two.
+    hops = {name: (of[name][0], *(hop for hop in of[name][1:] if hop is not itself)) for name in _HOPS}
     make_memory_buffer()
     coordinates = layout.coordinates(rank)
     return ProcessGroups(
@@ -97,21 +97,9 @@ def initialize(layout: Layout, rendezvous: Rendezvous, device: torch.device) -> 
         rank=rank,
         coordinates=coordinates,
         position=layout.position(coordinates.data),
-        tensor=join(ranks.tensor),
-        data=join(ranks.data),
-        pipeline=join(ranks.pipeline),
-        embedding=join(ranks.embedding),
-        key_value=join(ranks.key_value),
         itself=itself,
-        world=dist.group.WORLD,
-        weights=own(ranks.weights),
-        secondary=own(ranks.secondary) if layout.secondary < layout.weights else itself,
-        node_hop=own(ranks.node_hop),
-        network_hop=own(ranks.network_hop),
-        replicas=own(ranks.replicas),
-        block_hops=hops(ranks.gradients),
-        network_hops=hops(ranks.network_hop),
-        replica_hops=hops(ranks.replicas),
+        **hops,
+        **{name: groups[0] for name, groups in of.items() if name not in _HOPS},
     )
 
 
@@ -141,5 +129,14 @@ def _listener(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family, backlog=4096)
 
 
-def _make(members: tuple[int, ...]) -> Group:
-    return dist.new_group(list(members), use_local_synchronization=True)
+def _join(members: tuple[int, ...] | None, rank: int, world_size: int) -> Group:
+    """A group that only its members make."""
+    return dist.new_group(list(members), use_local_synchronization=True) if members else None
+
+
+def _split(members: tuple[int, ...] | None, rank: int, world_size: int) -> Group:
+    """A group split from the world: of NCCL, which all ranks must enter, members or not (pytorch#129965).
+
+    Ranks of different groups enter one split together. If a rank names a group without itself, it gets none.
+    """
+    return dist.split_group(split_ranks=[list(members) if members else [(rank + 1) % world_size]])

@@ -60,7 +60,7 @@ def train(
     device = select_device(spec.machine.device.kind, rendezvous.local_rank)
     if spec.training.deterministic:
         use_deterministic_kernels(device)
-    groups = initialize(layout, rendezvous, device)
+    groups = initialize(layout, rendezvous, device, data=spec.engine != "native")
     places = gather_places(device, layout.world_size)
     placement.check(layout, spec.machine, places)
     hosts = [place.host for place in places]

@@ -62,7 +62,9 @@ class Transport:
                 lambda: _all_gather(output, shard, group=group, async_op=True),
             )
 
-        return start() if self.ledger is None else self.ledger.gather(start, output, shard, group)
+        if self.ledger is None:
+            return start()
+        return self.ledger.gather(start, output, shard, group, self.lane)
 
     def exchange(self, received: torch.Tensor, chunks: torch.Tensor, group: Group) -> Any:
         """Start an all-to-all of [n, m] chunks: row i goes to the group's rank i, and i came from there."""
@@ -79,7 +81,11 @@ class Transport:
                 lambda: dist.all_to_all_single(received, chunks, group=group, async_op=True),
             )
 
-        return start() if self.ledger is None else self.ledger.exchange(start, received, chunks, group)
+        return (
+            start()
+            if self.ledger is None
+            else self.ledger.exchange(start, received, chunks, group, self.lane)
+        )
 
     def wait(self, work: Any) -> None:
         """Wait for a started collective."""

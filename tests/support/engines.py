@@ -16,7 +16,8 @@ from support.training import Patterns
 def train_with_engine(rendezvous: Rendezvous, spec: RunSpec) -> tuple[list[float], list[float], float]:
     """Losses and gradient norms of all steps, and a validation's loss after them."""
     device = select_device("cpu", rendezvous.local_rank)
-    trainer = make_trainer(spec, initialize(Layout.from_spec(spec), rendezvous, device), device)
+    groups = initialize(Layout.from_spec(spec), rendezvous, device, data=spec.engine != "native")
+    trainer = make_trainer(spec, groups, device)
     data = Patterns(spec)
     losses, norms = [], []
     for number in range(spec.training.steps):

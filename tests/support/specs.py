@@ -143,3 +143,10 @@ def saving(spec: RunSpec, **checkpoint: Any) -> RunSpec:
     """The same run with other keys of ``checkpoint``."""
     data = spec.model_dump()
     return RunSpec.model_validate(data | {"checkpoint": data["checkpoint"] | checkpoint})
+
+
+def sharing(spec: RunSpec) -> RunSpec:
+    """The same run with one communicator for each set of ranks."""
+    data = spec.model_dump()
+    data["layout"]["sharding"]["communicators"] = "shared"
+    return RunSpec.model_validate(data)

@@ -68,10 +68,10 @@ def turns(rendezvous: Rendezvous, spec: RunSpec, wanted: list[Turn], folder: str
         saves = Path(folder, str(number)) if folder else None
         with FAULTS[turn.fault]() if turn.fault else nullcontext():
             if streams is None:
-                found.append(Seen(_train(trainer, saves), [], Counter(), set(), {}))
+                found.append(Seen(train(trainer, saves), [], Counter(), set(), {}))
                 continue
             with Watch(streams) as watch:
-                numbers = _train(trainer, saves)
+                numbers = train(trainer, saves)
                 streams.finish()
         races = sorted(watch.memory.races)
         found.append(Seen(numbers, races, watch.host_waits, streams.sites, streams.ahead))
@@ -79,7 +79,7 @@ def turns(rendezvous: Rendezvous, spec: RunSpec, wanted: list[Turn], folder: str
     return found
 
 
-def _train(trainer: Trainer, saves: Path | None) -> list[float]:
+def train(trainer: Trainer, saves: Path | None) -> list[float]:
     spec, data, numbers = trainer.spec, Patterns(trainer.spec), list[float]()
     checkpointer = Checkpointer(spec, saves, trainer) if saves else None
     for number in range(spec.training.steps):

@@ -25,6 +25,7 @@ class Baseline(RankTrainer):
 
     def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
         super().__init__(spec, groups, device)
+        assert groups.data.size() == groups.layout.data, "made without data=True"
         (self.model,) = build_chunks(spec, groups, transformer_config(spec))
         self.described = describe(self.model, spec.model, groups, spec.layout.sequence_parallel)
         self.layers = list(self.model.decoder.layers)

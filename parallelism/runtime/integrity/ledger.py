@@ -16,6 +16,15 @@ from torch import Tensor
 
 from frontrunner.parallelism.runtime.integrity.checksums import digest, digests
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
+from frontrunner.parallelism.trace_events import GRADIENTS, REDUCTION, UPDATE, WEIGHTS
+
+#: What the messages of a lane carry.
+_KINDS = {
+    WEIGHTS: "gathered weights",
+    UPDATE: "updated weights",
+    GRADIENTS: "gradients",
+    REDUCTION: "gradients",
+}
 
 
 class Changed(NamedTuple):
@@ -45,7 +54,7 @@ class CheckedWork:
 
 
 class _Channel:
-    """One communicator; messages are weighted by their number, so that their order of arrival is free."""
+    """A communicator's messages of one lane, weighted by their number, so their order of arrival is free."""
 
     def __init__(self, kind: str, group: Group, device: torch.device) -> None:
         self.kind = kind
@@ -58,16 +67,17 @@ class Ledger:
     """The channels of one rank, in an order that is the same on all ranks."""
 
     def __init__(self, groups: ProcessGroups, device: torch.device) -> None:
-        kinds = {
-            "gathered weights": (groups.weights, groups.secondary),
-            "updated weights": (groups.network_hop, groups.node_hop),
-            "gradients": (*groups.block_hops, *groups.network_hops, *groups.replica_hops, groups.replicas),
+        lanes = {
+            WEIGHTS: (groups.weights, groups.secondary),
+            UPDATE: (groups.network_hop, groups.node_hop),
+            GRADIENTS: groups.block_hops,
+            REDUCTION: (*groups.network_hops, *groups.replica_hops, groups.replicas),
         }
-        self._channels: dict[Group, _Channel] = {}
-        for kind, members in kinds.items():
+        self._channels: dict[tuple[str, Group], _Channel] = {}
+        for lane, members in lanes.items():
             for group in members:
                 if group.size() > 1:
-                    self._channels.setdefault(group, _Channel(kind, group, device))
+                    self._channels.setdefault((lane, group), _Channel(_KINDS[lane], group, device))
         self._device = device
         self._results: dict[Group, list[Tensor]] = {}
         self._holds: dict[object, Tensor] = {}
@@ -82,13 +92,15 @@ class Ledger:
             channel.received.zero_()
             channel.messages = 0
 
-    def gather(self, start: Callable[[], Any], output: Tensor, shard: Tensor, group: Group) -> Any:
+    def gather(self, start: Callable[[], Any], output: Tensor, shard: Tensor, group: Group, lane: str) -> Any:
         """Start an all-gather of ``shard`` into ``output`` and check what arrives."""
-        return self._checked(start, shard.view(1, -1), output.view(group.size(), -1), group)
+        return self._checked(start, shard.view(1, -1), output.view(group.size(), -1), group, lane)
 
-    def exchange(self, start: Callable[[], Any], received: Tensor, chunks: Tensor, group: Group) -> Any:
+    def exchange(
+        self, start: Callable[[], Any], received: Tensor, chunks: Tensor, group: Group, lane: str
+    ) -> Any:
         """Start an all-to-all of the rows of ``chunks`` and check what arrives in ``received``."""
-        return self._checked(start, chunks, received, group)
+        return self._checked(start, chunks, received, group, lane)
 
     def hold(self, owner: object, tensor: Tensor) -> None:
         """Note that ``tensor`` must not change until :meth:`release`."""
@@ -128,8 +140,10 @@ class Ledger:
             if bad
         ]
 
-    def _checked(self, start: Callable[[], Any], sent: Tensor, received: Tensor, group: Group) -> Any:
-        channel = self._channels.get(group)
+    def _checked(
+        self, start: Callable[[], Any], sent: Tensor, received: Tensor, group: Group, lane: str
+    ) -> Any:
+        channel = self._channels.get((lane, group))
         if channel is None:
             return start()
         weight = 2 * channel.messages + 1

@@ -43,7 +43,8 @@ class Reducer:
         self.network_wire = network_wire
         # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
         self.block_stream = CommStream(transport, streams, GRADIENTS, depth=2)
-        self.network_stream = CommStream(transport, streams, REDUCTION)
+        twice = groups.replicas.size() > 1 and groups.replicas in groups.replica_hops
+        self.network_stream = CommStream(transport, streams, REDUCTION, one_at_a_time=twice)
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
             deque()

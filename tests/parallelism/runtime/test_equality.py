@@ -12,7 +12,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.equality import OPTIMIZER, STEPS, difference, one_rank, record, run_in_double, tolerance
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
-from support.specs import MODELS, run_spec
+from support.specs import MODELS, run_spec, sharing
 from support.training import curve
 
 RecordProperty: TypeAlias = Callable[[str, object], None]
@@ -84,6 +84,13 @@ def test_layout_equals_one_rank(model: str, name: str, record_property: RecordPr
     record(record_property, "rounding", found, tolerance(model))
     assert found < tolerance(model)
     assert all(other.losses == curves[0].losses and other.norms == curves[0].norms for other in curves)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero2", "zeropp", "replicas of (2, 2, 4)"])
+def test_shared_communicators_change_no_number(name: str) -> None:
+    spec = layout_spec(name)
+    separate, shared = (run_ranks(spec.world_size, curve, each)[0] for each in (spec, sharing(spec)))
+    assert (shared.losses, shared.norms) == (separate.losses, separate.norms)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.ranks import run_ranks
-from support.specs import saving
+from support.specs import saving, sharing
 from support.stream_runs import FAULTS, Turn, turns
 from support.stream_specs import FOUR, QUANTISED, SPECS, STEPS, small
 
@@ -59,6 +59,11 @@ def test_layouts_on_streams(name: str) -> None:
 
 def test_verified_steps_on_streams() -> None:
     check(SPECS["verified"], verified=True)
+
+
+@pytest.mark.parametrize("name", ["verified", "room"])
+def test_shared_communicators_on_streams(name: str) -> None:
+    check(sharing(SPECS[name]), verified=name == "verified")
 
 
 def test_checkpoints_in_the_background_on_streams(tmp_path: Path) -> None:
