@@ -58,6 +58,7 @@ class CommStream:
         self.one_at_a_time = one_at_a_time
         self.queue: deque[Handle] = deque()
         self.stream = streams.side(lane)
+        transport.lanes.append(self)
 
     def submit(self, job: Job) -> Handle:
         """Start a job: it runs up to its first collective now."""
@@ -103,7 +104,7 @@ class CommStream:
             return
         while not handle.done:
             self.transport.lane = self.lane
-            self.transport.wait(self.queue[0].work)
+            self.transport.wait(self.queue[0].work, self._advance_others)
             self._step(self.queue[0])
 
     def join(self) -> None:
@@ -113,6 +114,13 @@ class CommStream:
             self.queue.clear()
         while self.queue:
             self.wait(self.queue[-1])
+
+    def _advance_others(self) -> bool:
+        """Continue jobs of other streams: on CPU nobody else does. False: none is left."""
+        others = [lane for lane in self.transport.lanes if lane is not self]
+        for lane in others:
+            lane.advance()
+        return any(lane.queue for lane in others)
 
     def _step(self, handle: Handle) -> None:
         self.transport.lane = self.lane

@@ -21,20 +21,23 @@ from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_paralle
 from frontrunner.parallelism.runtime.process_groups import Group
 
 if TYPE_CHECKING:
+    from frontrunner.parallelism.runtime.comm_streams import CommStream
     from frontrunner.parallelism.runtime.integrity.ledger import Ledger
 
 # megatron-core's layers call torch.distributed by name; keeping these avoids counting twice.
 _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the name since torch 2.13
 _reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 _all_reduce = dist.all_reduce
+#: How often a rank looks what has arrived. Many ranks of a test share few cores.
+_LOOK_EVERY_S = 0.002
 
 
 class Transport:
     """Counted collectives. ``sent`` holds bytes by level, ``waited_s`` the seconds spent inside them.
 
     ``progress_s`` is when the rank last sent something or finished waiting (``time.monotonic``);
-    ``waiting_for`` says what it waits for now; ``lane`` names whose messages
-    are started, for a profile. On a GPU, collectives return once they are queued, so
+    ``waiting_for`` says what it waits for now; ``lane`` names whose messages are started, for a profile;
+    ``lanes`` are the streams that send here. On a GPU, collectives return once they are queued, so
     ``waited_s`` only covers the host. ``ledger`` keeps checksums of messages while a step is verified.
     """
 
@@ -47,6 +50,7 @@ class Transport:
         self.waiting_for: str | None = None
         self.lane = names.SUMS
         self.ledger: Ledger | None = None
+        self.lanes: list[CommStream] = []
         self._ranks: dict[Group, list[int]] = {}
 
     def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> Any:
@@ -87,9 +91,11 @@ class Transport:
             else self.ledger.exchange(start, received, chunks, group, self.lane)
         )
 
-    def wait(self, work: Any) -> None:
-        """Wait for a started collective."""
+    def wait(self, work: Any, meanwhile: Callable[[], bool] | None = None) -> None:
+        """Wait for a started collective; until it is complete, call ``meanwhile`` as long as that is true."""
         with self.waiting("sharded state", self.lane):
+            while meanwhile is not None and not work.is_completed() and meanwhile():
+                time.sleep(_LOOK_EVERY_S)
             work.wait()
 
     def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:

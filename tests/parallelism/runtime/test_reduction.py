@@ -35,6 +35,7 @@ class Transport:
     def __init__(self, early: dict[str, bool]) -> None:
         self.early = early
         self.waits = 0
+        self.lanes: list[Any] = []
 
     def exchange(self, received: Any, chunks: Any, group: Any) -> Work:
         received.copy_(chunks)
@@ -44,7 +45,7 @@ class Transport:
         output.view(group.size(), -1).copy_(shard)
         return Work(self.early[group.name])
 
-    def wait(self, work: Work) -> None:
+    def wait(self, work: Work, meanwhile: Any) -> None:
         self.waits += 1
         work.complete = True
 
