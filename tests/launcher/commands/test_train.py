@@ -216,14 +216,8 @@ def test_variables_of_a_batch_script_do_not_make_it_a_rank(
 
 FOUR_RANKS = [
     *("train", "quickstart", "--json", "--run-dir", "new", "-o", "data=synthetic", "-o", "nodes=1"),
-    *(
-        "-o",
-        "training.steps=3",
-        "-o",
-        "training.global_batch_size=16",
-        "-o",
-        "training.validation_samples=16",
-    ),
+    *("-o", "training.steps=3", "-o", "training.seq_len=32", "-o", "training.global_batch_size=4"),
+    *("-o", "layout.micro_batch_size=1", "-o", "training.validation_samples=4"),
     *("-o", "optimizer.warmup_steps=1", "-o", "watch.verify_every_steps=2"),
 ]
 
@@ -242,6 +236,7 @@ def check_trained(stdout: str) -> None:
     assert not Path("new/errors").exists()
 
 
+@pytest.mark.long
 def test_four_processes_with_slurms_variables() -> None:
     step = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}
     step |= {"SLURM_STEP_NODELIST": "localhost"}
