@@ -30,7 +30,7 @@ SAME_LAYOUT = {
         packages=2,
         devices=2,
         sharding="three_level",
-        training=BFLOAT16 | SIX | {"validation_samples": 16, "validate_every_steps": 2},
+        training=BFLOAT16 | SIX | {"validation_samples": 8, "validate_every_steps": 2},
         wire=INT_WIRE | {"error_feedback": True},
     ),
     "zeropp, tensor 2": run_spec(
