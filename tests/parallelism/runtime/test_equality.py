@@ -12,11 +12,10 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.equality import OPTIMIZER, STEPS, difference, one_rank, record, run_in_double, tolerance
 from support.mutations import MUTATIONS
 from support.ranks import run_ranks
-from support.specs import MODELS, run_spec
+from support.specs import FEW, MODELS, run_spec
 from support.training import curve
 
 RecordProperty: TypeAlias = Callable[[str, object], None]
-FEW = {"micro_batch_size": 4}  # four micro-batches a step: as good as sixteen, and faster
 TWO_NODES = {"nodes": 2, "packages": 2, "devices": 2}
 FRONTIER = {"nodes": 2, "packages": 4, "devices": 2}
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -34,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tensor 2 x pipeline 2": {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2, **FEW}},
     "recompute full": {"layout": {"recompute": "full"}},
     "recompute selective": {"layout": {"recompute": "selective"}},
-    "micro-batch 4": {"layout": {"micro_batch_size": 4}},
+    "micro-batch 1": {},
     "recompute full, three_level": TWO_NODES | {"sharding": "three_level", "layout": {"recompute": "full"}},
     **{preset: TWO_NODES | {"sharding": preset} for preset in SHARDING_PRESETS},
     "replicas of (2, 2, 4)": TWO_NODES | {"sharding": (2, 2, 4)},
@@ -75,7 +74,7 @@ def layout_spec(name: str, model: str = "gpt") -> RunSpec:
 
 @pytest.mark.long_except(
     *("gpt-tensor 2 x*", "neox-tensor 2 x*", "*-tensor 2, sequence*", "gpt-tensor 4, *", "llama-tensor 4"),
-    *("gpt-pipeline 4", "gpt-pipeline 2, *", "gpt-recompute *", "gpt-micro-batch 4"),
+    *("gpt-pipeline 4", "gpt-pipeline 2, *", "gpt-recompute *", "gpt-micro-batch 1"),
     *("gpt-zero[13p]*", "gpt-three_level", "gpt-replicas *", "gpt-16 ranks, three_level"),
 )
 @pytest.mark.parametrize(("model", "name"), CASES)
@@ -91,7 +90,7 @@ def test_layout_equals_one_rank(model: str, name: str, record_property: RecordPr
 @pytest.mark.parametrize("model", MODELS)
 def test_float32_is_near_to_float64(model: str, record_property: RecordProperty) -> None:
     """What is compared in float64 is the run that users have in float32."""
-    spec = run_spec(model=model, optimizer=OPTIMIZER, training=STEPS)
+    spec = run_spec(model=model, layout=FEW, optimizer=OPTIMIZER, training=STEPS)
     found = difference(run_ranks(1, curve, spec)[0], one_rank(model))
     record(record_property, "float32", found, tolerance(model))
     assert tolerance(model) < found < 1e-3

@@ -14,10 +14,9 @@ from frontrunner.run_folder import checkpoints as files
 from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 from support.ranks import run_ranks
 from support.runs import losses, records, train_run, vanishing_run
-from support.specs import run_spec, saving
+from support.specs import FEW, run_spec, saving
 
 DISK = 8 << 20  # bytes
-FEW = {"micro_batch_size": 4}  # two micro-batches a step: as good as eight, and faster
 SPEC = saving(run_spec(devices=2, sharding="zero3", layout=FEW), every_steps=3, keep=2)
 
 
