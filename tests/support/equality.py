@@ -11,7 +11,7 @@ from typing import Any
 
 from support.ranks import run_ranks
 from support.rounding import in_double, reordered_curve
-from support.specs import FEW, run_spec
+from support.specs import run_spec
 from support.training import Curve, curve
 
 #: In float64 five steps see more than any number in float32, which drifts as it goes.
@@ -51,8 +51,9 @@ def record(record_property: Callable[[str, object], None], kind: str, found: flo
 
 @cache
 def one_rank(model: str, global_batch_size: int = 16) -> Curve:
-    training = STEPS | {"global_batch_size": global_batch_size}
-    spec = run_spec(model=model, layout=FEW, optimizer=OPTIMIZER, training=training)
+    spec = run_spec(
+        model=model, optimizer=OPTIMIZER, training=STEPS | {"global_batch_size": global_batch_size}
+    )
     found: Curve = run_in_double(1, curve, spec)[0]
     assert min(found.losses) < found.losses[0] - 0.1, "the reference must learn, or equality says little"
     return found
@@ -61,7 +62,7 @@ def one_rank(model: str, global_batch_size: int = 16) -> Curve:
 @cache
 def tolerance(model: str) -> float:
     """What the order of sums alone may change in a curve of ``model``, by trying two others on one rank."""
-    spec = run_spec(model=model, layout=FEW, optimizer=OPTIMIZER, training=STEPS)
+    spec = run_spec(model=model, optimizer=OPTIMIZER, training=STEPS)
     others = (run_in_double(1, reordered_curve, spec, seed)[0] for seed in (1, 2))
     rounding = max(difference(other, one_rank(model)) for other in others)
     assert rounding > 0, "another order of sums must round otherwise"

@@ -33,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tensor 2 x pipeline 2": {"packages": 2, "devices": 2, "layout": {"tensor": 2, "pipeline": 2, **FEW}},
     "recompute full": {"layout": {"recompute": "full"}},
     "recompute selective": {"layout": {"recompute": "selective"}},
-    "micro-batch 1": {},
+    "micro-batch 4": {"layout": {"micro_batch_size": 4}},
     "recompute full, three_level": TWO_NODES | {"sharding": "three_level", "layout": {"recompute": "full"}},
     **{preset: TWO_NODES | {"sharding": preset} for preset in SHARDING_PRESETS},
     "replicas of (2, 2, 4)": TWO_NODES | {"sharding": (2, 2, 4)},
@@ -74,7 +74,7 @@ def layout_spec(name: str, model: str = "gpt") -> RunSpec:
 
 @pytest.mark.long_except(
     *("gpt-tensor 2 x*", "neox-tensor 2 x*", "*-tensor 2, sequence*", "gpt-tensor 4, *", "llama-tensor 4"),
-    *("gpt-pipeline 4", "gpt-pipeline 2, *", "gpt-recompute *", "gpt-micro-batch 1"),
+    *("gpt-pipeline 4", "gpt-pipeline 2, *", "gpt-recompute *", "gpt-micro-batch 4"),
     *("gpt-zero[13p]*", "gpt-three_level", "gpt-replicas *", "gpt-16 ranks, three_level"),
 )
 @pytest.mark.parametrize(("model", "name"), CASES)
