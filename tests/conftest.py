@@ -34,6 +34,7 @@ _TOGETHER = {
     **{f"parallelism/runtime/{name}/": "" for name in ("data", "wire")},  # no ranks
     "parallelism/runtime/test_stream": "runs",
     "parallelism/runtime/test_": "ranks",
+    "parallelism/runtime/baselines/": "ranks",  # with the same references
     "parallelism/runtime/": "runs",
     "benchmarks/": "runs",
     "slurm/": "slurm",
