@@ -22,7 +22,7 @@ lint: .venv/.test
 types: .venv/.test
 	$(BIN)/mypy
 
-# Three workers: one has the tests of ranks, one those of Slurm, which mostly waits, and one the rest.
+# Three workers: one begins with the engine's ranks, one with whole runs, and one with Slurm, which mostly waits.
 # tests/conftest.py says which tests stay together. `make test` leaves out those that are marked as long.
 WORKERS ?= 3
 PYTEST := $(BIN)/pytest --numprocesses=$(WORKERS) --dist=loadscope

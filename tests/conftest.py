@@ -27,14 +27,24 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_signal, _handler)
 
 
-#: Each of these stays with one worker and begins first. Sixteen ranks on two cores take four times as long
-#: beside sixteen others; there is one Slurm, and one emulated cluster whose rates are measured, at a time.
-_TOGETHER = {"parallelism/runtime": "ranks", "benchmarks": "ranks", "slurm": "slurm"}
+#: Each of these stays with one worker and begins first: the engine's ranks, whole runs, and what is on Slurm.
+#: Sixteen ranks on two cores take four times as long beside sixteen others, which only "ranks" has often.
+#: There is one Slurm, and one emulated cluster whose rates are measured, at a time.
+_TOGETHER = {
+    **{f"parallelism/runtime/{name}/": "" for name in ("data", "wire")},  # no ranks
+    "parallelism/runtime/test_stream": "runs",
+    "parallelism/runtime/test_": "ranks",
+    "parallelism/runtime/baselines/": "ranks",  # with the same references
+    "parallelism/runtime/": "runs",
+    "benchmarks/": "runs",
+    "slurm/": "slurm",
+}
+_FIRST = ("ranks", "slurm", "runs")
 
 
 def _scope(place: str) -> str:
     """What a test's worker is chosen by; ``place`` is its path or name below ``tests``."""
-    return next((scope for start, scope in _TOGETHER.items() if place.startswith(start)), place)
+    return next((scope for start, scope in _TOGETHER.items() if place.startswith(start)), "") or place
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own, which chooses by markers
@@ -46,7 +56,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
     def rank(item: Any) -> int:
         scope = _scope(item.path.relative_to(Path(__file__).parent).as_posix())
-        return ["ranks", "slurm", scope].index(scope)
+        return [*_FIRST, scope].index(scope)
 
     items.sort(key=rank)
 

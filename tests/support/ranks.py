@@ -26,9 +26,7 @@ from support.program import Forked, server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 _context = multiprocessing.get_context("forkserver")
-# pytest too: each rank imports the script that runs the tests again as its main module.
-# torch's compiler, because its optimizers load it at the first step.
-PRELOAD = ("frontrunner.parallelism.runtime.trainer", "torch._dynamo", "support.rounding", "pytest")
+PRELOAD = ("support.preloaded",)
 _context.set_forkserver_preload([*PRELOAD])
 
 

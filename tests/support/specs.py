@@ -55,6 +55,8 @@ QWEN3 = LLAMA | {"name": "qwen3", "head_dim": 12, "qk_norm": "head"}
 OLMO2 = LLAMA | {"name": "olmo2", "num_kv_heads": 4, "qk_norm": "full", "norm_position": "after"}
 MODELS = {"gpt": GPT, "llama": LLAMA, "neox": NEOX, "qwen3": QWEN3, "olmo2": OLMO2}
 
+#: Few micro-batches a step, as good as many and faster: four on one rank, two on two.
+FEW = {"micro_batch_size": 4}
 FLOAT32_WIRE = dict.fromkeys(("weights", "gradients", "network"), "float32")
 
 

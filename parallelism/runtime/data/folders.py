@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,8 +60,7 @@ def find_files(inputs: Sequence[str], suffixes: Sequence[str] | None = None) -> 
             problem = None
         elif name == PYTHON_STDLIB:
             library = Path(sysconfig.get_path("stdlib"))
-            sources = _Folder(library, [".py"]).taken
-            files += [f for f in sources if not _NOT_STDLIB & {*f.relative_to(library).parts}]
+            files += _Folder(library, [".py"], without=_NOT_STDLIB).taken
             problem = None
         else:
             what = "is neither a file nor a folder" if path.exists() else "does not exist"
@@ -78,10 +77,15 @@ def plain_name(path: Path) -> Path:
 
 
 class _Folder:
-    """A folder: ``taken`` has its files to read, and the passed over are counted by kind."""
+    """A folder: ``taken`` has its files to read, and the passed over are counted by kind.
 
-    def __init__(self, folder: Path, suffixes: Sequence[str] | None) -> None:
-        self.folder, self._suffixes = folder, suffixes or SUFFIXES
+    Folders inside it whose name is in ``without`` are not looked into.
+    """
+
+    def __init__(
+        self, folder: Path, suffixes: Sequence[str] | None, without: Collection[str] = frozenset()
+    ) -> None:
+        self.folder, self._suffixes, self._without = folder, suffixes or SUFFIXES, without
         self.taken: list[Path] = []
         self._passed: Counter[str] = Counter()
         self._example: dict[str, str] = {}
@@ -112,7 +116,7 @@ class _Folder:
         for place, folders, names in os.walk(self.folder, onerror=fail):
             for name in [name for name in folders if name.startswith(".")]:
                 yield Path(place, name), _HIDDEN
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not name.startswith(".") and name not in self._without]
             for name in folders:
                 if Path(place, name).is_symlink():
                     yield Path(place, name), "links to folders"

@@ -50,7 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=SCREENS)
+@pytest.fixture(scope="module", params=SCREENS)
 def shown(request: pytest.FixtureRequest, browser: Any, file: Path) -> Iterator[tuple[str, Any, list[str]]]:
     """The name of the screen, the page once it is drawn, and what went wrong."""
     page = browser.new_page(**SCREENS[request.param])

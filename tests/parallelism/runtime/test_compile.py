@@ -11,9 +11,8 @@ import pytest
 
 from support.compiled import captured_curve
 from support.equality import OPTIMIZER, STEPS, difference, one_rank, run_in_double, tolerance
-from support.specs import run_spec
+from support.specs import FEW, run_spec
 
-FEW = {"micro_batch_size": 4}
 TWO_NODES = {"nodes": 2, "packages": 2, "devices": 2}
 CASES: dict[str, dict[str, Any]] = {
     "one rank": {"layout": FEW},

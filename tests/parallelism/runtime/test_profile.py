@@ -33,7 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], set[tuple[str, str]]]] = {
         },
     ),
     "tensor and stages": (
-        {"layout": {"tensor": 2, "pipeline": 2, "virtual_stages": 2, "micro_batch_size": 1}},
+        {"layout": {"tensor": 2, "pipeline": 2, "virtual_stages": 2, "micro_batch_size": 2}},
         {
             ("tensor (package)", names.ALL_REDUCE),
             ("pipeline (network)", names.SEND),

@@ -12,7 +12,7 @@ from frontrunner.parallelism.learning_rate import learning_rate
 from frontrunner.parallelism.runtime.sharding.optimizer import LossScale
 from frontrunner.parallelism.runtime.sharding.parameters import Parameter, initial_values
 from support.ranks import run_ranks
-from support.specs import GPT, run_spec
+from support.specs import FEW, GPT, run_spec
 from support.training import checksum, curve, masks, with_bad_gradient
 
 TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
@@ -21,18 +21,20 @@ DROPOUT = GPT | {"attention_dropout": 0.3, "hidden_dropout": 0.3}
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_follows_float32(precision: str) -> None:
-    exact = run_ranks(1, curve, run_spec(optimizer={"learning_rate": 3e-3}))[0]
+    keys: dict[str, Any] = {"optimizer": {"learning_rate": 3e-3}}
+    exact = run_ranks(1, curve, run_spec(layout=FEW, training={"steps": 5}, **keys))[0]
     spec = run_spec(
         **TWO_NODES,
         sharding="three_level",
-        training={"precision": precision},
-        optimizer={"learning_rate": 3e-3},
+        training={"precision": precision, "steps": 5},
+        **keys,
     )
     half = run_ranks(8, curve, spec)[0]
     assert half.losses[-1] == pytest.approx(exact.losses[-1], rel=0.01)
     assert half.losses != exact.losses
 
 
+@pytest.mark.long_except("full-layout2", "selective-layout[01]")
 @pytest.mark.parametrize("layout", [{}, {"tensor": 2}, {"tensor": 2, "sequence_parallel": True}])
 @pytest.mark.parametrize("mode", ["full", "selective"])
 def test_recomputed_forward_draws_the_same_masks(layout: dict[str, Any], mode: str) -> None:
@@ -44,7 +46,7 @@ def test_recomputed_forward_draws_the_same_masks(layout: dict[str, Any], mode: s
             run_spec(
                 model=DROPOUT,
                 devices=devices,
-                layout=layout | {"recompute": recompute, "micro_batch_size": 4},
+                layout=layout | FEW | {"recompute": recompute},
                 training={"steps": 3},
             ),
         )[0]
@@ -62,6 +64,7 @@ def test_tensor_ranks_share_masks_of_copies_only() -> None:
     assert len({tuple(inside) for _, inside in ranks}) == 4
 
 
+@pytest.mark.long_except("inf")
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_overflow_on_one_rank_skips_the_step_on_all(value: float) -> None:
     spec = run_spec(**TWO_NODES, sharding="ddp", training={"precision": "float16"})

@@ -26,7 +26,11 @@ TWO_NODES: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 @pytest.mark.parametrize("preset", ["three_level", "zeropp"])
 def test_quantised_wires_learn_alike_with_fewer_bytes(preset: Preset) -> None:
     exact, quantised = (
-        run_ranks(8, curve, run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=OPTIMIZER))[0]
+        run_ranks(
+            8,
+            curve,
+            run_spec(**TWO_NODES, sharding=preset, wire=wire, optimizer=OPTIMIZER, training=STEPS),
+        )[0]
         for wire in (None, {"block": 64})
     )
     assert quantised.losses != exact.losses
@@ -89,6 +93,7 @@ def test_gradients_of_two_units_travel_at_most() -> None:
     assert run_ranks(8, reductions_at_once, spec) == [2] * 8
 
 
+@pytest.mark.long_except("three_level")
 @pytest.mark.parametrize("preset", ["zero1", "zero3", "three_level"])
 def test_a_parameter_without_gradient_counts_as_zero(preset: Preset) -> None:
     keys: dict[str, Any] = {"optimizer": OPTIMIZER, "training": STEPS}

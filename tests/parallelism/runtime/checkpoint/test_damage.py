@@ -14,10 +14,10 @@ from frontrunner.run_folder import checkpoints as files
 from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 from support.ranks import run_ranks
 from support.runs import losses, records, train_run, vanishing_run
-from support.specs import run_spec, saving
+from support.specs import FEW, run_spec, saving
 
 DISK = 8 << 20  # bytes
-SPEC = saving(run_spec(devices=2, sharding="zero3"), every_steps=3, keep=2)
+SPEC = saving(run_spec(devices=2, sharding="zero3", layout=FEW), every_steps=3, keep=2)
 
 
 def truncate(path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_full_disk_costs_no_checkpoint(small_disk: Path, whole: Path) -> None:
 
 
 def test_a_disk_that_cannot_be_written_costs_no_checkpoint(small_disk: Path, whole: Path) -> None:
-    short = saving(run_spec(devices=2, sharding="zero3", training={"steps": 3}), every_steps=3)
+    short = saving(run_spec(devices=2, sharding="zero3", layout=FEW, training={"steps": 3}), every_steps=3)
     run_ranks(2, train_run, short, small_disk)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk / CHECKPOINTS)], check=True)
     for ended in run_ranks(2, train_run, SPEC, small_disk):

@@ -14,12 +14,12 @@ from frontrunner.run_folder import checkpoints, failures
 from support.flips import PLACES, Flip, flipped_run, flips
 from support.ranks import run_ranks
 from support.runs import losses, records, train_run
-from support.specs import GPT, run_spec, saving
+from support.specs import FEW, GPT, run_spec, saving
 from support.training import curve
 
 EIGHT: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 BFLOAT16: dict[str, Any] = {
-    "training": {"precision": "bfloat16"},
+    "training": {"precision": "bfloat16", "global_batch_size": 8},
     "wire": dict.fromkeys(("weights", "gradients", "network"), "bfloat16"),
 }
 
@@ -69,16 +69,16 @@ CLEAN = {
         | {"error_feedback": True},
     ),
     "zeropp, tensor 2": run_spec(
-        packages=2, devices=2, sharding="zeropp", layout={"tensor": 2}, training={"steps": 4}
+        packages=2, devices=2, sharding="zeropp", layout=FEW | {"tensor": 2}, training={"steps": 4}
     ),
     "tensor 2, sequence parallel, pipeline 2": run_spec(
         **EIGHT,
         sharding="zero1",
-        layout={"tensor": 2, "sequence_parallel": True, "pipeline": 2},
+        layout=FEW | {"tensor": 2, "sequence_parallel": True, "pipeline": 2},
         training={"steps": 4},
     ),
     "float16, skipped steps": run_spec(
-        devices=2, sharding="zero1", training={"precision": "float16", "steps": 4}
+        devices=2, sharding="zero1", layout=FEW, training={"precision": "float16", "steps": 4}
     ),
 }
 
