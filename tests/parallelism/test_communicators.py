@@ -107,8 +107,8 @@ def test_there_are_as_few_as_overlap_allows(name: str) -> None:
 )
 def test_communicators_of_presets(preset: str, separate: int, shared: int) -> None:
     layout = LAYOUTS[preset]
-    assert communicators(layout, 0).count == separate
-    assert communicators(replace(layout, shares_communicators=True), 0).count == shared
+    assert communicators(layout, 0).total == separate
+    assert communicators(replace(layout, shares_communicators=True), 0).total == shared
 
 
 CUTS = [
@@ -136,7 +136,7 @@ def test_the_planner_counts_what_ranks_make(shared: bool) -> None:
             layout = Layout.from_spec(spec)
         except SpecError:
             continue  # a preset that these ranks do not allow
-        made = [communicators(layout, rank).count for rank in range(world)]
+        made = [communicators(layout, rank).total for rank in range(world)]
         planned = planned_count(Workload.of(spec), Candidates.of(spec, layout))
         assert planned[0] == max(made), (packages, devices, nodes, tensor, pipeline, preset)
         counts.append(max(made))
