@@ -46,7 +46,7 @@ class Communicators(NamedTuple):
     of: dict[str, list[int]]
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """Communicators of more than one rank, that of all ranks included."""
         return sum(ranks is not None for ranks in self.made) + (self.of["world"] == [WORLD])
 
@@ -54,7 +54,7 @@ class Communicators(NamedTuple):
 def communicators(layout: Layout, rank: int, data: bool = False) -> Communicators:
     """Those of one rank. ``data``: the engine reduces over all data-parallel ranks itself; ours does not."""
     everyone = tuple(range(layout.world_size))
-    known = {((rank,), beside): ITSELF for beside in (False, True)}
+    known: dict[tuple[Ranks, bool], int] = {((rank,), beside): ITSELF for beside in (False, True)}
     if layout.world_size > 1:
         known[everyone, False] = WORLD
     of = {"world": [known[everyone, False]]}

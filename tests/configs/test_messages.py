@@ -70,7 +70,7 @@ def test_messages_read_as_one_line(write: Write) -> None:
         ),
         (
             "layout: {sharding: {zzz: 1}}",
-            "unknown key; use one of: preset, weights, gradients, optimizer, secondary, wire",
+            "unknown key; use one of: preset, weights, gradients, optimizer, secondary, wire, communicators",
         ),
         (
             "data: {train: ''}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.communicator_count import communicators as planned_count
 from support.specs import run_spec, sharing
 
-EIGHT = {"nodes": 2, "packages": 2, "devices": 2}
-SIXTEEN = {"nodes": 2, "packages": 4, "devices": 2}
+EIGHT: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
+SIXTEEN: dict[str, Any] = {"nodes": 2, "packages": 4, "devices": 2}
 LAYOUTS = {
     "one rank": Layout.from_spec(run_spec()),
     **{preset: Layout.from_spec(run_spec(**EIGHT, sharding=preset)) for preset in SHARDING_PRESETS},
@@ -107,8 +108,8 @@ def test_there_are_as_few_as_overlap_allows(name: str) -> None:
 )
 def test_communicators_of_presets(preset: str, separate: int, shared: int) -> None:
     layout = LAYOUTS[preset]
-    assert communicators(layout, 0).count == separate
-    assert communicators(replace(layout, shares_communicators=True), 0).count == shared
+    assert communicators(layout, 0).total == separate
+    assert communicators(replace(layout, shares_communicators=True), 0).total == shared
 
 
 CUTS = [
@@ -125,7 +126,7 @@ CUTS = [
 def test_the_planner_counts_what_ranks_make(shared: bool) -> None:
     counts = []
     for packages, devices, nodes, tensor, pipeline, preset in CUTS:
-        keys = {"model": "llama", "packages": packages, "devices": devices, "nodes": nodes}
+        keys: dict[str, Any] = {"model": "llama", "packages": packages, "devices": devices, "nodes": nodes}
         world = packages * devices * nodes
         training = {"global_batch_size": 16 * max(1, world // (tensor * pipeline))}
         cut = {"tensor": tensor, "pipeline": pipeline}
@@ -136,7 +137,7 @@ def test_the_planner_counts_what_ranks_make(shared: bool) -> None:
             layout = Layout.from_spec(spec)
         except SpecError:
             continue  # a preset that these ranks do not allow
-        made = [communicators(layout, rank).count for rank in range(world)]
+        made = [communicators(layout, rank).total for rank in range(world)]
         planned = planned_count(Workload.of(spec), Candidates.of(spec, layout))
         assert planned[0] == max(made), (packages, devices, nodes, tensor, pipeline, preset)
         counts.append(max(made))

@@ -17,8 +17,8 @@ from support.ranks import run_ranks
 from support.sockets import listening
 from support.specs import run_spec, sharing
 
-FOUR = {"nodes": 2, "devices": 2}
-EIGHT = {"nodes": 2, "packages": 2, "devices": 2}
+FOUR: dict[str, Any] = {"nodes": 2, "devices": 2}
+EIGHT: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
 SPECS = {
     "ddp": run_spec(**FOUR),
     "zero3, shared": sharing(run_spec(**FOUR, sharding="zero3")),
