@@ -45,8 +45,8 @@ def doctor(
         bool,
         typer.Option(
             "--first-day",
-            help="Measure the devices of a node in ten minutes: here, or with --nodes 1 in a job. Without RUN, "
-            "a model that fits.",
+            help="Measure the devices of a node in ten minutes: here, or with --nodes 1 in a job. "
+            "Without RUN, a model that fits.",
         ),
     ] = False,
     as_json: Annotated[

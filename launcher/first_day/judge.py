@@ -164,6 +164,7 @@ def _steps(day: Day) -> Iterator[Figures]:
             "model_flops_per_s_per_device": flops,
             "mfu": flops / peak if peak else None,
             "peak_memory_bytes": max(rank["peak_memory_bytes"] for rank in found.ranks),
+            "first_loss": found.ranks[0]["losses"][0],
             "last_loss": found.ranks[0]["losses"][-1],
         }
 
@@ -177,12 +178,6 @@ def _collectives(day: Day) -> Iterator[Figures]:
     for place, row in enumerate(found.ranks[0]["collectives"]):
         ranks, stride = row["ranks"], row["stride"]
         levels = [layout.level_between(0, stride * other) for other in range(1, ranks)]
-        ring = (np.array([float(ranks)]), np.array([float(stride)]), np.array([float(row["bytes"])]))
-        planned = {
-            "all-gather": lambda ring=ring: fabric.ring(*ring).longest,
-            "all-to-all": lambda ring=ring: fabric.exchange(*ring).longest,
-            "all-reduce": lambda ring=ring: fabric.all_reduce(*ring),
-        }[row["operation"]]()
         yield {
             "groups": row["groups"],
             "ranks": ranks,
@@ -192,8 +187,17 @@ def _collectives(day: Day) -> Iterator[Figures]:
             "bytes": row["bytes"],
             "bytes_sent": row["bytes_sent"],
             "seconds": median(found.ranks, "collectives", place, "seconds"),
-            "planned_s": float(planned[0]),
+            "planned_s": _planned_s(fabric, row),
         }
+
+
+def _planned_s(fabric: Fabric, row: Figures) -> float:
+    """The model's seconds of a collective."""
+    ranks, stride, size = (np.array([float(row[key])]) for key in ("ranks", "stride", "bytes"))
+    if row["operation"] == "all-reduce":
+        return float(fabric.all_reduce(ranks, stride, size)[0])
+    how = fabric.ring if row["operation"] == "all-gather" else fabric.exchange
+    return float(how(ranks, stride, size).longest[0])
 
 
 def _memory(day: Day) -> Figures:

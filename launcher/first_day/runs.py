@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
@@ -99,19 +100,14 @@ def _without_run(overrides: Sequence[str], as_job: bool) -> tuple[RunSpec, str]:
 def _machine_here() -> Keys:
     """A machine of one node with what torch sees on this one; its links are assumed."""
     seen = _seen()
+    keys: Keys = {"extends": "workstation", "name": "this-machine", "devices_per_package": 1}
     if not seen["count"]:
-        ranks = max(2, min(_MOST_CPU_RANKS, len(os.sched_getaffinity(0))))
-        return {"extends": "workstation", "packages_per_node": 1, "devices_per_package": ranks}
+        return keys | {"packages_per_node": max(2, min(_MOST_CPU_RANKS, len(os.sched_getaffinity(0))))}
     device = {"name": seen["name"], "kind": "cuda", "memory_bytes": seen["memory_bytes"]}
-    return {
-        "extends": "workstation",
-        "name": "this-machine",
-        "packages_per_node": seen["count"],
-        "devices_per_package": 1,
-        "device": device,
-    }
+    return keys | {"packages_per_node": seen["count"], "device": device}
 
 
+@cache
 def _seen() -> dict[str, Any]:
     """What torch sees here, by a process of its own. Raises RunFailed if it does not load."""
     command = [sys.executable, "-c", _LOOK, *sys.path]

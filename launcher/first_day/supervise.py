@@ -47,11 +47,7 @@ def _run(part: Part, folder: Path, rendezvous: Rendezvous) -> None:
     begin = time.monotonic()
     process = os.fork()
     if process == 0:
-        code = 1
-        try:
-            code = run_rank(part.target, folder, place)
-        finally:
-            os._exit(code)  # exit handlers of libraries may wait for peers that are gone
+        _be_part(part, folder, place)
     code = _ended(process, folder, begin + part.limit_s)
     if code is None:
         _tell_timeout(part, folder, place.rank)
@@ -60,6 +56,15 @@ def _run(part: Part, folder: Path, rendezvous: Rendezvous) -> None:
     if place.rank == 0:
         ended = folder / files.ENDED
         ended.write_text(json.dumps({"seconds": time.monotonic() - begin}), encoding="utf-8")
+
+
+def _be_part(part: Part, folder: Path, place: Rendezvous) -> None:
+    """Does not return, and skips exit handlers: those of libraries may wait for peers that are gone."""
+    code = 1
+    try:
+        code = run_rank(part.target, folder, place)
+    finally:
+        os._exit(code)
 
 
 def _ended(process: int, folder: Path, deadline: float) -> int | None:

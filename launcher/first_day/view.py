@@ -71,7 +71,7 @@ def _steps(answer: Figures) -> Table | None:
 
 def _memory(answer: Figures) -> str | None:
     memory = answer["memory"]
-    if memory["measured_bytes"] is None:
+    if memory["measured_bytes"] is None or memory["why"]:
         return None
     measured, planned = (bytes_text(memory[key]) for key in ("measured_bytes", "planned_bytes"))
     return f"peak memory of a device: {measured}, planned for tensors {planned}"

@@ -73,7 +73,8 @@ def rounded(x: Tensor, qmax: int, block: int) -> Tensor:
     padded = torch.nn.functional.pad(x.float(), (0, -x.shape[1] % block))
     blocks = padded.unflatten(1, (-1, block))
     scales = (blocks.abs().amax(-1, keepdim=True) / qmax).clamp(min=_LEAST_SCALE)
-    return (torch.round(blocks / scales) * scales).flatten(1)[:, : x.shape[1]]
+    decoded: Tensor = (torch.round(blocks / scales) * scales).flatten(1)
+    return decoded[:, : x.shape[1]]
 
 
 def operations(wire: WireFormat, x: Tensor) -> Iterator[tuple[str, int, Callable[[], Any]]]:

@@ -32,13 +32,13 @@ def measure(
         trainer = make_trainer(spec, groups, device)
         dataset = open_dataset(spec, split="train")
         trainer.step(0, dataset)
-        sanitizer = CUDASanitizer()  # type: ignore[no-untyped-call]
-        sanitizer.enable()  # type: ignore[no-untyped-call]
+        sanitizer = CUDASanitizer()
+        sanitizer.enable()
         try:
             arrive(run_dir, rendezvous.rank, "a step under the sanitizer")
             trainer.step(1, dataset)
             trainer.settle()
             trainer.streams.synchronize()
         finally:
-            sanitizer.disable()  # type: ignore[no-untyped-call]
+            sanitizer.disable()
         publish(run_dir, rendezvous.rank, {"device": str(device), "races": 0})
