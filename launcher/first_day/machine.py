@@ -33,7 +33,10 @@ def measured_machine(day: Day, figures: Figures, folder: str) -> tuple[str, list
         fitted = machine_file.fitted_keys(constants, [folder])
         rings = section["rings"] | fitted.pop("rings", {})
         section |= fitted | {"rings": rings}
-    return machine_file.text(COMMENT, _keys(machine, device, year, section)), at_limit
+    keys = _keys(machine, device, year, section)
+    source = {"source": f"frontrunner doctor --first-day, {folder}", "date": time.strftime("%Y-%m-%d")}
+    keys["sources"] = keys.get("sources", {}) | {f"software.{year}": source}
+    return machine_file.text(COMMENT, keys), at_limit
 
 
 def _rates(day: Day, figures: Figures) -> tuple[Figures, Figures]:

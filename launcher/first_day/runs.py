@@ -152,8 +152,10 @@ def _chosen(given: RunSpec, kind: str) -> tuple[RunSpec, tuple[str, ...]]:
     except SpecError:
         pass
     for model in _MODELS[kind]:
-        smaller = {**own, "model": model, "training": _training(given, None)}
-        spec = _legal(smaller)
+        training = _training(given, None)
+        if training["precision"] == "float16":  # which the other engines do not have
+            training["precision"] = "bfloat16"
+        spec = _legal({**own, "model": model, "training": training})
         if spec is not None and _peak(spec) <= memory:
             return spec, (f"model: {given.model.name} does not fit on one node, so the steps are {model}'s",)
     what = f"has too little memory for a step of {_MODELS[kind][-1]}"
