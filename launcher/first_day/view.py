@@ -28,11 +28,15 @@ def parts(answer: Figures) -> Iterator[Table | str]:
     yield from run["notes"]
     yield ""
     yield _verdicts(answer["parts"])
+    yield "Differences are of measured seconds, or bytes of memory, from the planner's."
     tables = (_steps, _memory, _kernels, _products, _attention, _collectives)
     for table in tables:
         if (shown := table(answer)) is not None:
             yield ""
             yield shown
+    for machine in answer["outputs"]:
+        yield ""
+        yield f"wrote {machine}; use it with `frontrunner plan {run['model']} --machine {machine}`"
 
 
 def _verdicts(rows: Sequence[Figures]) -> Table:

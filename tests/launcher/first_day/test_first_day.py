@@ -13,6 +13,8 @@ import pytest
 pytest.importorskip("torch")
 
 from frontrunner.configs.load import load_machine
+from generator.commands import json_keys
+from support.paths import unknown, unseen
 from support.program import run
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
@@ -47,6 +49,11 @@ def test_every_part_has_a_verdict(answer: dict[str, Any]) -> None:
     assert all(found[name] == "ok" for name in ("kernels", "rates", "native", "plain", "fsdp"))
     assert found["deepspeed"] in ("ok", "not applicable")  # as it is installed or not
     assert found["collectives"] in ("ok", "differs")  # of links that the machine file assumes
+
+
+def test_the_reference_has_its_keys(answer: dict[str, Any]) -> None:
+    documented = json_keys()["doctor --first-day"]
+    assert (unknown(answer, documented), unseen(answer, documented)) == ([], [])
 
 
 def test_steps_are_of_the_same_tokens_and_model(answer: dict[str, Any]) -> None:
