@@ -16,9 +16,9 @@ PROFILES = "profile"
 #: Results of `frontrunner doctor` in the folder of its probe.
 PROBE, HANGS = "probe.json", "hangs"
 #: The parts of a first day, in its folder; when each ended, and the port of its ranks, in the part's own.
-PARTS, ENDED, PORT = "parts.json", "ended.json", "port"
+PARTS, ENDED, PORT = "parts.json", "ended.json", "meeting-port"
 #: The machine with the rates that a first day measured.
-MACHINE = "machine.yaml"
+MACHINE = "measured.yaml"
 #: The name of a file in ``errors``; the group is the rank.
 ERRORS_NAME = re.compile(r"rank-([0-9]+)\.txt")
 

@@ -71,7 +71,8 @@ def _part(part: Part, folder: Path) -> Found:
         seconds = json.loads((folder / files.ENDED).read_text(encoding="utf-8"))["seconds"]
     cause = failures.first_cause(folder)
     if cause is not None:
-        return Found(failure=cause.summary, seconds=seconds)
+        why = str(cause.violations[0]) if cause.violations else cause.summary
+        return Found(failure=why, seconds=seconds)
     ranks = _trained(folder) if part.target == TRAIN else _results(folder)
     if not ranks:
         return Found(failure=f"it left no results; see {folder}/{files.LOGS}", seconds=seconds)

@@ -105,7 +105,7 @@ def _fit(
 def _keys(machine: MachineSpec, device: Figures, year: str, section: Figures) -> dict[str, Any]:
     """The machine's own file, extended; the whole machine where it is none of the presets."""
     if machine.name in presets.names("machine") and load_machine(machine.name) == machine:
-        keys = machine_file.based_on(machine.name, year, section)
+        keys = machine_file.based_on(machine.name, year, section) | {"name": machine.name}
         return keys | ({"device": device} if device else {})
     keys = machine.model_dump(mode="json", exclude_none=True)
     keys["device"] |= device

@@ -28,7 +28,8 @@ def parts(answer: Figures) -> Iterator[Table | str]:
     yield from run["notes"]
     yield ""
     yield _verdicts(answer["parts"])
-    yield "Differences are of measured seconds, or bytes of memory, from the planner's."
+    if any(part["difference"] is not None for part in answer["parts"]):
+        yield "Differences are of measured seconds, or bytes of memory, from the planner's."
     tables = (_steps, _memory, _kernels, _products, _attention, _collectives)
     for table in tables:
         if (shown := table(answer)) is not None:

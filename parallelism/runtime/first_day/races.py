@@ -11,6 +11,7 @@ from frontrunner.parallelism.runtime.data import open_dataset
 from frontrunner.parallelism.runtime.device import select_device
 from frontrunner.parallelism.runtime.engines import make_trainer
 from frontrunner.parallelism.runtime.first_day.figures import arrive, joined, publish
+from frontrunner.parallelism.runtime.streams import races_raise
 
 NO_STREAMS = "no device streams on CPU"
 
@@ -25,20 +26,14 @@ def measure(
     if select_device(spec.machine.device.kind, rendezvous.local_rank).type == "cpu":
         publish(run_dir, rendezvous.rank, {"not_applicable": NO_STREAMS})
         return
-    from torch.cuda._sanitizer import CUDASanitizer
-
     with joined(spec, rendezvous) as (groups, device):
         arrive(run_dir, rendezvous.rank, "a step without the sanitizer")
         trainer = make_trainer(spec, groups, device)
         dataset = open_dataset(spec, split="train")
         trainer.step(0, dataset)
-        sanitizer = CUDASanitizer()
-        sanitizer.enable()
-        try:
-            arrive(run_dir, rendezvous.rank, "a step under the sanitizer")
+        arrive(run_dir, rendezvous.rank, "a step under the sanitizer")
+        with races_raise():
             trainer.step(1, dataset)
             trainer.settle()
             trainer.streams.synchronize()
-        finally:
-            sanitizer.disable()
         publish(run_dir, rendezvous.rank, {"device": str(device), "races": 0})
