@@ -110,6 +110,8 @@ def _first_day(run: str | None, overrides: list[str], nodes: int | None, as_json
         found = look_around(day.spec, os.environ)
         if any(finding.severity == "error" for finding in found):
             _tell(found, day.spec, as_json)  # and end
+        for finding in found:
+            say(f"{finding.severity}: {finding.level}: {finding.message}; {finding.fix}")
         folder = run_folder.dated(start.NAME).absolute()
         start.create(folder, day)
         _run_as_job(day.spec, folder, "measures one node")

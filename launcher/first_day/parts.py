@@ -54,10 +54,6 @@ def write(folder: Path, parts: Sequence[Part], notes: Sequence[str]) -> None:
     (folder / files.PARTS).write_text(text, encoding="utf-8")
 
 
-def is_first_day(folder: Path) -> bool:
-    return (folder / files.PARTS).is_file()
-
-
 def read(folder: Path) -> Request:
     """What :func:`write` wrote; SpecError if the file holds something else."""
     path = folder / files.PARTS

@@ -1,8 +1,7 @@
-"""Prints what devices torch sees on this machine, as one line of JSON: a program of its own."""
+"""What devices torch sees on this machine."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -15,7 +14,3 @@ def seen() -> dict[str, Any]:
         return {"count": 0}
     first = torch.cuda.get_device_properties(0)
     return {"count": count, "name": first.name, "memory_bytes": first.total_memory}
-
-
-if __name__ == "__main__":
-    print(json.dumps(seen()))
