@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from frontrunner.parallelism.runtime.wire.formats import WireFormat, WireName, wire_format
+from frontrunner.parallelism.runtime.first_day.kernels import INTEGERS, operations
+from frontrunner.parallelism.runtime.wire.formats import WireFormat, wire_format
 
 BLOCK = 256
-INTEGERS: tuple[WireName, ...] = ("int8", "int4")
 
 
 def kernel_table() -> Table:
@@ -130,22 +130,12 @@ def gpu_table(elements: int, rounds: int) -> Table:
     copy = torch.empty_like(x)
     copy_rate = 2 * x.nbytes / gpu_seconds(lambda: copy.copy_(x), rounds)
     for name in (*INTEGERS, "bfloat16"):
-        for operation, moved, run in gpu_operations(wire_format(name, BLOCK), x):
+        for operation, moved, run in operations(wire_format(name, BLOCK), x):
             table.add_row(operation, name, *_rates(gpu_seconds(run, rounds), moved, copy_rate))
     for bits, run in deepspeed_quantizer(x):
         moved = x.nbytes * (16 + bits) // 16
         table.add_row("DeepSpeed's", f"int{bits}", *_rates(gpu_seconds(run, rounds), moved, copy_rate))
     return table
-
-
-def gpu_operations(wire: WireFormat, x: Tensor) -> Iterator[tuple[str, int, Callable[[], object]]]:
-    """What is done to rows [8, n], the bytes that it moves, and how."""
-    encoded, out, n = wire.encode(x), torch.empty_like(x), x.shape[1]
-    total = torch.empty(1, n, device=x.device)
-    yield "quantize", x.nbytes + encoded.nbytes, lambda: wire.encode(x, encoded)
-    yield "dequantize", x.nbytes + encoded.nbytes, lambda: wire.decode(encoded, n, out)
-    rows = encoded.unsqueeze(1)
-    yield "dequantize_sum", encoded.nbytes + total.nbytes, lambda: wire.decode_sum(rows, total)
 
 
 def _rates(took: float, moved: int, copy_rate: float) -> tuple[str, str, str]:

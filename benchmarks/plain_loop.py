@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from frontrunner.configs.load import load_run
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
+from frontrunner.parallelism.runtime.batches import micro_batches
 from frontrunner.parallelism.runtime.data import open_dataset
 from frontrunner.parallelism.runtime.device import select_device
+from frontrunner.parallelism.runtime.first_day.plain import PlainGPT, stepper
 from frontrunner.parallelism.runtime.process_groups import initialize
+from frontrunner.parallelism.runtime.streams import streams_of
 from frontrunner.parallelism.runtime.trainer import Trainer
 
 RUN = """
@@ -39,65 +40,12 @@ data: synthetic
 """
 
 
-class Block(nn.Module):
-    def __init__(self, hidden: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
-        self.qkv, self.proj = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
-        self.up, self.down = nn.Linear(hidden, 4 * hidden), nn.Linear(4 * hidden, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, s, h = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, s, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        x = x + self.proj(
-            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, s, h)
-        )
-        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return out
-
-
-class PlainGPT(nn.Module):
-    def __init__(self, spec: RunSpec) -> None:
-        super().__init__()
-        model = spec.model
-        self.words = nn.Embedding(model.padded_vocab_size, model.hidden_size)
-        self.positions = nn.Embedding(model.max_position_embeddings, model.hidden_size)
-        self.blocks = nn.Sequential(
-            *(Block(model.hidden_size, model.num_heads) for _ in range(model.num_layers))
-        )
-        self.norm = nn.LayerNorm(model.hidden_size)
-        for weight in (self.words.weight, self.positions.weight):
-            nn.init.normal_(weight, std=model.init_std)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        inputs, labels = tokens[:, :-1], tokens[:, 1:]
-        x = self.words(inputs) + self.positions(torch.arange(inputs.shape[1], device=tokens.device))
-        logits = self.norm(self.blocks(x)) @ self.words.weight.T
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-
-
 def plain_step(spec: RunSpec, dataset: Any, device: torch.device) -> Callable[[int], float]:
-    model = PlainGPT(spec).to(device)
-    settings = spec.optimizer
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    take = stepper(spec, PlainGPT(spec.model).to(device), device)
 
     def step(number: int) -> float:
         size = spec.training.global_batch_size
-        tokens = torch.stack([torch.from_numpy(dataset[number * size + i]) for i in range(size)]).to(device)
-        loss = model(tokens)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return take(micro_batches(dataset, spec, number * size, size, 0, streams_of(device)))
 
     return step
 

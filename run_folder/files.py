@@ -15,6 +15,10 @@ ERRORS, LOGS, STACKS = "errors", "logs", "stacks"
 PROFILES = "profile"
 #: Results of `frontrunner doctor` in the folder of its probe.
 PROBE, HANGS = "probe.json", "hangs"
+#: The parts of a first day, in its folder; when each ended, and the port of its ranks, in the part's own.
+PARTS, ENDED, PORT = "parts.json", "ended.json", "meeting-port"
+#: The machine with the rates that a first day measured.
+MACHINE = "measured.yaml"
 #: The name of a file in ``errors``; the group is the rank.
 ERRORS_NAME = re.compile(r"rank-([0-9]+)\.txt")
 
@@ -53,6 +57,16 @@ def job_logs(run_dir: Path) -> list[Path]:
 def stacks_file(run_dir: Path, rank: int) -> Path:
     """Where a rank was when it hung."""
     return run_dir / STACKS / f"rank-{rank}.txt"
+
+
+def result_file(run_dir: Path, rank: int) -> Path:
+    """What a rank measured in a part of a first day."""
+    return run_dir / "results" / f"rank-{rank}.json"
+
+
+def whereabouts_file(run_dir: Path, rank: int) -> Path:
+    """What a rank did last in a part of a first day."""
+    return run_dir / "whereabouts" / f"rank-{rank}.txt"
 
 
 def profile_file(run_dir: Path, steps: str, rank: int) -> Path:

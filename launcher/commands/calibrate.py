@@ -6,12 +6,12 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from frontrunner.configs.errors import SpecError, Violation
+from frontrunner.launcher import machine_file
 from frontrunner.launcher.commands.plan import software_year
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.outputs import check_outputs
@@ -58,7 +58,9 @@ def calibrate(
     # None where there are no others to fit to.
     after = left_out_errors(those, keys).tolist() if len(those) > 1 else [None]
     left_out = dict(zip(names, after, strict=True))
-    output.write_text(_machine_file(machine, output, year, constants, list(own)))
+    section = machine_file.fitted_keys(constants, list(own))
+    comment = "Constants fitted by frontrunner calibrate."
+    output.write_text(machine_file.text(comment, machine_file.based_on(machine, year, section)))
     was = {key: constant(known.software[year], key) for key in keys}
     for key in at_bounds(constants, known):
         say(f"{key} is at its bound {constants[key]:.4g}: the rates in {machine} do not match these runs")
@@ -182,16 +184,3 @@ def _published(path: Path, machine: MachineSpec, year: str) -> list[tuple[str, M
         except Unusable as reason:
             say(f"skipped {row.id}: {reason}")
     return found
-
-
-def _machine_file(machine: str, output: Path, year: str, constants: dict[str, float], runs: list[str]) -> str:
-    """The machine with new constants; it extends the original."""
-    own: dict[str, Any] = {key: value for key, value in constants.items() if "." not in key}
-    rings = {key.removeprefix("rings."): value for key, value in constants.items() if "." in key}
-    fitted = dict.fromkeys(constants, runs)
-    section = own | ({"rings": rings} if rings else {}) | {"fitted": fitted}
-    path = Path(machine)
-    base = str(path.resolve()) if path.exists() else machine
-    return "# Constants fitted by frontrunner calibrate.\n" + yaml.safe_dump(
-        {"extends": base, "software": {year: section}}, sort_keys=False, width=108
-    )

@@ -84,12 +84,16 @@ def _other_rank(place: Rendezvous, request: Request, target: str) -> None:
 
 def _prepare(place: Rendezvous, request: Request) -> tuple[RunSpec, Path]:
     spec = request.resolve(place)
+    set_environment(place, min(spec.world_size, spec.machine.devices_per_node))
+    return spec, request.folder or run_folder.of_job(spec.name, os.environ)
+
+
+def set_environment(place: Rendezvous, ranks_here: int) -> None:
+    """What torch and the collective libraries read as they are loaded; ``ranks_here`` share this machine."""
     # By default, torch uses all cores for each rank.
-    ranks_here = min(spec.world_size, spec.machine.devices_per_node)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_rank(ranks_here)))
     if place.on_one_machine:
         os.environ.update(LOOPBACK)
-    return spec, request.folder or run_folder.of_job(spec.name, os.environ)
 
 
 def _explanation(folder: Path, place: Rendezvous, code: int) -> BaseException:

@@ -64,7 +64,7 @@ def probe(
         dist.barrier()
         here["clock_s"] = time.time()
     here["gemm_flops_per_s"] = _gemm(device, DTYPES[spec.training.precision])
-    here["memory_bytes_per_s"] = _copy(device)
+    here["memory_bytes_per_s"] = copy(device)
     here["free_memory_bytes"] = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     here["sent_bytes_per_s"] = {}
     for level in LEVELS:
@@ -157,19 +157,26 @@ def _gemm(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a square matrix product, the best of three."""
     size = 8192 if device.type == "cuda" else 256
     a = torch.ones(size, size, dtype=dtype, device=device)
-    return 2 * size**3 / _best_s(lambda: a @ a, device)
+    return 2 * size**3 / best_s(lambda: a @ a, device)
 
 
-def _copy(device: torch.device) -> float:
+def copy(device: torch.device) -> float:
     """Bytes/s that a copy reads and writes, the best of three."""
     count = 2**30 if device.type == "cuda" else 2**22
     a = torch.ones(count, dtype=torch.uint8, device=device)
-    return 2 * count / _best_s(a.clone, device)
+    return 2 * count / best_s(a.clone, device)
 
 
-def _best_s(work: Callable[[], object], device: torch.device) -> float:
+def best_s(
+    work: Callable[[], object], device: torch.device, before: Callable[[], object] = lambda: None
+) -> float:
+    """Seconds of the fastest of three calls, after one that does not count; ``before`` precedes each.
+
+    What else runs on a node only makes calls slower.
+    """
     times = []
     for _ in range(_TRIES + 1):
+        before()
         streams_of(device).synchronize()
         begin = time.perf_counter()
         work()

@@ -8,7 +8,8 @@ This is the only module that uses torch's streams. Communication streams, traine
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -129,3 +130,19 @@ class CudaStreams(Streams):
 def streams_of(device: torch.device) -> Streams:
     """The streams of a device as torch has them."""
     return CudaStreams(device) if device.type == "cuda" else ProgramOrder()
+
+
+@contextmanager
+def races_raise() -> Iterator[None]:
+    """On a GPU, torch's sanitizer raises inside this context at the first access that no wait orders.
+
+    It sees what torch dispatches and what waits for what; kernels of others, such as Triton's, it does not.
+    """
+    from torch.cuda._sanitizer import CUDASanitizer  # importing it costs, and few need it
+
+    sanitizer = CUDASanitizer()
+    sanitizer.enable()
+    try:
+        yield
+    finally:
+        sanitizer.disable()

@@ -13,7 +13,7 @@ import pytest
 from frontrunner.run_folder import jobs
 from generator.commands import json_keys
 from generator.records import known
-from support.paths import value_paths
+from support.paths import unknown, unseen
 from support.program import run
 from support.tree import FOLDERS, ROOT, modules
 
@@ -70,27 +70,6 @@ def call(folder: Path, *words: str, code: int | None = 0) -> Any:
     done = run(*words, folder=folder, env=env)
     assert code is None or done.returncode == code, done.stderr
     return json.loads(done.stdout)
-
-
-def unknown(found: object, documented: dict[str, str]) -> list[str]:
-    """Paths of an object that no documented key covers; a word in capitals stands for any name."""
-    patterns = [re.sub(r"\\\.[A-Z]+(?=\\\.|$)", r"\\.[^.]+", re.escape(key)) for key in documented]
-    covers = re.compile("|".join(rf"{pattern}(?:\[\])?(?:\..*|\[\].*)?" for pattern in patterns))
-    empty = {key.partition("[")[0] for key in documented}  # a list that is documented by its entries
-    return sorted({path for path in value_paths(found) if not covers.fullmatch(path) and path not in empty})
-
-
-def unseen(found: object, documented: dict[str, str]) -> list[str]:
-    """Documented keys that an object does not hold, but for those below what is empty in it."""
-    paths = set(value_paths(found))
-    missing = []
-    for key in documented:
-        pattern = re.sub(r"\\\.[A-Z]+(?=\\\.|$)", r"\\.[^.]+", re.escape(key))
-        below = any(re.fullmatch(rf"{pattern}(\[\])?([.\[].*)?", path) for path in paths)
-        above = any(re.match(rf"{re.escape(path)}[.\[]", key) for path in paths)
-        if not (below or above):
-            missing.append(key)
-    return missing
 
 
 CALLS = {

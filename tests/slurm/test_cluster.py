@@ -226,3 +226,19 @@ def test_the_doctor_probes_nodes_in_a_job(user: User) -> None:
     results = json.loads((folder / "probe.json").read_text())["ranks"]
     assert len(results) == 4 and all(len(r["sent_bytes_per_s"]["network"]) == 3 for r in results)
     assert "frontrunner continue" not in (folder / "job.sh").read_text()
+
+
+@pytest.mark.long
+def test_a_first_day_is_a_job_of_one_node(user: User) -> None:
+    """Its ranks are srun's, and each part is a process of theirs."""
+    pytest.importorskip("torch")
+    user.write_run()
+    data = yaml.safe_load((user.folder / "run.yaml").read_text())
+    data["slurm"] |= {"executable": None, "environment": HERE}
+    (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
+    answer = json.loads(user.call("doctor", "run.yaml", "--first-day", "--nodes", "1", "--json"))
+    assert {part["part"] for part in answer["parts"] if part["verdict"] == "failed"} == set()
+    assert {row["engine"] for row in answer["steps"]} >= {"native", "plain", "fsdp"}
+    (folder,) = (user.folder / "runs").iterdir()
+    assert [str(folder / "measured.yaml")] == answer["outputs"]
+    assert "--nodes=1" in (folder / "job.sh").read_text()

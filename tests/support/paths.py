@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -47,3 +48,24 @@ def value_paths(value: object, prefix: str = "") -> Iterator[str]:
             yield from value_paths(part, f"{prefix}[]")
     else:
         yield prefix
+
+
+def unknown(found: object, documented: dict[str, str]) -> list[str]:
+    """Paths of an object that no documented key covers; a word in capitals stands for any name."""
+    patterns = [re.sub(r"\\\.[A-Z]+(?=\\\.|$)", r"\\.[^.]+", re.escape(key)) for key in documented]
+    covers = re.compile("|".join(rf"{pattern}(?:\[\])?(?:\..*|\[\].*)?" for pattern in patterns))
+    empty = {key.partition("[")[0] for key in documented}  # a list that is documented by its entries
+    return sorted({path for path in value_paths(found) if not covers.fullmatch(path) and path not in empty})
+
+
+def unseen(found: object, documented: dict[str, str]) -> list[str]:
+    """Documented keys that an object does not hold, but for those below what is empty in it."""
+    paths = set(value_paths(found))
+    missing = []
+    for key in documented:
+        pattern = re.sub(r"\\\.[A-Z]+(?=\\\.|$)", r"\\.[^.]+", re.escape(key))
+        below = any(re.fullmatch(rf"{pattern}(\[\])?([.\[].*)?", path) for path in paths)
+        above = any(re.match(rf"{re.escape(path)}[.\[]", key) for path in paths)
+        if not (below or above):
+            missing.append(key)
+    return missing

@@ -27,7 +27,7 @@ from frontrunner.parallelism.rendezvous import LOOPBACK
 
 FRONTRUNNER = str(Path(sys.executable).with_name("frontrunner"))
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_")
-_HAVE_RANKS = {"train", "compare", "sweep"}
+_HAVE_RANKS = {"train", "compare", "sweep", "--first-day"}
 #: A test's own variables, by which it finds what it has left running, are not for servers.
 _BEFORE_TESTS = {key: value for key, value in os.environ.items() if not key.startswith(_READ_AT_START)}
 
@@ -73,7 +73,7 @@ def start(
         return subprocess.Popen(
             command, stdin=streams[0], stdout=streams[1], stderr=streams[2], cwd=folder, env=env
         )
-    ranks = server("fork_servers") if _HAVE_RANKS & {*words[:1]} else None
+    ranks = server("fork_servers") if _HAVE_RANKS & {*words} else None
     request = {"program": FRONTRUNNER, "words": words, "folder": str((folder or Path()).absolute())}
     return Forked(server("commands"), request | {"env": env, "ranks": ranks}, streams)
 

@@ -87,6 +87,8 @@ FILES: dict[str, str | bytes] = {
     "runs/probe/probe.json": "{",
     "runs/other/run.yaml": RUN,
     "runs/other/probe.json": "[1]",
+    "runs/day/run.yaml": RUN,
+    "runs/day/parts.json": "[]",
     "runs/hung/run.yaml": RUN,
     "runs/hung/hangs/rank-0.json": "",
     "sweeps/foreign/trials.jsonl": "{",
