@@ -17,7 +17,7 @@ from frontrunner.parallelism.runtime.probe import best_s
 from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
 from frontrunner.parallelism.runtime.transport import Transport
 
-NAMES = ("tensor", "data", "pipeline", "weights", "node_hop", "network_hop", "replicas")
+NAMES = ("tensor", "pipeline", "weights", "node_hop", "network_hop", "replicas")
 SIZES = {"cuda": tuple(2**power for power in range(16, 29, 2)), "cpu": (2**16, 2**20)}
 
 
@@ -70,7 +70,7 @@ def rings(groups: ProcessGroups) -> list[Ring]:
     own["all devices"] = groups.world, tuple(range(layout.world_size))
     found: dict[tuple[int, int], Ring] = {}
     for name, (group, members) in own.items():
-        if len(members) > 1:
+        if group.size() > 1:  # or the layout does not use it
             shape = len(members), members[1] - members[0]
             found.setdefault(shape, Ring([], group, *shape)).names.append(name.replace("_", " "))
     return list(found.values())
