@@ -149,7 +149,8 @@ def counting() -> Iterator[Counter[str]]:
             return run
 
     one_thread = torch.autograd.set_multithreading_enabled(False)  # or a backward has no stack
-    with patch.object(formats, "_path", lambda tensor: OneEach()), Count(), one_thread:
+    counter = Count()  # type: ignore[no-untyped-call]
+    with patch.object(formats, "_path", lambda tensor: OneEach()), counter, one_thread:
         yield counts
 
 
