@@ -7,9 +7,10 @@ of the group, for an exchange on the level of each destination.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -21,7 +22,6 @@ from frontrunner.parallelism.runtime.megatron_inside import Hops, tensor_paralle
 from frontrunner.parallelism.runtime.process_groups import Group
 
 if TYPE_CHECKING:
-    from frontrunner.parallelism.runtime.comm_streams import CommStream
     from frontrunner.parallelism.runtime.integrity.ledger import Ledger
 
 # megatron-core's layers call torch.distributed by name; keeping these avoids counting twice.
@@ -30,6 +30,15 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_ten
 _all_reduce = dist.all_reduce
 #: How often a rank looks what has arrived. Many ranks of a test share few cores.
 _LOOK_EVERY_S = 0.002
+
+
+class Lane(Protocol):
+    """A queue of jobs that send something; :class:`CommStream` is one."""
+
+    queue: deque[Any]
+
+    def advance(self) -> None:
+        """Continue with what has arrived."""
 
 
 class Transport:
@@ -50,7 +59,7 @@ class Transport:
         self.waiting_for: str | None = None
         self.lane = names.SUMS
         self.ledger: Ledger | None = None
-        self.lanes: list[CommStream] = []
+        self.lanes: list[Lane] = []
         self._ranks: dict[Group, list[int]] = {}
 
     def all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> Any:

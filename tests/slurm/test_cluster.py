@@ -202,7 +202,7 @@ def test_more_nodes_or_time_than_there_are_is_refused(user: User) -> None:
 def test_devices_are_asked_for_where_the_machine_has_them(user: User) -> None:
     user.write_run()
     data = yaml.safe_load((user.folder / "run.yaml").read_text())
-    data["machine"]["device"]["kind"] = "cuda"
+    data["machine"]["device"] |= {"kind": "cuda", "memory_bytes": 2**32}  # communicators take some of it
     (user.programs / "rank").write_text('#!/bin/bash\necho "sees $ROCR_VISIBLE_DEVICES"\n')
     (user.folder / "run.yaml").write_text(yaml.safe_dump(data))
     user.submit()
