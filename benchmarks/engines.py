@@ -6,7 +6,7 @@
 All run the same model (8 layers of hidden size 256, 6.3 M parameters, bfloat16) on the same samples, in turn,
 on one cluster of 2 nodes x 4 packages x 2 devices. Each peer has its best settings. DeepSpeed and FSDP2
 prefetch one layer and hold two, and reduce in bfloat16. gloo's reduce-scatter is an all-reduce inside, so
-they get one that sends as little as RCCL's. They wait for it: on a device they would overlap it, which favours
+they get one that sends as little as RCCL's. They wait for it: a device would overlap it, which favours
 our own rows. HSDP only sums its replicas in the last micro-batch. Rows below the line trade memory for speed
 and do not count for the ratios. Memory is the peak of tensors in a step, measured in a separate run.
 """
