@@ -29,7 +29,7 @@ _all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  #
 _reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 _all_reduce = dist.all_reduce
 #: How often a rank looks what has arrived. Many ranks of a test share few cores.
-_LOOK_EVERY_S = 0.002
+_LOOK_EVERY_S = 0.005
 
 
 class Lane(Protocol):
