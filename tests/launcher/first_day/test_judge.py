@@ -1,4 +1,4 @@
-"""What the figures of a first day mean: recorded ones of devices, and what may be missing or wrong."""
+"""What the figures of a first day mean: made-up ones of devices, and what may be missing or wrong."""
 
 from __future__ import annotations
 
