@@ -79,7 +79,6 @@ class Engine(NamedTuple):
     gradient_dtype: str = "float32"
     deepspeed_defaults: bool = False
     """Keep DeepSpeed's own limits on live parameters and prefetching."""
-    compiled: bool = False
 
 
 def run_spec(nodes: int, accumulation: int, tokens: int, engine: Engine) -> RunSpec:
@@ -98,7 +97,6 @@ def run_spec(nodes: int, accumulation: int, tokens: int, engine: Engine) -> RunS
             "steps": 1000,
             "precision": "bfloat16",
             "gradient_dtype": engine.gradient_dtype,
-            "compile": engine.compiled,
         },
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -5,8 +5,7 @@
 Counted on CPU ranks of an unshaped emulated cluster (2 nodes x 4 packages x 2 devices), by who asked for it.
 An operator counts as one launch, unless it only makes a view or memory without values. A kernel of the wire
 formats counts as one, as on a device, and so does an operator on a list (``_foreach_*``, fused AdamW): on a
-device those take one launch for some 30 to 100 tensors. Collectives are counted apart. Compiled layers are
-counted by what their compiler generates and the products that it leaves to a library.
+device those take one launch for some 30 to 100 tensors. Collectives are counted apart.
 
 The model is so small that its arithmetic costs little, so that the processor time of a step, measured without
 counting, is mostly the host's own work, with that of gloo's threads.
@@ -40,7 +39,6 @@ ENGINES = [
     Engine("own zero3", {"preset": "zero3"}),
     Engine("own hsdp, node", {"preset": "hsdp"}),
     Engine("own ddp", {"preset": "ddp"}),
-    Engine("three_level, compiled", {"preset": "three_level"}, compiled=True),
     Engine("FSDP2", {"preset": "zero3"}, "fsdp", "bfloat16"),
     Engine("HSDP, node", {"preset": "hsdp"}, "fsdp", "bfloat16"),
     Engine("DeepSpeed ZeRO-3", {"preset": "zero3"}, "deepspeed", "bfloat16"),
@@ -111,11 +109,6 @@ def measure(place: Rendezvous, engine: Engine, spec: RunSpec) -> Launches:
     with counting() as counts:
         trainer.step(STEPS, dataset)
         trainer.settle()
-    if engine.compiled:
-        from torch._inductor import metrics
-
-        # Of one layer's forward and backward: all layers share them.
-        counts["model"] += metrics.generated_kernel_count * spec.model.num_layers * spec.grad_accum_steps
     return Launches(counts, statistics.median(host[1:]))
 
 
