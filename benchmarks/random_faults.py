@@ -120,6 +120,8 @@ def conclude(run: Run, expected: dict[int, float], failed: Counter[str]) -> None
 
 def prepare(base: Path) -> Path:
     """The corpus, the run file, and the disk for runs."""
+    if base.exists():
+        sys.exit(f"{base} is there from before: remove it, or name another folder")
     (base / "disk").mkdir(parents=True)
     if os.geteuid() == 0:
         command = ["mount", "-t", "tmpfs", "-o", "size=48m", "faults", str(base / "disk")]
