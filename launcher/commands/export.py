@@ -41,13 +41,16 @@ def export(
     document, layout = verified(run, override or [])
     target = TARGETS[to]
     exported = target.export(document.spec, layout)
+    notes = list(exported.notes)
+    if document.spec.training.compile and not target.compiles:
+        notes.append("training.compile is left out: layers are not compiled there")
     if output:
         output.write_text(exported.text + "\n")
     if as_json:
         found = {"outputs": [str(output)] if output else [], "text": exported.text}
-        typer.echo(json.dumps(found | {"checked": target.checked, "notes": list(exported.notes)}))
+        typer.echo(json.dumps(found | {"checked": target.checked, "notes": notes}))
         return
-    for note in exported.notes:
+    for note in notes:
         say(f"# {note}")
     if output:
         tell(f"wrote {output}")

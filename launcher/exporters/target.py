@@ -20,11 +20,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class Target:
-    """One trainer. ``checked`` is the version whose options were checked."""
+    """One trainer. ``checked`` is the version whose options were checked.
+
+    ``compiles``: its configuration can ask for compiled layers.
+    """
 
     name: str
     checked: str
     export: Callable[[RunSpec, Layout], Exported]
+    compiles: bool = False
 
 
 class Refusals:

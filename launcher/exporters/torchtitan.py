@@ -137,4 +137,4 @@ def _schedule(spec: RunSpec) -> dict[str, Any]:
     return found | {"decay_type": own.decay, "min_lr_factor": own.min_learning_rate / own.learning_rate}
 
 
-TARGET = Target("torchtitan", "torchtitan v0.2.2", export)
+TARGET = Target("torchtitan", "torchtitan v0.2.2", export, compiles=True)

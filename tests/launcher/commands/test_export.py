@@ -24,6 +24,20 @@ def exported(capsys: pytest.CaptureFixture[str], to: str, run: str, *overrides: 
     return str(json.loads(capsys.readouterr().out)["text"])
 
 
+@pytest.mark.parametrize(("to", "noted"), [("megatron", True), ("torchtitan", False)])
+def test_compiled_layers_are_asked_for_or_noted(
+    capsys: pytest.CaptureFixture[str], to: str, noted: bool
+) -> None:
+    overrides = [*SCALED[1:], "layout.sharding=hsdp", PLAIN, "training.compile=true"]
+    run = SCALED[0]
+    if to == "megatron":
+        run, overrides = "gpt-175b-frontier", ["training.compile=true"]
+    export(run, to, overrides, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert any("training.compile is left out" in note for note in found["notes"]) is noted
+    assert ("[compile]" in found["text"]) is not noted
+
+
 def test_megatron_gets_every_argument(capsys: pytest.CaptureFixture[str]) -> None:
     text = exported(capsys, "megatron", "gpt-175b-frontier", "layout.virtual_stages=2")
     assert text.split(" \\\n  ") == [
