@@ -19,9 +19,11 @@ PLACES = {
         for key in ("num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size")
     },
     "padded_vocab_size": "model.padded_vocab_size",
+    "expert_ffn_hidden_size": "model.experts.ffn_hidden_size",
+    "num_experts": "model.experts.num_experts",
     **{
         key: f"layout.{key}"
-        for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size")
+        for key in ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "expert")
     },
     **{key: f"training.{key}" for key in ("seq_len", "global_batch_size")},
     "nodes": "nodes",

@@ -51,7 +51,12 @@ def _tensor_sizes(f: Facts) -> dict[str, int]:
         key: f.devices_per_node if key == "devices_per_node" else f(PLACES[key])
         for key in legal.TENSOR_SIZES
         if f.outcome.knows(PLACES.get(key, "machine"))
+        and (key != "expert_ffn_hidden_size" or _has_experts(f))
     }
+
+
+def _has_experts(f: Facts) -> bool:
+    return f.outcome.knows("model.experts") and f("model.experts") is not None
 
 
 def _tensors(f: Facts) -> list[int]:

@@ -29,6 +29,8 @@ class Cut:
     head_dim: Number
     whole_qk_norm: Number
     ffn_hidden_size: Number
+    expert_ffn_hidden_size: Number
+    num_experts: Number
     padded_vocab_size: Number
     devices_per_node: Number
     nodes: Number
@@ -43,19 +45,32 @@ class Cut:
     gradients: Number = 1
     optimizer: Number = 1
     secondary: Number = 1
+    expert: Number = 1
 
     @classmethod
     def of(cls, model: ModelSpec, devices_per_node: int, **others: Number) -> Cut:
-        """Build from the model's sizes."""
+        """Build from the model's sizes; a dense layer counts as one expert."""
+        experts = model.experts
         sizes = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "ffn_hidden_size")
         own = {size: getattr(model, size) for size in (*sizes, "padded_vocab_size")}
         return cls(
-            **own, whole_qk_norm=int(model.qk_norm == "full"), devices_per_node=devices_per_node, **others
+            **own,
+            expert_ffn_hidden_size=experts.ffn_hidden_size if experts else model.ffn_hidden_size,
+            num_experts=experts.num_experts if experts else 1,
+            whole_qk_norm=int(model.qk_norm == "full"),
+            devices_per_node=devices_per_node,
+            **others,
         )
 
 
 #: Sizes that ``tensor`` must divide.
-TENSOR_SIZES = ("num_heads", "ffn_hidden_size", "padded_vocab_size", "devices_per_node")
+TENSOR_SIZES = (
+    "num_heads",
+    "ffn_hidden_size",
+    "expert_ffn_hidden_size",
+    "padded_vocab_size",
+    "devices_per_node",
+)
 
 
 def divides(part: Number, whole: Number) -> Holds:
@@ -121,6 +136,22 @@ def degrees_nest(cut: Cut) -> Holds:
     return holds
 
 
+def expert_ranks_divide_experts(cut: Cut) -> Holds:
+    return cut.num_experts % cut.expert == 0
+
+
+def expert_ranks_divide_data(cut: Cut) -> Holds:
+    return data_parallel(cut) % cut.expert == 0
+
+
+def degrees_fit_experts(cut: Cut) -> Holds:
+    """A block of ranks that share state has one copy of all experts or more, or a whole part of one."""
+    holds: Holds = True
+    for degree in (cut.secondary, cut.weights, cut.gradients, cut.optimizer):
+        holds = holds & ((degree % cut.expert == 0) | (cut.expert % (degree + (degree == 0)) == 0))
+    return holds
+
+
 #: All rules. If an earlier one is broken, the result of a later one is meaningless.
 RULES: tuple[Callable[[Cut], Holds], ...] = (
     tensor_divides_sizes,
@@ -133,6 +164,9 @@ RULES: tuple[Callable[[Cut], Holds], ...] = (
     ranks_divide_batch,
     stages_divide_micro_batches,
     degrees_nest,
+    expert_ranks_divide_experts,
+    expert_ranks_divide_data,
+    degrees_fit_experts,
 )
 
 

@@ -10,6 +10,7 @@ from math import ceil
 from typing import Any
 
 from frontrunner.configs.errors import Violation
+from frontrunner.configs.expert_rules import EXPERT_RULES
 from frontrunner.configs.facts import Facts, UnknownError, divisors, multiples, use
 from frontrunner.configs.layout_rules import LAYOUT_RULES
 from frontrunner.configs.presets import suggest
@@ -209,6 +210,7 @@ RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     _vocabulary,
     _sources,
     *LAYOUT_RULES,
+    *EXPERT_RULES,
     _gradient_dtype,
     _compile,
     _validation,

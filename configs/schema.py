@@ -14,6 +14,7 @@ from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_va
 
 from frontrunner.configs.data import DataSpec
 from frontrunner.configs.engines import Engine
+from frontrunner.configs.experts import ExpertsSpec
 from frontrunner.configs.length import Tokens, in_steps
 from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
 from frontrunner.configs.sharding import Precision, ShardingSpec
@@ -78,6 +79,8 @@ class ModelSpec(Frozen):
     """Size of a head (default: hidden_size / num_heads)."""
     ffn_hidden_size: PositiveInt = Field(default_factory=_derived(lambda size: 4 * size, "hidden_size"))
     """Width of the MLP (default: 4 * hidden_size)."""
+    experts: ExpertsSpec | None = None
+    """A mixture of experts in place of the MLP of some or all layers; null: every layer is dense."""
     vocab_size: PositiveInt
     """Tokens in the tokenizer's vocabulary."""
     padded_vocab_size: PositiveInt = Field(
@@ -207,6 +210,13 @@ class LayoutSpec(Frozen):
     """Sequences per forward pass of one data-parallel rank."""
     recompute: Recompute = "none"
     """What the backward recomputes instead of storing: nothing, attention, or whole layers."""
+    expert: PositiveInt = 1
+    """Expert-parallel degree: data-parallel ranks over which a layer's experts are split."""
+    dispatch: Literal["hierarchical", "flat"] = "hierarchical"
+    """How tokens get to experts. hierarchical: once to each node that has an expert of theirs, and copied
+    inside it. flat: from each device directly to each device that has one."""
+    dispatch_wire: Literal["exact", "int8"] = "exact"
+    """Format of tokens between nodes: as they are computed, or int8 with a scale per token."""
     sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec.of("three_level"))
     """How state is sharded over data-parallel ranks (default: preset three_level)."""
 

@@ -63,6 +63,9 @@ def _common(spec: RunSpec, layout: Layout) -> Iterator[Violation]:
     if spec.training.compile:
         constraint = f"layers are not compiled with engine {spec.engine}, which hooks their parts"
         yield Violation("training.compile", True, constraint, f"use false, or {_NATIVE}")
+    if spec.model.experts is not None:
+        constraint = f"engine {spec.engine} trains only dense models here"
+        yield Violation("model.experts", "set", constraint, f"use null, or {_NATIVE}")
     if spec.layout.sharding.wire.error_feedback:
         constraint = f"engine {spec.engine} has no error feedback here"
         yield Violation("layout.sharding.wire.error_feedback", True, constraint, f"use false, or {_NATIVE}")

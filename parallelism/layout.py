@@ -61,6 +61,7 @@ class Groups(NamedTuple):
     optimizer's block with the same gradient shard, ``replicas`` the ranks with the same optimizer shard.
     ``embedding`` holds the first and last stage (only the rank itself on other stages). ``key_value`` are the
     tensor ranks whose query heads share one key and value head (only the rank itself if it has whole ones).
+    ``expert`` are the ranks over which a layer's experts are cut.
     """
 
     tensor: tuple[int, ...]
@@ -74,11 +75,16 @@ class Groups(NamedTuple):
     replicas: tuple[int, ...]
     embedding: tuple[int, ...]
     key_value: tuple[int, ...]
+    expert: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a run's ranks are divided into axes, levels and shards; all degrees are numbers of ranks."""
+    """How a run's ranks are divided into axes, levels and shards; all degrees are numbers of ranks.
+
+    Every ``holders_apart``-th data-parallel rank holds the same parameters, and the sharding degrees count
+    these: all ranks for a layout as such, every ``expert``-th for experts (:meth:`of_experts`).
+    """
 
     nodes: int
     devices_per_node: int
@@ -90,6 +96,8 @@ class Layout:
     gradients: int
     optimizer: int
     secondary: int
+    expert: int = 1
+    holders_apart: int = 1
     key_value: int = 1  # tensor ranks that share a key and value head
     ties_embeddings: bool = True
     shares_communicators: bool = False
@@ -101,6 +109,22 @@ class Layout:
     @property
     def data(self) -> int:
         return self.world_size // (self.tensor * self.pipeline)
+
+    @property
+    def holders(self) -> int:
+        """Data-parallel ranks that hold the same parameters, or parts of them."""
+        return self.data // self.holders_apart
+
+    def of_experts(self) -> Layout:
+        """The layout as the parameters of experts are cut.
+
+        A block of n data-parallel ranks has n / expert holders of each expert, or parts of one set of them.
+        """
+        if self.expert == 1:
+            return self
+        kinds = ("weights", "gradients", "optimizer", "secondary")
+        degrees = {kind: max(1, getattr(self, kind) // self.expert) for kind in kinds}
+        return replace(self, holders_apart=self.expert, **degrees)
 
     @classmethod
     def from_spec(cls, spec: RunSpec) -> Layout:
@@ -142,6 +166,8 @@ class Layout:
                 violations.append(violation.at(dict.fromkeys(_SHAPE, str(error))))
         if not violations and not legal.degrees_nest(replace(cut, **degrees)):
             violations = _nesting_violations(degrees, layout.sharding, data)
+        if not violations and not legal.degrees_fit_experts(replace(cut, **degrees)):
+            violations = _expert_violations(degrees, layout.sharding, layout.expert)
         if violations:
             raise SpecError(violations)
         return cls(
@@ -151,6 +177,7 @@ class Layout:
             tensor=layout.tensor,
             pipeline=layout.pipeline,
             virtual_stages=layout.virtual_stages,
+            expert=layout.expert,
             key_value=max(1, layout.tensor // spec.model.num_kv_heads),
             ties_embeddings=spec.model.tie_embeddings,
             shares_communicators=layout.sharding.communicators == "shared",
@@ -167,7 +194,7 @@ class Layout:
 
     def position(self, data: int) -> Position:
         """The position of data-parallel index ``data`` in the nested shards."""
-        rest, weights = divmod(data, self.weights)
+        rest, weights = divmod(data // self.holders_apart, self.weights)
         rest, gradients = divmod(rest, self.gradients // self.weights)
         replica, optimizer = divmod(rest, self.optimizer // self.gradients)
         return Position(weights, gradients, optimizer, replica)
@@ -176,8 +203,9 @@ class Layout:
         """The groups of one rank. The time grows with their size, not with the number of ranks."""
         tensor, data, pipeline = self.coordinates(rank)
 
-        def block(degree: int, stride: int = 1) -> tuple[int, ...]:
-            """The ranks of the block of ``degree`` around ``data`` that equal it modulo ``stride``."""
+        def block(degree: int, stride: int = 1, apart: int = self.holders_apart) -> tuple[int, ...]:
+            """The ranks of the block of ``degree`` holders around ``data`` that equal it modulo ``stride``."""
+            degree, stride = degree * apart, stride * apart
             start = data - data % degree
             return tuple(
                 self.rank(tensor, d, pipeline) for d in range(start + data % stride, start + degree, stride)
@@ -187,16 +215,17 @@ class Layout:
         ends = (0, self.pipeline - 1) if pipeline in (0, self.pipeline - 1) else (pipeline,)
         return Groups(
             tensor=tuple(self.rank(t, data, pipeline) for t in range(self.tensor)),
-            data=block(self.data),
+            data=block(self.data, apart=1),
             pipeline=tuple(self.rank(tensor, data, p) for p in range(self.pipeline)),
             weights=block(self.weights),
             secondary=block(self.secondary),
             gradients=block(self.gradients),
             node_hop=block(self.gradients, self.weights),
             network_hop=block(self.optimizer, self.gradients),
-            replicas=block(self.data, self.optimizer),
+            replicas=block(self.holders, self.optimizer),
             embedding=tuple(sorted({self.rank(tensor, data, p) for p in ends})),
             key_value=tuple(self.rank(t, data, pipeline) for t in range(first, first + self.key_value)),
+            expert=block(self.expert, apart=1),
         )
 
     def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
@@ -219,6 +248,7 @@ class Layout:
             "pipeline": self.pipeline,
             "virtual_stages": self.virtual_stages,
             "data": self.data,
+            "expert": self.expert,
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.optimizer,
@@ -255,6 +285,7 @@ def cut_of(spec: RunSpec) -> legal.Cut:
         pipeline=layout.pipeline,
         virtual_stages=layout.virtual_stages,
         micro_batch_size=layout.micro_batch_size,
+        expert=layout.expert,
     )
 
 
@@ -299,4 +330,17 @@ def _nesting_violations(degrees: dict[str, int], sharding: object, data: int) ->
             others = _SHAPE if outer == "data-parallel ranks" else (f"layout.sharding.{outer}",)
             violation = Violation(f"layout.sharding.{inner}", getattr(sharding, inner), constraint, fix)
             violations.append(violation.at(dict.fromkeys(others, constraint)))
+    return violations
+
+
+def _expert_violations(degrees: dict[str, int], sharding: object, expert: int) -> list[Violation]:
+    violations = []
+    for kind, degree in degrees.items():
+        if degree % expert and expert % degree:
+            constraint = (
+                f"resolves to {degree} ranks, which must divide expert {expert} or be a multiple of it"
+            )
+            fix = f"use {expert}, or set layout.expert to {degree}"
+            violation = Violation(f"layout.sharding.{kind}", getattr(sharding, kind), constraint, fix)
+            violations.append(violation.at(dict.fromkeys(("layout.expert", *_SHAPE), constraint)))
     return violations

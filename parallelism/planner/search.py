@@ -235,9 +235,15 @@ def _divisors(number: int, largest: int | None = None) -> list[int]:
     return [divisor for divisor in range(1, min(number, largest or number) + 1) if number % divisor == 0]
 
 
+_UNSET = (
+    *("nodes", "seq_len", "global_batch_size", "tensor", "sequence_parallel"),
+    *("pipeline", "virtual_stages", "micro_batch_size"),
+)
+
+
 def _tensor_sizes(workload: Workload) -> list[int]:
-    sizes = {**workload.model.model_dump(), "devices_per_node": workload.machine.devices_per_node}
-    return [sizes[name] for name in legal.TENSOR_SIZES]
+    cut = legal.Cut.of(workload.model, workload.machine.devices_per_node, **dict.fromkeys(_UNSET, 1))
+    return [getattr(cut, name) for name in legal.TENSOR_SIZES]
 
 
 def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: Index) -> legal.Cut:
