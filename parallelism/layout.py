@@ -100,6 +100,7 @@ class Layout:
     holders_apart: int = 1
     key_value: int = 1  # tensor ranks that share a key and value head
     ties_embeddings: bool = True
+    flat_dispatch: bool = False
     shares_communicators: bool = False
 
     @property
@@ -180,6 +181,7 @@ class Layout:
             expert=layout.expert,
             key_value=max(1, layout.tensor // spec.model.num_kv_heads),
             ties_embeddings=spec.model.tie_embeddings,
+            flat_dispatch=spec.layout.dispatch == "flat",
             shares_communicators=layout.sharding.communicators == "shared",
             **degrees,
         )
@@ -204,7 +206,7 @@ class Layout:
         tensor, data, pipeline = self.coordinates(rank)
 
         def block(degree: int, stride: int = 1, apart: int = self.holders_apart) -> tuple[int, ...]:
-            """The ranks of the block of ``degree`` holders around ``data`` that equal it modulo ``stride``."""
+            """The ranks of the block of ``degree`` holders around ``data`` equal to it modulo ``stride``."""
             degree, stride = degree * apart, stride * apart
             start = data - data % degree
             return tuple(
@@ -231,6 +233,15 @@ class Layout:
     def hops(self, ranks: tuple[int, ...], rank: int) -> tuple[tuple[int, ...], ...]:
         """The groups through which ``rank`` reduces over ``ranks``: its node first, then the network."""
         return hops(ranks, rank, self.devices_per_node)
+
+    def expert_hops(self, rank: int) -> tuple[tuple[int, ...], ...]:
+        """The groups through which tokens get to experts: over the network first, then inside the node.
+
+        One group of all ranks that share a layer's experts if the dispatch is flat, or they are on one node,
+        or nodes hold one or unequal numbers of them.
+        """
+        ranks = self.groups(rank).expert
+        return (ranks,) if self.flat_dispatch else self.hops(ranks, rank)[::-1]
 
     def level_between(self, a: int, b: int) -> str:
         """The fastest level that two different ranks share: ``package``, ``node`` or ``network``."""

@@ -14,10 +14,12 @@ COMPUTE = "compute"
 FORWARD, RECOMPUTE, BACKWARD, OPTIMIZER = "forward", "recompute", "backward", "optimizer"
 #: Waiting for the slowest rank, with which a predicted step ends.
 STRAGGLERS = "stragglers"
-#: What carries messages: between tensor ranks, between stages, weights before their use, gradients of each
-#: micro-batch, their reduction once per step, updated weights, and sums over ranks (norms, losses).
-TENSOR, PIPELINE, WEIGHTS, GRADIENTS, REDUCTION, UPDATE, SUMS = LANES = (
+#: What carries messages: between tensor ranks, tokens to experts and back, between stages, weights before
+#: their use, gradients of each micro-batch, their reduction once per step, updated weights, and sums over
+#: ranks (norms, losses).
+TENSOR, EXPERTS, PIPELINE, WEIGHTS, GRADIENTS, REDUCTION, UPDATE, SUMS = LANES = (
     "tensor",
+    "experts",
     "pipeline",
     "weights",
     "gradients",
@@ -26,10 +28,11 @@ TENSOR, PIPELINE, WEIGHTS, GRADIENTS, REDUCTION, UPDATE, SUMS = LANES = (
     "sums",
 )
 #: What runs on the lanes. A reduce-scatter is an all-to-all whose receiver adds.
-ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, SEND, RECEIVE = (
+ALL_GATHER, REDUCE_SCATTER, ALL_REDUCE, ALL_TO_ALL, SEND, RECEIVE = (
     "all-gather",
     "reduce-scatter",
     "all-reduce",
+    "all-to-all",
     "send",
     "receive",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,35 +13,26 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.constants import default_pg_timeout
 
-from frontrunner.parallelism.communicators import ITSELF, WORLD, communicators
+from frontrunner.parallelism.communicators import ITSELF, OF_EXPERTS, WORLD, communicators
 from frontrunner.parallelism.layout import Coordinates, Layout, Position
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.megatron_inside import make_memory_buffer
 
-_HOPS = ("block_hops", "network_hops", "replica_hops")
+_HOPS = ("block_hops", "network_hops", "replica_hops", "expert_hops")
 Group = Any  # torch.distributed.ProcessGroup, whose stubs miss rank() and size()
 
 
 @dataclass(frozen=True)
-class ProcessGroups:
-    """One rank's place in the layout and its communicators, named as in :class:`Groups`.
+class ShardGroups:
+    """A rank's place in the shards of some parameters and the communicators of these shards.
 
-    A name that this layout does not use, or only for one rank, has ``itself``, and so has ``data`` in our own
-    engine. Several names can have one communicator. ``block_hops``, ``network_hops`` and ``replica_hops`` are
-    the groups of each reduction in order.
+    Names are those of :class:`Groups`. A name that this layout does not use, or only for one rank, has a
+    group of this rank alone. ``block_hops``, ``network_hops`` and ``replica_hops`` are the groups of each
+    reduction in order.
     """
 
     layout: Layout
-    rank: int
-    coordinates: Coordinates
     position: Position
-    tensor: Group
-    data: Group
-    pipeline: Group
-    embedding: Group
-    key_value: Group
-    itself: Group
-    world: Group
     weights: Group
     secondary: Group
     node_hop: Group
@@ -49,6 +41,32 @@ class ProcessGroups:
     block_hops: tuple[Group, ...]
     network_hops: tuple[Group, ...]
     replica_hops: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class ProcessGroups(ShardGroups):
+    """One rank's place in the layout and its communicators, named as in :class:`Groups`.
+
+    Several names can have one communicator. ``data`` is ``itself`` in our own engine. ``expert_hops`` are the
+    groups through which tokens get to experts, in order. ``experts`` are the shards of experts, which are
+    this object if every rank holds all of them.
+    """
+
+    rank: int
+    coordinates: Coordinates
+    tensor: Group
+    data: Group
+    pipeline: Group
+    embedding: Group
+    key_value: Group
+    itself: Group
+    world: Group
+    expert_hops: tuple[Group, ...]
+    of_experts: ShardGroups | None
+
+    @property
+    def experts(self) -> ShardGroups:
+        return self.of_experts or self
 
     def for_megatron(self) -> ProcessGroupCollection:
         """The groups that megatron-core's model and schedules expect."""
@@ -88,18 +106,32 @@ def initialize(
         name: tuple(special[index] if index < 0 else made[index] for index in indices)
         for name, indices in listed.of.items()
     }
-    # Each has one hop, which may be this rank alone, or two.
-    hops = {name: (of[name][0], *(hop for hop in of[name][1:] if hop is not itself)) for name in _HOPS}
     make_memory_buffer()
     coordinates = layout.coordinates(rank)
+
+    def fields(names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+        """The communicators of these names; hops are one, which may be this rank alone, or two."""
+        found: dict[str, Any] = {}
+        for name in names:
+            first, *others = of[prefix + name]
+            hops = (first, *(hop for hop in others if hop is not itself))
+            found[name] = hops if name in _HOPS else first
+        return found
+
+    inside = [name for name in of if not name.startswith(OF_EXPERTS)]
+    shards = [name.removeprefix(OF_EXPERTS) for name in of if name.startswith(OF_EXPERTS)]
+    of_experts = None
+    if shards:
+        view = layout.of_experts()
+        of_experts = ShardGroups(view, view.position(coordinates.data), **fields(shards, OF_EXPERTS))
     return ProcessGroups(
         layout=layout,
         rank=rank,
         coordinates=coordinates,
         position=layout.position(coordinates.data),
         itself=itself,
-        **hops,
-        **{name: groups[0] for name, groups in of.items() if name not in _HOPS},
+        of_experts=of_experts,
+        **fields(inside),
     )
 
 

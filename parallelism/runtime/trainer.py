@@ -9,6 +9,8 @@ import torch
 import frontrunner.parallelism.runtime.quick_import  # noqa: F401  (before megatron-core)
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime import ranges
+from frontrunner.parallelism.runtime.experts.build import SparseLayers
+from frontrunner.parallelism.runtime.experts.load import Balance
 from frontrunner.parallelism.runtime.gpt.build import build_chunks
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
 from frontrunner.parallelism.runtime.integrity.verifier import Verifier
@@ -30,11 +32,17 @@ class Trainer(RankTrainer):
     ) -> None:
         super().__init__(spec, groups, device, streams)
         config = transformer_config(spec)
-        chunks = build_chunks(spec, groups, config)
+        self.sparse = (
+            SparseLayers(spec, groups, config, self.transport, device) if spec.model.experts else None
+        )
+        chunks = build_chunks(spec, groups, config, self.sparse)
         self.engine = ShardingEngine(spec, chunks, groups, self.transport, device, self.streams)
         self.optimizer = ShardedAdamW(spec, self.engine)
         self.verifier = Verifier(spec, self.optimizer)
         config.grad_scale_func = lambda loss: loss * self.optimizer.loss_scale.value
+        if self.sparse is not None:
+            # The schedule divides losses by the number of micro-batches.
+            self.sparse.load.loss_factor = lambda: self.optimizer.loss_scale.value / spec.grad_accum_steps
         self.schedule = Schedule(spec, chunks, groups, config, self.transport, self.streams)
 
     @property
@@ -60,6 +68,11 @@ class Trainer(RankTrainer):
         result = self.optimizer.step(number, loss, self.verifier.masters_updated)
         self.verifier.after_update(number)
         return result
+
+    def balance(self) -> Balance | None:
+        if self.sparse is None:
+            return None
+        return self.sparse.load.take(lambda sums: self.transport.all_reduce(sums, self.groups.world))
 
     def _set_dropout(self, active: bool) -> None:
         for chunk in self.schedule.chunks:

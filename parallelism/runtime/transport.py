@@ -100,12 +100,41 @@ class Transport:
             else self.ledger.exchange(start, received, chunks, group, self.lane)
         )
 
+    def exchange_rows(
+        self, received: torch.Tensor, rows: torch.Tensor, came: list[int], went: list[int], group: Group
+    ) -> None:
+        """Send ``went[i]`` of the ``rows`` to the group's rank i, and wait for ``came[i]`` from it.
+
+        Rows for one rank follow one another, in the order of ranks.
+        """
+        row_bytes = rows[0].nbytes if len(rows) else 0
+        for other, count in zip(self._members(group), went, strict=True):
+            if other != self.rank and count:
+                self.count_to(other, count * row_bytes)
+
+        def start() -> Any:
+            return dist.all_to_all_single(received, rows, came, went, group=group, async_op=True)
+
+        work = self._named(names.EXPERTS, names.ALL_TO_ALL, group, rows, start)
+        with self.waiting("tokens of experts", names.EXPERTS):
+            self._until(work, self._advance_lanes)
+
+    def _advance_lanes(self) -> bool:
+        """Continue jobs of all lanes: on CPU nobody else does. False: none is left."""
+        for lane in self.lanes:
+            lane.advance()
+        return any(lane.queue for lane in self.lanes)
+
     def wait(self, work: Any, meanwhile: Callable[[], bool] | None = None) -> None:
         """Wait for a started collective; until it is complete, call ``meanwhile`` as long as that is true."""
         with self.waiting("sharded state", self.lane):
-            while meanwhile is not None and not work.is_completed() and meanwhile():
-                time.sleep(_LOOK_EVERY_S)
-            work.wait()
+            self._until(work, meanwhile)
+
+    @staticmethod
+    def _until(work: Any, meanwhile: Callable[[], bool] | None) -> None:
+        while meanwhile is not None and not work.is_completed() and meanwhile():
+            time.sleep(_LOOK_EVERY_S)
+        work.wait()
 
     def all_reduce(self, tensor: torch.Tensor, group: Group, op: Any = dist.ReduceOp.SUM) -> None:
         """Sum (or ``op``) over the group, in place."""

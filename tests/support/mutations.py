@@ -12,8 +12,13 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Groups, Layout
 from frontrunner.parallelism.runtime import trainer
+from frontrunner.parallelism.runtime.experts import layer
+from frontrunner.parallelism.runtime.experts.dispatch import Dispatcher
+from frontrunner.parallelism.runtime.experts.layer import Experts
+from frontrunner.parallelism.runtime.experts.load import Load
 from frontrunner.parallelism.runtime.gpt import attention
 from frontrunner.parallelism.runtime.gpt.config import transformer_config
+from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.sharding import parameters
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.shard_unit import Geometry, ShardUnit
@@ -25,6 +30,8 @@ _of = Geometry.of
 _collect = Reducer.collect
 _within_block = Reducer.within_block
 _encode = Reducer._encode
+_copies = Dispatcher._copies
+_forward = Experts.forward
 
 
 def _nothing(*_: Any) -> None:
@@ -84,6 +91,19 @@ def _megatrons_default_hops(spec: RunSpec) -> TransformerConfig:
     return config
 
 
+def _itself(groups: ProcessGroups) -> ProcessGroups:
+    return groups
+
+
+def _lose_a_token(hop: Any, experts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    rows, members, went = _copies(hop, experts)
+    return rows[:-1], members[:-1], [*went[:-1], went[-1] - 1]
+
+
+def _swap_weights(self: Experts, x: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> Any:
+    return _forward(self, x, experts, weights.roll(1, 1))
+
+
 def _patch(owner: Any, name: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(owner, name, value)
 
@@ -103,6 +123,17 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "a head's norm learns from its rank's heads": _patch(parameters, "_sees_a_part", lambda *_: False),
     "a shared key learns from one rank": _patch(
         attention, "all_gather_last_dim_from_tensor_parallel_region", gather_from_tensor_model_parallel_region
+    ),
+    "experts are reduced like other parameters": _patch(
+        ProcessGroups, "experts", property(lambda self: self)
+    ),
+    "a token is lost on its way": _patch(Dispatcher, "_copies", staticmethod(_lose_a_token)),
+    "a token has the weight of its other expert": _patch(Experts, "forward", _swap_weights),
+    "the balancing loss counts each micro-batch as a step": _patch(
+        Load, "loss_factor", property(lambda self: lambda: 1.0, _nothing)
+    ),
+    "the router learns from one tensor rank": _patch(
+        layer, "copy_to_tensor_model_parallel_region", lambda values, group: values
     ),
     "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
 }

@@ -10,6 +10,7 @@ still sees small faults. In float64 rounding is 1e9 times smaller, and faults ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def reordered_curve(rendezvous: Rendezvous, spec: RunSpec, seed: int) -> Curve:
     model, size = spec.model, spec.training.global_batch_size
     orders = np.random.default_rng(seed)
     hidden = orders.permutation(model.hidden_size)
-    units = orders.permutation(model.ffn_hidden_size)
+    units = cache(orders.permutation)
     heads = orders.permutation(model.num_kv_heads)
     samples = orders.permutation(size)
     sample = Patterns.__getitem__
@@ -61,9 +62,15 @@ def reordered_curve(rendezvous: Rendezvous, spec: RunSpec, seed: int) -> Curve:
         if values.dim() == 1:
             return values  # all alike at the start
         writes = parameter.name.endswith(("linear_proj.weight", "linear_fc2.weight"))
-        values = _moved(values, 0 if writes else 1, (1, model.hidden_size, 1), hidden)
-        if ".mlp." in parameter.name:
-            values = _moved(values, int(writes), (parameter.stacked, model.ffn_hidden_size, 1), units)
+        parts = (parameter.stacked if writes else 1, model.hidden_size, 1)
+        values = _moved(values, 0 if writes else 1, parts, hidden)
+        if ".mlp." in parameter.name and ".linear_fc" in parameter.name:
+            parts = (
+                (1, values.shape[1], 1)
+                if writes
+                else (parameter.stacked, len(values) // parameter.stacked, 1)
+            )
+            values = _moved(values, int(writes), parts, units(parts[1]))
         if ".self_attention." in parameter.name:
             values = _moved(values, int(writes), (1, model.num_kv_heads, -1), heads)
         return values

@@ -53,6 +53,33 @@ NEOX = GPT | {
 }
 QWEN3 = LLAMA | {"name": "qwen3", "head_dim": 12, "qk_norm": "head"}
 OLMO2 = LLAMA | {"name": "olmo2", "num_kv_heads": 4, "qk_norm": "full", "norm_position": "after"}
+#: With experts in all layers, and a shared one.
+SPARSE = LLAMA | {
+    "name": "sparse",
+    "experts": {
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "ffn_hidden_size": 48,
+        "shared_experts": 2,
+        "shared_gate": True,
+        "aux_loss": 0.05,
+        "z_loss": 0.01,
+    },
+}
+#: With a dense layer, and the scores of DeepSeek-V3 as they are.
+SIGMOID = OLMO2 | {
+    "name": "sigmoid",
+    "experts": {
+        "num_experts": 16,
+        "experts_per_token": 4,
+        "ffn_hidden_size": 24,
+        "first_dense_layers": 1,
+        "router": "sigmoid",
+        "normalize": False,
+        "aux_loss": 0.05,
+    },
+}
+MIXTURES = {"sparse": SPARSE, "sigmoid": SIGMOID}
 MODELS = {"gpt": GPT, "llama": LLAMA, "neox": NEOX, "qwen3": QWEN3, "olmo2": OLMO2}
 
 #: Few micro-batches a step, as good as many and faster: four on one rank, two on two.
@@ -80,7 +107,7 @@ def run_spec(
     return RunSpec.model_validate(
         {
             "name": "test",
-            "model": MODELS[model] if isinstance(model, str) else model,
+            "model": (MODELS | MIXTURES)[model] if isinstance(model, str) else model,
             "machine": {
                 "name": "test",
                 "num_nodes": 64,

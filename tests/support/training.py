@@ -13,6 +13,7 @@ from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
+from frontrunner.parallelism.runtime.experts.load import Balance
 from frontrunner.parallelism.runtime.process_groups import initialize
 from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
@@ -27,6 +28,7 @@ class Curve(NamedTuple):
     skipped: list[bool]
     bytes_held: dict[str, int]
     sent: dict[str, int]
+    balances: list[Balance | None]
 
 
 class Patterns:
@@ -52,14 +54,15 @@ def curve(rendezvous: Rendezvous, spec: RunSpec, mutation: str | None = None) ->
         MUTATIONS[mutation]()
     trainer = make_trainer(rendezvous, spec)
     data = Patterns(spec)
-    losses, norms, skipped = [], [], []
+    losses, norms, skipped, balances = [], [], [], []
     for number in range(spec.training.steps):
         loss, result, _ = trainer.step(number, data)
+        balances.append(trainer.balance())
         losses.append(loss)
         norms.append(result.gradient_norm)
         skipped.append(result.skipped)
     trainer.settle()
-    found = Curve(losses, norms, skipped, trainer.optimizer.bytes_held(), trainer.sent)
+    found = Curve(losses, norms, skipped, trainer.optimizer.bytes_held(), trainer.sent, balances)
     dist.destroy_process_group()
     return found
 

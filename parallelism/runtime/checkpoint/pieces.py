@@ -68,11 +68,10 @@ def model_pieces(optimizer: ShardedAdamW, saving: bool, moments: bool = True) ->
     tensor ranks or two stages hold a parameter, one of them writes it.
     """
     found: list[Piece] = []
-    position, layout = optimizer.engine.groups.position, optimizer.engine.groups.layout
-    replicas = layout.data // layout.optimizer
     for unit, (first, second) in zip(optimizer.engine.units, optimizer.moments, strict=True):
-        mine = unit.geometry.optimizer
-        part, parts = (position.replica, replicas) if saving else (0, 1)
+        mine, layout = unit.geometry.optimizer, unit.groups.layout
+        replicas = layout.holders // layout.optimizer
+        part, parts = (unit.groups.position.replica, replicas) if saving else (0, 1)
         low, high = (mine.start + mine.size * index // parts for index in (part, part + 1))
         kinds = [(WEIGHTS, unit.master)]
         kinds += [(FIRST_MOMENT, first), (SECOND_MOMENT, second)] if moments else []

@@ -14,6 +14,8 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
+from frontrunner.parallelism.runtime.experts.build import SparseLayers
+from frontrunner.parallelism.runtime.experts.layer import SparseMLP
 from frontrunner.parallelism.runtime.gpt.attention import CoreAttention, SelfAttention
 from frontrunner.parallelism.runtime.gpt.loss import vocabulary_cross_entropy
 from frontrunner.parallelism.runtime.gpt.modules import (
@@ -42,18 +44,25 @@ class LanguageModel(GPTModel):
 class UnitPlan:
     """Parameters that are gathered and reduced together, and the modules that need them gathered.
 
-    ``modules`` are in order of first use. ``lookup`` marks modules whose backward does not read the
-    weights (embedding lookups).
+    ``experts`` are those of the same modules that are cut over other ranks. They are a unit of their own that
+    is gathered and freed together with this one. ``modules`` are in order of first use. ``lookup`` marks
+    modules whose backward does not read the weights (embedding lookups).
     """
 
     name: str
     parameters: tuple[str, ...]  # names within the chunk
     modules: tuple[torch.nn.Module, ...]
     lookups: tuple[torch.nn.Module, ...] = ()
+    experts: tuple[str, ...] = ()
 
 
-def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig) -> list[LanguageModel]:
-    """This rank's model chunks, one per virtual stage, without storage (on ``meta``)."""
+def build_chunks(
+    spec: RunSpec, groups: ProcessGroups, config: TransformerConfig, sparse: SparseLayers | None = None
+) -> list[LanguageModel]:
+    """This rank's model chunks, one per virtual stage, without storage (on ``meta``).
+
+    ``sparse`` makes the layers with experts; None if the model has none.
+    """
     layout = groups.layout
     stage, stages = groups.coordinates.pipeline, layout.pipeline
     chunks = []
@@ -78,6 +87,8 @@ def build_chunks(spec: RunSpec, groups: ProcessGroups, config: TransformerConfig
                 vp_stage=virtual if layout.virtual_stages > 1 else None,
             )
         chunk.tokens = spec.model.vocab_size
+        if sparse is not None:
+            sparse.replace(chunk.decoder.layers)
         if spec.training.compile:
             for layer in chunk.decoder.layers:  # inside the hooks of the sharding engine, and what recomputes
                 layer.forward = torch.compile(layer.forward)
@@ -126,8 +137,12 @@ def plan_units(chunk: LanguageModel) -> list[UnitPlan]:
             lookups = (positions,)
         if index == len(layers) - 1 and chunk.post_process:
             members.append(chunk.decoder.final_layernorm)
-        parameters = tuple(name for module in members for name in _parameters(chunk, module))
-        plans.append(UnitPlan(f"layer {layer.layer_number - 1}", parameters, tuple(members), lookups))
+        experts = _parameters(chunk, layer.mlp.experts) if isinstance(layer.mlp, SparseMLP) else ()
+        names = (name for module in members for name in _parameters(chunk, module))
+        parameters = tuple(name for name in names if name not in experts)
+        plans.append(
+            UnitPlan(f"layer {layer.layer_number - 1}", parameters, tuple(members), lookups, experts)
+        )
     if chunk.post_process and chunk.output_layer.weight is not None:
         plans.append(UnitPlan("output", _parameters(chunk, chunk.output_layer), (chunk.output_layer,)))
     return plans

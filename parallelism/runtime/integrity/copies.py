@@ -8,17 +8,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.layout import Layout, Position
 
 Column = NDArray[np.int64]
 
 #: What is compared, in the order of the columns of :func:`odd_ones`, and over which ranks.
 KINDS = {
     "weights in use": "weights",
+    "experts' weights in use": "experts' weights",
     "weights": "weights",
+    "experts' weights": "experts' weights",
     "master weights": "shard",
     "first moments": "shard",
     "second moments": "shard",
+    "experts' master weights": "experts' shard",
+    "experts' first moments": "experts' shard",
+    "experts' second moments": "experts' shard",
     "parameters that tensor ranks share": "tensor",
     "sums over tensor ranks": "tensor",
     "the tied embedding": "tied",
@@ -45,18 +50,29 @@ def keys(layout: Layout) -> dict[str, Column]:
     ranks = np.arange(layout.world_size)
     # The layout's arithmetic works on arrays.
     tensor, data, pipeline = layout.coordinates(ranks)  # type: ignore[arg-type]
-    position = layout.position(data)
     model: Column = np.asarray(pipeline) * layout.tensor + tensor
+    view = layout.of_experts()
+    held = model * view.holders_apart + np.asarray(data) % view.holders_apart
     own: Column = np.asarray(data) + layout.data * np.asarray(pipeline)
     ends = np.asarray(pipeline) % max(1, layout.pipeline - 1) == 0
-    shard = (position.weights * layout.gradients + position.gradients) * layout.optimizer + position.optimizer
+    weights, shard = _shards(layout, model, layout.position(data))
+    of_experts = _shards(view, held, view.position(data))
     return {
-        "weights": model * layout.weights + position.weights,
-        "shard": model * layout.optimizer**3 + shard,
+        "weights": weights,
+        "shard": shard,
+        "experts' weights": of_experts[0],
+        "experts' shard": of_experts[1],
         "tensor": own,
         "tied": np.where(ends, np.asarray(data) * layout.tensor + tensor, layout.world_size + ranks),
         "world": np.zeros(layout.world_size, dtype=np.int64),
     }
+
+
+def _shards(layout: Layout, held: Column, position: Position) -> tuple[Column, Column]:
+    """Numbers of the weight shard and of the optimizer shard of what each rank holds."""
+    weights = held * layout.weights + position.weights
+    shard = (position.weights * layout.gradients + position.gradients) * layout.optimizer + position.optimizer
+    return weights, held * layout.optimizer**3 + shard
 
 
 def odd_ones(table: Column, groups: dict[str, Column]) -> list[Odd]:

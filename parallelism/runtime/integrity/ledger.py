@@ -7,7 +7,7 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from frontrunner.parallelism.runtime.integrity.checksums import digest, digests
-from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
+from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups, ShardGroups
 from frontrunner.parallelism.trace_events import GRADIENTS, REDUCTION, UPDATE, WEIGHTS
 
 #: What the messages of a lane carry.
@@ -63,18 +63,20 @@ class _Channel:
         self.messages = 0
 
 
+def _lanes(groups: ShardGroups) -> Iterator[tuple[str, Sequence[Group]]]:
+    """The groups in which each lane sends."""
+    yield WEIGHTS, (groups.weights, groups.secondary)
+    yield UPDATE, (groups.network_hop, groups.node_hop)
+    yield GRADIENTS, groups.block_hops
+    yield REDUCTION, (*groups.network_hops, *groups.replica_hops, groups.replicas)
+
+
 class Ledger:
     """The channels of one rank, in an order that is the same on all ranks."""
 
     def __init__(self, groups: ProcessGroups, device: torch.device) -> None:
-        lanes = {
-            WEIGHTS: (groups.weights, groups.secondary),
-            UPDATE: (groups.network_hop, groups.node_hop),
-            GRADIENTS: groups.block_hops,
-            REDUCTION: (*groups.network_hops, *groups.replica_hops, groups.replicas),
-        }
         self._channels: dict[tuple[str, Group], _Channel] = {}
-        for lane, members in lanes.items():
+        for lane, members in [*_lanes(groups), *_lanes(groups.experts)]:
             for group in members:
                 if group.size() > 1:
                     self._channels.setdefault((lane, group), _Channel(_KINDS[lane], group, device))

@@ -53,6 +53,12 @@ class Verifier:
         self._in_use: Tensor | None = None  # checksum of the weights of a step that is verified
         self._bad = torch.zeros(len(_LOCAL), dtype=torch.int64, device=engine.device)
         self._keys = copies.keys(engine.groups.layout)
+        # Experts have other copies than what every rank holds.
+        of_experts = [unit.groups is not engine.groups for unit in engine.units]
+        self._parts = [
+            [u for u, of in zip(engine.units, of_experts, strict=True) if of is part]
+            for part in (False, True)
+        ]
         # Three copies or more tell which one is wrong.
         self._watched = engine.groups.replicas.size() < 3
         # Without sequence parallelism tensor ranks compute these gradients each for itself.
@@ -85,7 +91,8 @@ class Verifier:
             return
         self._compare_held(number)
         if self._in_use is not None:
-            self._note(4, (self._weights() != self._in_use) | self.ledger.changed_in_use, number)
+            changed = (self._weights() != self._in_use).any()
+            self._note(4, changed | self.ledger.changed_in_use, number)
 
     def masters_updated(self) -> None:
         """When masters and moments have their new values, and before other ranks get them.
@@ -120,7 +127,7 @@ class Verifier:
         """Compare what was collected up to and with step ``number`` (from 0)."""
         self._note(3, self._not_encoded(), number)
         changed = self.ledger.compare(self._exchange)
-        own = torch.stack([in_use, self._weights(), *self._shared_state(), torch.zeros_like(in_use)])
+        own = torch.stack([*in_use, *self._weights(), *self._shared_state(), torch.zeros_like(in_use[0])])
         own[-1] = (self._bad > 0).sum() + len(changed)
         table = own.new_empty(self.groups.world.size(), len(own))
         transport = self.engine.transport
@@ -139,7 +146,7 @@ class Verifier:
     def _shared_state(self) -> Iterator[Tensor]:
         """The checksums of what other ranks hold too, in the order of the table's columns."""
         groups, ledger = self.groups, self.ledger
-        yield from self._state()
+        yield from self._state().flatten()
         yield self._part(self._shared, groups.tensor)
         yield ledger.results(groups.tensor)
         yield self._part(lambda parameter: parameter.shared, groups.embedding)
@@ -147,13 +154,23 @@ class Verifier:
         yield ledger.results(groups.world)
 
     def _state(self) -> Tensor:
-        """Checksums of masters, first and second moments, int64 [3]."""
-        masters = [unit.master for unit in self.engine.units]
-        moments = ([each] for each in self.optimizer.all_moments)
-        return torch.stack([digest(tensors) for tensors in (masters, *moments)])
+        """Checksums of masters, first and second moments, int64 [2, 3]: of experts in the second row."""
+        found = []
+        for units, moments in zip(self._parts, self.optimizer.moments_of_parts, strict=True):
+            masters = [unit.master for unit in units]
+            found.append(
+                torch.stack([self._digest(tensors) for tensors in (masters, *([m] for m in moments))])
+            )
+        return torch.stack(found)
 
     def _weights(self) -> Tensor:
-        return digest([unit.rows for unit in self.engine.units])
+        """Checksums of working weights, int64 [2]: of experts in the second place."""
+        return torch.stack([self._digest([unit.rows for unit in units]) for units in self._parts])
+
+    def _digest(self, tensors: list[Tensor]) -> Tensor:
+        if not sum(tensor.numel() for tensor in tensors):
+            return torch.zeros((), dtype=torch.int64, device=self.engine.device)
+        return digest(tensors)
 
     def _part(self, wanted: Any, group: Any) -> Tensor:
         """The checksum of masters and moments of ``wanted`` parameters; zero if ``group`` is this rank."""
@@ -177,7 +194,7 @@ class Verifier:
 
     def _compare_held(self, number: int) -> None:
         if self._held is not None:
-            self._note(slice(3), self._state() != self._held, number)
+            self._note(slice(3), (self._state() != self._held).any(0), number)
 
     def _note(self, where: int | slice, wrong: Tensor, number: int) -> None:
         """Keep the first step (from 1) at which a local check failed."""

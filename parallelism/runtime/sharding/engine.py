@@ -16,8 +16,8 @@ import torch
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.runtime.device import DTYPES
 from frontrunner.parallelism.runtime.gpt.build import LanguageModel, UnitPlan, plan_units
-from frontrunner.parallelism.runtime.process_groups import ProcessGroups
-from frontrunner.parallelism.runtime.sharding.parameters import describe, initial_values
+from frontrunner.parallelism.runtime.process_groups import ProcessGroups, ShardGroups
+from frontrunner.parallelism.runtime.sharding.parameters import Parameter, describe, initial_values
 from frontrunner.parallelism.runtime.sharding.reduction import Reducer
 from frontrunner.parallelism.runtime.sharding.shard_unit import ALIGNMENT, ShardUnit
 from frontrunner.parallelism.runtime.sharding.weights import Gatherer
@@ -31,7 +31,8 @@ class Chunk:
 
     def __init__(self, units: list[ShardUnit], accumulation: int) -> None:
         self.reduction_order = units[::-1]
-        self.visits: list[tuple[ShardUnit, bool]] = []  # as modules use them; False: the backward does not
+        # Units as modules use them, those of a layer together; False: the backward does not use them.
+        self.visits: list[tuple[list[ShardUnit], bool]] = []
         self.accumulation = accumulation
         self.micro_batch = 0
         self._restart()
@@ -62,12 +63,14 @@ class ShardingEngine:
         self.groups = groups
         self.transport = transport
         self.device = device
-        self.gatherer = Gatherer(groups, transport, streams)
+        self.gatherer = Gatherer(transport, streams)
         wires = spec.layout.sharding.wires(spec.training.precision)
         block, network = (wire_format(name, wires.block) for name in (wires.gradients, wires.network))
-        self.weight_wire = wire_format(
-            wires.weights if groups.layout.weights > 1 else spec.training.precision, wires.block
-        )
+        # Weights that are not cut are used as they are kept.
+        self.whole_wire = wire_format(spec.training.precision, wires.block)
+        self.weight_wire = self.whole_wire
+        if groups.layout.weights > 1:
+            self.weight_wire = wire_format(wires.weights, wires.block)
         quantised = any(wire.name.startswith("int") for wire in (self.weight_wire, block, network))
         self.alignment = wires.block if quantised else ALIGNMENT
         self.reducer = Reducer(groups, transport, streams, DTYPES[spec.training.precision], block, network)
@@ -101,17 +104,15 @@ class ShardingEngine:
     def _install(self, model: LanguageModel) -> None:
         """Create a chunk's shard units, put their views into its modules and hook the modules."""
         described = describe(model, self.spec.model, self.groups, self.spec.layout.sequence_parallel)
-        plans = plan_units(model)
-        units = [self._make(plan, {key: described[key] for key in plan.parameters}) for plan in plans]
+        made = [(plan, self._make_all(plan, described)) for plan in plan_units(model)]
+        units = [unit for _, group in made for unit in group]
         chunk = Chunk(units, self.spec.grad_accum_steps)
-        uses = [
-            (module, unit, plan) for unit, plan in zip(units, plans, strict=True) for module in plan.modules
-        ]
+        uses = [(module, group, plan) for plan, group in made for module in plan.modules]
         order = {id(module): index for index, module in enumerate(model.modules())}
-        for module, unit, plan in sorted(uses, key=lambda use: order[id(use[0])]):
-            self._hook(module, unit, plan, chunk)
-        for unit, plan in zip(units, plans, strict=True):
-            for key in plan.parameters:
+        for module, group, plan in sorted(uses, key=lambda use: order[id(use[0])]):
+            self._hook(module, group, plan, chunk)
+        for unit in units:
+            for key in unit.parameters:
                 path, _, leaf = key.rpartition(".")
                 parameter = torch.nn.Parameter(unit.view(key))
                 model.get_submodule(path).register_parameter(leaf, parameter)
@@ -122,18 +123,25 @@ class ShardingEngine:
             unit.free()
         self.units += units
 
-    def _make(self, plan: UnitPlan, parameters: dict[str, Any]) -> ShardUnit:
+    def _make_all(self, plan: UnitPlan, described: dict[str, Parameter]) -> list[ShardUnit]:
+        """The unit of a plan, and that of its experts if it has some."""
+        groups: ShardGroups = self.groups
+        parts = [(plan.name, plan.parameters, groups)]
+        if plan.experts:
+            parts.append((f"{plan.name}'s experts", plan.experts, self.groups.experts))
+        return [self._make(name, {key: described[key] for key in keys}, of) for name, keys, of in parts]
+
+    def _make(self, name: str, parameters: dict[str, Parameter], groups: ShardGroups) -> ShardUnit:
         precision, sharding = self.spec.training, self.spec.layout.sharding
-        layout = self.groups.layout
+        layout = groups.layout
         unit = ShardUnit(
-            plan.name,
+            name,
             parameters,
-            layout,
-            self.groups.position,
+            groups,
             self.device,
             DTYPES[precision.precision],
             DTYPES[precision.gradient_dtype],
-            self.weight_wire,
+            self.weight_wire if layout.weights > 1 else self.whole_wire,
             self.alignment,
         )
         if layout.secondary < layout.weights:
@@ -145,12 +153,12 @@ class ShardingEngine:
             )
         return unit
 
-    def _hook(self, module: torch.nn.Module, unit: ShardUnit, plan: UnitPlan, chunk: Chunk) -> None:
+    def _hook(self, module: torch.nn.Module, units: list[ShardUnit], plan: UnitPlan, chunk: Chunk) -> None:
         lookup = module in plan.lookups
-        if not chunk.visits or chunk.visits[-1][0] is not unit:
-            chunk.visits.append((unit, not lookup))
+        if not chunk.visits or chunk.visits[-1][0] is not units:
+            chunk.visits.append((units, not lookup))
         else:
-            chunk.visits[-1] = (unit, chunk.visits[-1][1] or not lookup)
+            chunk.visits[-1] = (units, chunk.visits[-1][1] or not lookup)
         visit = len(chunk.visits) - 1
 
         def enter(*_: Any) -> None:
@@ -169,14 +177,14 @@ class ShardingEngine:
             module.register_forward_hook(after_forward)
 
     def _enter(self, chunk: Chunk, visit: int, backward: bool) -> None:
-        """Before a module runs: gather its unit, start gathering the next one, and free all others."""
-        unit, _ = chunk.visits[visit]
+        """Before a module runs: gather its units, start gathering the next ones, and free all others."""
+        units, _ = chunk.visits[visit]
         self.reducer.advance()
         self.gatherer.advance()
         following = visit - 1 if backward else visit + 1
-        coming = [unit]
+        coming = list(units)
         if 0 <= following < len(chunk.visits) and (chunk.visits[following][1] or not backward):
-            coming.append(chunk.visits[following][0])
+            coming += chunk.visits[following][0]
         if coming == self.held:
             return
         for other in self.held:
@@ -186,7 +194,8 @@ class ShardingEngine:
         self.held = coming
         for each in coming:
             self.gatherer.start(each, backward)
-        self.gatherer.finish(unit)
+        for unit in units:
+            self.gatherer.finish(unit)
 
     def _collect(self, unit: ShardUnit, key: str, parameter: torch.nn.Parameter, chunk: Chunk) -> None:
         """Called when autograd has finished one parameter's gradient for this micro-batch."""

@@ -49,10 +49,15 @@ class ShardedAdamW:
         self.engine = engine
         self.loss_scale = LossScale(spec.training.precision == "float16")
         self.updates = 0  # steps that were not skipped
-        sizes = [unit.master.numel() for unit in engine.units]
-        #: First and second moments of all units, one after the other: a check reads each in one operation.
-        self.all_moments = tuple(torch.zeros(sum(sizes), device=engine.device) for _ in range(2))
-        self.moments = list(zip(*(moments.split(sizes) for moments in self.all_moments), strict=True))
+        # Moments of all units lie one after the other, those of experts last: a check reads many at once.
+        order = sorted(engine.units, key=lambda unit: unit.groups is not engine.groups)
+        sizes = [unit.master.numel() for unit in order]
+        dense = sum(unit.master.numel() for unit in order if unit.groups is engine.groups)
+        flat = [torch.zeros(sum(sizes), device=engine.device) for _ in range(2)]
+        #: First and second moments of what is no expert, and of experts.
+        self.moments_of_parts = [[m[:dense] for m in flat], [m[dense:] for m in flat]]
+        found = dict(zip(order, zip(*(m.split(sizes) for m in flat), strict=True), strict=True))
+        self.moments = [found[unit] for unit in engine.units]
         self._pieces: list[tuple[int, slice, torch.Tensor]] = []
         groups = []
         for decay in (True, False):
@@ -138,13 +143,13 @@ class ShardedAdamW:
         """L2 norm of the summed gradient over all ranks, each element counted once; NaN if a loss is NaN."""
         groups = self.engine.groups
         squares = (loss.double() * 0).reshape(1)
-        if groups.position.replica == 0:
-            counted = [
-                own[run]
-                for unit, own in zip(self.engine.units, owned, strict=True)
-                for run in unit.runs(lambda parameter: parameter.counted)
-            ]
-            if counted:
-                squares += torch.stack(torch._foreach_norm(counted)).double().square().sum()
+        counted = [
+            own[run]
+            for unit, own in zip(self.engine.units, owned, strict=True)
+            if unit.groups.position.replica == 0
+            for run in unit.runs(lambda parameter: parameter.counted)
+        ]
+        if counted:
+            squares += torch.stack(torch._foreach_norm(counted)).double().square().sum()
         self.engine.transport.all_reduce(squares, groups.world)
         return squares.sqrt().item()

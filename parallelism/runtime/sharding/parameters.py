@@ -14,6 +14,7 @@ import torch
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, VocabParallelEmbedding
 
 from frontrunner.configs.schema import ModelSpec
+from frontrunner.parallelism.runtime.experts.layer import ExpertLinear
 from frontrunner.parallelism.runtime.gpt.attention import WholeRMSNorm
 from frontrunner.parallelism.runtime.gpt.build import LanguageModel
 from frontrunner.parallelism.runtime.gpt.config import initial_std
@@ -29,11 +30,12 @@ BLOCK_ELEMENTS = 1 << 20
 class Parameter:
     """One parameter of the whole model and this rank's slice of it.
 
-    ``full_shape`` is the shape across tensor ranks. ``stacked`` > 1 means that dim 0 holds that many matrices
-    of equal size (SwiGLU's gate and up), each cut separately. ``split_dim`` is the dim that tensor ranks cut;
-    None if each holds all of it. ``partial_gradient``: each tensor rank sees part of the sequence or of the
-    heads, and the gradient is their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the
-    tied word embedding; its copy on the last stage has the name of the first.
+    ``full_shape`` is the shape across tensor and expert ranks. ``stacked`` > 1 means that dim 0 holds that
+    many matrices of equal size (SwiGLU's gate and up, or experts), each cut separately; ``held`` are those
+    that this rank holds. ``split_dim`` is the dim that tensor ranks cut; None if each holds all of it.
+    ``partial_gradient``: each tensor rank sees part of the sequence or of the heads, and the gradient is
+    their sum. ``counted``: this rank's copy counts in norms. ``shared`` marks the tied word embedding; its
+    copy on the last stage has the name of the first.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Parameter:
     full_shape: tuple[int, ...]
     split_dim: int | None
     stacked: int
+    held: range
     tensor_rank: int
     tensor_size: int
     std: float | None  # None: ones for a norm's weight, zeros for a bias
@@ -67,6 +70,11 @@ def describe(
             split = _split_dim(module, leaf)
             shape = tuple(value.shape)
             full = tuple(n * tensor_size if dim == split else n for dim, n in enumerate(shape))
+            stacked = 2 if model.activation == "swiglu" and ".linear_fc1." in local else 1
+            held = range(stacked)
+            if isinstance(module, ExpertLinear):
+                stacked, held = module.matrices, module.held
+                full = (full[0] // len(held) * stacked, *full[1:])
             name = _global_name(chunk, local)
             is_copy = tied_copy and name == "output_layer.weight"
             if is_copy:
@@ -76,7 +84,8 @@ def describe(
                 shape=shape,
                 full_shape=full,
                 split_dim=split,
-                stacked=2 if model.activation == "swiglu" and ".linear_fc1." in local else 1,
+                stacked=stacked,
+                held=held,
                 tensor_rank=tensor_rank,
                 tensor_size=tensor_size,
                 std=initial_std(model, name) if len(shape) > 1 else None,
@@ -92,10 +101,14 @@ def _sees_a_part(local: str, sequence_parallel: bool) -> bool:
     """Whether a parameter that each tensor rank holds is used on a part of what it applies to."""
     if local.endswith(("q_layernorm.weight", "k_layernorm.weight")):
         return True  # the rank's own heads
+    if local.endswith("mlp.router.weight"):
+        return False  # every tensor rank routes whole sequences
     return sequence_parallel and not local.startswith("embedding.")
 
 
 def _split_dim(module: torch.nn.Module, leaf: str) -> int | None:
+    if isinstance(module, ExpertLinear):
+        return module.split_dim
     if isinstance(module, (ColumnParallelLinear, VocabParallelEmbedding, WholeRMSNorm)):
         return 0
     return 1 if isinstance(module, RowParallelLinear) and leaf == "weight" else None
@@ -134,8 +147,13 @@ def initial_values(parameter: Parameter, seed: int) -> torch.Tensor:
 
 def row_ranges(parameter: Parameter) -> list[tuple[int, int]]:
     """The rows of the full tensor that this rank holds, in its own order."""
-    if parameter.split_dim != 0:
-        return [(0, parameter.full_shape[0])]
-    whole, part = parameter.full_shape[0] // parameter.stacked, parameter.shape[0] // parameter.stacked
-    starts = (matrix * whole + parameter.tensor_rank * part for matrix in range(parameter.stacked))
-    return [(start, start + part) for start in starts]
+    whole, part = parameter.full_shape[0] // parameter.stacked, parameter.shape[0] // len(parameter.held)
+    first = parameter.tensor_rank * part if parameter.split_dim == 0 else 0
+    found = list[tuple[int, int]]()
+    for matrix in parameter.held:
+        start = matrix * whole + first
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], start + part)
+        else:
+            found.append((start, start + part))
+    return found

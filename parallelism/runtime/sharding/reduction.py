@@ -43,7 +43,10 @@ class Reducer:
         self.network_wire = network_wire
         # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
         self.block_stream = CommStream(transport, streams, GRADIENTS, depth=2)
-        twice = groups.replicas.size() > 1 and groups.replicas in groups.replica_hops
+        twice = any(
+            shards.replicas.size() > 1 and shards.replicas in shards.replica_hops
+            for shards in (groups, groups.experts)
+        )
         self.network_stream = CommStream(transport, streams, REDUCTION, one_at_a_time=twice)
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
@@ -56,7 +59,7 @@ class Reducer:
         """Take one parameter's gradient of this micro-batch."""
         start = unit.offsets[key]
         part = slice(start, start + gradient.numel())
-        if self.groups.layout.gradients == 1:
+        if unit.groups.layout.gradients == 1:
             unit.gradients[part] += gradient.flatten()
             return
         if unit not in self._whole:
@@ -117,9 +120,9 @@ class Reducer:
             self.network_stream.wait(self._across.pop(unit))
 
     def _block_job(self, unit: ShardUnit, last: bool) -> Job:
-        if self.groups.layout.gradients > 1:
+        if unit.groups.layout.gradients > 1:
             rows, size = self._encode_whole(unit)
-            job = self._reduce(rows, size, self.groups.block_hops, self.block_wire, unit.gradients.add_)
+            job = self._reduce(rows, size, unit.groups.block_hops, self.block_wire, unit.gradients.add_)
             del rows  # the job drops it once it has been sent
             yield from job
         if last:
@@ -127,7 +130,7 @@ class Reducer:
 
     def _encode_whole(self, unit: ShardUnit) -> tuple[torch.Tensor, int]:
         """A unit's gradients of this micro-batch as chunks for the block's ranks, and the chunk length."""
-        layout = self.groups.layout
+        layout = unit.groups.layout
         whole = self._whole.pop(unit, None)
         if whole is None:
             whole = torch.zeros(unit.geometry.padded, dtype=self.dtype, device=unit.gradients.device)
@@ -138,25 +141,25 @@ class Reducer:
         parts = whole.view(layout.weights, layout.gradients // layout.weights, -1).transpose(0, 1)
         if unit.residual is not None:
             self._keep_residual(unit, whole)
-        return self._encode(parts, self.groups.block_hops, self.block_wire)
+        return self._encode(parts, unit.groups.block_hops, self.block_wire)
 
     def _network_job(self, unit: ShardUnit) -> Job:
         """Reduce the accumulated shard over the optimizer's block, then over replicas."""
         own = unit.own_gradients
-        if self.groups.network_hop.size() > 1:
-            hops = self.groups.network_hops
-            chunks = unit.gradients.view(self.groups.network_hop.size(), 1, -1)
+        if unit.groups.network_hop.size() > 1:
+            hops = unit.groups.network_hops
+            chunks = unit.gradients.view(unit.groups.network_hop.size(), 1, -1)
             rows, size = self._encode(chunks, hops, self.network_wire)
             yield from self._reduce(rows, size, hops, self.network_wire, own.copy_)
-        replicas = self.groups.replicas.size()
+        replicas = unit.groups.replicas.size()
         if replicas > 1:
             totals: list[torch.Tensor] = []
-            hops = self.groups.replica_hops
+            hops = unit.groups.replica_hops
             rows, size = self._encode(own.view(replicas, 1, -1), hops, self.network_wire)
             yield from self._reduce(rows, size, hops, self.network_wire, totals.append)
             total = totals[0].to(self.dtype)
             gathered = torch.empty(own.numel(), dtype=self.dtype, device=own.device)
-            yield self.transport.all_gather(gathered, total, self.groups.replicas)
+            yield self.transport.all_gather(gathered, total, unit.groups.replicas)
             own.copy_(gathered)
 
     def _encode(
@@ -187,7 +190,7 @@ class Reducer:
 
     def _keep_residual(self, unit: ShardUnit, whole: torch.Tensor) -> None:
         """Keep what encoding loses now, and add it to the next micro-batch's gradients (error feedback)."""
-        rows = whole.view(self.groups.layout.gradients, -1)
+        rows = whole.view(unit.groups.layout.gradients, -1)
         arrives = torch.empty_like(rows)
         self.block_wire.decode(self.block_wire.encode(rows), rows.size(-1), out=arrives)
         # Discard what an overflow leaves, which would spoil every later step.

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 
 from frontrunner.parallelism.layout import Layout, Position
+from frontrunner.parallelism.runtime.process_groups import ShardGroups
 from frontrunner.parallelism.runtime.sharding.parameters import Parameter
 from frontrunner.parallelism.runtime.wire.formats import WireFormat
 
@@ -47,8 +48,8 @@ class Geometry:
 
     @classmethod
     def of(cls, numel: int, layout: Layout, position: Position, alignment: int = ALIGNMENT) -> Geometry:
-        """Shards of ``numel`` elements, padded to a multiple of ``alignment`` for each data-parallel rank."""
-        step = layout.data * alignment
+        """Shards of ``numel`` elements, padded to a multiple of ``alignment`` for each of their holders."""
+        step = layout.holders * alignment
         padded = math.ceil(numel / step) * step
         start, size, shards = 0, padded, []
         parts = (layout.weights, layout.gradients // layout.weights, layout.optimizer // layout.gradients)
@@ -60,7 +61,7 @@ class Geometry:
 
 
 class ShardUnit:
-    """Storage of one shard unit on one rank.
+    """Storage of one shard unit on one rank; ``groups`` are those over which it is cut.
 
     ``rows`` is this rank's encoded weight shard: uint8 [optimizer / weights, row_bytes]. ``full`` is the
     decoded flat unit; its storage exists between :meth:`allocate` and :meth:`free` (always, if weights are
@@ -74,8 +75,7 @@ class ShardUnit:
         self,
         name: str,
         parameters: dict[str, Parameter],
-        layout: Layout,
-        position: Position,
+        groups: ShardGroups,
         device: torch.device,
         dtype: torch.dtype,
         gradient_dtype: torch.dtype,
@@ -84,6 +84,8 @@ class ShardUnit:
     ) -> None:
         self.name = name
         self.parameters = parameters
+        self.groups = groups
+        layout = groups.layout
         self.offsets: dict[str, int] = {}
         numel = 0
         for key, parameter in parameters.items():
@@ -91,7 +93,7 @@ class ShardUnit:
             # On a quantised wire no block holds two parameters: a norm's ones would swamp a bias's values.
             numel += math.ceil(parameter.numel / alignment) * alignment
         self.numel = numel
-        self.geometry = geometry = Geometry.of(numel, layout, position, alignment)
+        self.geometry = geometry = Geometry.of(numel, layout, groups.position, alignment)
         self.wire = wire
         self.sharded = layout.weights > 1
         self.exact = wire.keeps(dtype)

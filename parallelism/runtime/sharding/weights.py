@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
-from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
+from frontrunner.parallelism.runtime.process_groups import Group
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import Transport
@@ -15,8 +15,7 @@ from frontrunner.parallelism.trace_events import UPDATE, WEIGHTS
 class Gatherer:
     """Gathers weights of shard units on one rank, ahead of use."""
 
-    def __init__(self, groups: ProcessGroups, transport: Transport, streams: Streams) -> None:
-        self.groups = groups
+    def __init__(self, transport: Transport, streams: Streams) -> None:
         self.transport = transport
         self.use_stream = CommStream(transport, streams, WEIGHTS)
         self.update_stream = CommStream(transport, streams, UPDATE)
@@ -80,9 +79,9 @@ class Gatherer:
             self.update_stream.wait(handle)
 
     def _gather(self, unit: ShardUnit, backward: bool) -> Job:
-        group, shard = self.groups.weights, unit.rows
+        group, shard = unit.groups.weights, unit.rows
         if backward and unit.secondary is not None:
-            group, shard = self.groups.secondary, unit.secondary
+            group, shard = unit.groups.secondary, unit.secondary
         full = unit.full.view(-1, unit.row_size)
         if unit.exact:
             rows = full.view(torch.uint8)
@@ -92,13 +91,14 @@ class Gatherer:
         if not unit.exact:
             unit.wire.decode(rows, unit.row_size, out=full)
         if unit.secondary is not None and not backward:
-            unit.secondary.copy_(rows.chunk(self.groups.secondary.size())[self.groups.secondary.rank()])
+            group = unit.groups.secondary
+            unit.secondary.copy_(rows.chunk(group.size())[group.rank()])
 
     def _gather_update(self, unit: ShardUnit) -> Job:
-        if self.groups.network_hop.size() > 1:
-            yield self._all_gather(unit.gradient_rows, unit.own_row.clone(), self.groups.network_hop)
-        if self.groups.node_hop.size() > 1:
-            yield self._all_gather(unit.rows, unit.gradient_rows.clone(), self.groups.node_hop)
+        if unit.groups.network_hop.size() > 1:
+            yield self._all_gather(unit.gradient_rows, unit.own_row.clone(), unit.groups.network_hop)
+        if unit.groups.node_hop.size() > 1:
+            yield self._all_gather(unit.rows, unit.gradient_rows.clone(), unit.groups.node_hop)
 
     def _all_gather(self, output: torch.Tensor, shard: torch.Tensor, group: Group) -> object:
         return self.transport.all_gather(output.flatten(), shard.flatten(), group)

@@ -96,7 +96,10 @@ def _parameter(tensor: int, rank: int, split: int | None, stacked: int = 1) -> P
     shape = [12, 10]
     if split is not None:
         shape[split] //= tensor
-    return Parameter("w", tuple(shape), (12, 10), split, stacked, rank, tensor, 0.5, True, False, True, False)
+    held = range(stacked)
+    return Parameter(
+        "w", tuple(shape), (12, 10), split, stacked, held, rank, tensor, 0.5, True, False, True, False
+    )
 
 
 @pytest.mark.parametrize("block", [1, 30, 1 << 20])

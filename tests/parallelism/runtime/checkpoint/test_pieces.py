@@ -14,7 +14,9 @@ from frontrunner.parallelism.runtime.sharding.parameters import Parameter
 
 def parameter(full: tuple[int, ...], split: int | None, stacked: int, rank: int, size: int) -> Parameter:
     shape = tuple(n // size if dim == split else n for dim, n in enumerate(full))
-    return Parameter("p", shape, full, split, stacked, rank, size, None, True, False, True, False)
+    return Parameter(
+        "p", shape, full, split, stacked, range(stacked), rank, size, None, True, False, True, False
+    )
 
 
 def held(whole: torch.Tensor, p: Parameter) -> torch.Tensor:
