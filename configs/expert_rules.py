@@ -27,7 +27,7 @@ def sparse_layers(f: Facts) -> Iterator[Violation]:
     experts = f("model.experts")
     if experts is None:
         return
-    layers, first, every = f("model.num_layers"), experts.first_dense_layers, experts.every
+    layers, every = f("model.num_layers"), experts.every
     if not any(experts.sparse_layers(layers)):
         constraint = f"leaves none of {layers} layers with experts (every is {every})"
         others = dict.fromkeys(
@@ -61,6 +61,15 @@ def compiled(f: Facts) -> Iterator[Violation]:
         others = {"model.experts": "cannot be compiled: sizes of messages depend on the tokens"}
         constraint = "is not supported with model.experts, whose messages have no fixed sizes"
         yield f.broken("training.compile", constraint, "use false", others)
+
+
+def communicators(f: Facts) -> Iterator[Violation]:
+    """Tokens and gradients that share one would be sent in an order that depends on timing."""
+    degree = f("layout.expert")
+    if degree > 1 and f("layout.sharding.communicators") == "shared":
+        constraint = f"must be separate with layout.expert {degree}"
+        others = {"layout.expert": "must be 1 with layout.sharding.communicators shared"}
+        yield f.broken("layout.sharding.communicators", constraint, "use separate", others)
 
 
 def expert_ranks(f: Facts) -> Iterator[Violation]:
@@ -97,4 +106,5 @@ EXPERT_RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (
     biases,
     compiled,
     expert_ranks,
+    communicators,
 )

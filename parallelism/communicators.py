@@ -9,7 +9,7 @@ what overlaps apart. Uses of one set of ranks share a communicator if they are n
   layer are gathered.
 
 Weights for the backward travel while gradients do. With one communicator a gather would wait for the hop
-before it, so these kinds only share one if the run says ``communicators: shared``. Every rank issues
+before it, so these two kinds only share one if the run says ``communicators: shared``. Every rank issues
 collectives in the order of its program, which is the same on all ranks of a communicator.
 
 Gradients of experts take other hops than those of the same layer's other parameters. How far each has got
@@ -36,8 +36,6 @@ class Kind(Enum):
     BESIDE_OF_EXPERTS = "the same, of experts"
 
 
-#: Kinds that share communicators with the computing stream's if the run says so.
-_CAN_BE_SHARED = (Kind.TOKENS, Kind.BESIDE)
 #: Before the names of what the shards of experts communicate for, if their ranks are others.
 OF_EXPERTS = "experts."
 #: In place of an index: the communicator of all ranks, and none.
@@ -79,7 +77,7 @@ def communicators(layout: Layout, rank: int, data: bool = False) -> Communicator
     of = {"world": [known[everyone, Kind.COMPUTING]]}
     made: list[Ranks | None] = []
     for degree, (name, ranks, kind) in _uses(layout, rank, data):
-        shared = layout.shares_communicators and kind in _CAN_BE_SHARED
+        shared = layout.shares_communicators and kind is Kind.BESIDE
         key = (ranks, Kind.COMPUTING if shared else kind)
         if degree > 1:  # or no rank needs one
             made.append(None if key in known else ranks)

@@ -97,7 +97,9 @@ def _itself(groups: ProcessGroups) -> ProcessGroups:
 
 def _lose_a_token(hop: Any, experts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     rows, members, went = _copies(hop, experts)
-    return rows[:-1], members[:-1], [*went[:-1], went[-1] - 1]
+    last = int(members[-1])
+    went[last] -= 1
+    return rows[:-1], members[:-1], went
 
 
 def _swap_weights(self: Experts, x: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> Any:

@@ -140,7 +140,7 @@ COMMANDS: dict[str, tuple[list[str], Any]] = {
 
 def needed(name: str) -> tuple[str, ...]:
     return {"analyze": ("polars",), "data prepare": ("tokenizers", "torch")}.get(
-        name, ("optuna", "shap") if name.startswith("sweep") else ()
+        name, ("optuna", "shap", "torch") if name.startswith("sweep") else ()
     )
 
 

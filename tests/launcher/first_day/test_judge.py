@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from dataclasses import replace
@@ -19,6 +20,9 @@ from frontrunner.launcher.first_day.judge import judge
 from frontrunner.launcher.first_day.machine import measured_machine
 from frontrunner.launcher.first_day.view import parts, said
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="a day without DeepSpeed has fewer parts"
+)
 #: One rank's figures of each part, made by hand for eight devices of an MI250X node.
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("mi250x.json").read_text())
 PLANNED = runs.plan(None, ["machine=frontier"], as_job=True)

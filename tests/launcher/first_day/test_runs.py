@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from frontrunner.configs.errors import SpecError
 from frontrunner.launcher.first_day import runs
 from frontrunner.launcher.first_day.parts import PARTS
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="a day without DeepSpeed has fewer parts"
+)
 
 
 def why_not(day: runs.Day) -> dict[str, str]:
@@ -17,6 +23,7 @@ def test_all_parts_end_within_ten_minutes() -> None:
     assert sum(limit for _, limit in PARTS.values()) < 600
 
 
+@needs_deepspeed
 @pytest.mark.parametrize("packages", [1, 4])
 def test_every_engine_takes_the_same_steps(packages: int) -> None:
     """On a device alone too, where nothing can be sharded."""
@@ -34,6 +41,7 @@ def test_every_engine_takes_the_same_steps(packages: int) -> None:
     assert all(run.data == "synthetic" and not run.checkpoint.at_end for run in day.runs.values())
 
 
+@needs_deepspeed
 def test_a_model_that_does_not_fit_is_replaced_and_named() -> None:
     """Its products are measured all the same; the peers have no float16."""
     day = runs.plan("gpt-175b-frontier", [], as_job=True)

@@ -10,8 +10,7 @@ import pytest
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.equality import OPTIMIZER, difference, one_rank, record, run_in_double, steps, tolerance
-from support.ranks import run_ranks
-from support.specs import FEW, run_spec, sharing
+from support.specs import FEW, run_spec
 from support.training import curve
 
 RecordProperty: TypeAlias = Callable[[str, object], None]
@@ -73,13 +72,6 @@ def test_layout_equals_one_rank(model: str, name: str, record_property: RecordPr
     assert all(other.losses == curves[0].losses and other.norms == curves[0].norms for other in curves)
 
 
-@pytest.mark.parametrize("name", ["expert 8, three_level", "expert 2, zeropp"])
-def test_shared_communicators_change_no_number(name: str) -> None:
-    spec = layout_spec(name, "sparse")
-    separate, shared = (run_ranks(spec.world_size, curve, each)[0] for each in (spec, sharing(spec)))
-    assert (shared.losses, shared.norms) == (separate.losses, separate.norms)
-
-
 @pytest.mark.parametrize(
     ("mutation", "name"),
     [
@@ -92,6 +84,8 @@ def test_shared_communicators_change_no_number(name: str) -> None:
 )
 def test_fault_is_seen(mutation: str, name: str, record_property: RecordProperty) -> None:
     spec = layout_spec(name, "sparse")
+    # Or the comparison of copies would find it first.
+    spec = spec.model_copy(update={"watch": spec.watch.model_copy(update={"verify_every_steps": 0})})
     curves = run_in_double(spec.world_size, curve, spec, mutation)
     found = difference(curves[0], one_rank("sparse", spec.training.global_batch_size))
     record(record_property, "fault", found, tolerance("sparse"))
