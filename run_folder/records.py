@@ -83,6 +83,14 @@ class Step(TypedDict):
     """Seconds for which it worked."""
     loss_scale: NotRequired[float]
     """Scale of the loss, with float16 only."""
+    aux_loss: NotRequired[float]
+    """Load-balancing loss of a mixture of experts before its weight, mean of all layers; 1: even."""
+    z_loss: NotRequired[float]
+    """Mean squared log-sum-exp of the routers' logits before its weight."""
+    expert_load: NotRequired[float]
+    """Tokens of the busiest expert, divided by the mean of its layer's; no token is dropped."""
+    idle_experts: NotRequired[float]
+    """Share of the experts that no token of the step used."""
 
 
 class Validation(TypedDict):

@@ -1,4 +1,4 @@
-"""Finds what goes wrong without an error: a loss that jumps, a rank that slows the others down."""
+"""Finds what goes wrong without an error: a loss that jumps, a slow rank, a router that has collapsed."""
 
 from __future__ import annotations
 
@@ -56,6 +56,30 @@ class StragglerWatch:
         return (
             f"rank {rank} slows the others down: it works for {busy_s / step_s:.0%} of a step, the average "
             f"rank for {mean_s / step_s:.0%} (last {self.steps} steps)"
+        )
+
+
+class RouterWatch:
+    """Finds routers that send most tokens to the same experts; reports it once.
+
+    ``most`` is the load of an expert that every token uses: num_experts / experts_per_token.
+    """
+
+    steps, share, idle = 20, 0.8, 0.5
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._in_a_row = 0
+
+    def add(self, load: float, idle: float) -> str | None:
+        """The warning, if any, after a step with this ``expert_load`` and these ``idle_experts``."""
+        collapsed = self._most > 1 and (load > self.share * self._most or idle > self.idle)
+        self._in_a_row = self._in_a_row + 1 if collapsed else 0
+        if self._in_a_row != self.steps:
+            return None
+        return (
+            f"the router has collapsed: its busiest expert gets {load:.1f} times the mean, and {idle:.0%} of "
+            f"the experts get no token (last {self.steps} steps); raise model.experts.aux_loss"
         )
 
 

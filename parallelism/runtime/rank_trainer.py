@@ -12,6 +12,7 @@ import torch.distributed as dist
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.layout import LEVELS
 from frontrunner.parallelism.runtime.batches import micro_batches
+from frontrunner.parallelism.runtime.experts.load import Balance
 from frontrunner.parallelism.runtime.process_groups import ProcessGroups
 from frontrunner.parallelism.runtime.random_state import seed_rank
 from frontrunner.parallelism.runtime.streams import Streams, streams_of
@@ -66,6 +67,10 @@ class RankTrainer(ABC):
     @abstractmethod
     def update(self, number: int, loss: torch.Tensor) -> StepResult:
         """Clip, then run the optimizer for step ``number`` (from 0); :meth:`run` returned the summed loss."""
+
+    def balance(self) -> Balance | None:
+        """The load of experts in the last step, and its losses; None for a dense model. Collective."""
+        return None
 
     def settle(self) -> None:  # noqa: B027 - most engines leave nothing on its way
         """Wait for what the last step left in flight."""

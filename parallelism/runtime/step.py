@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 from frontrunner.configs.schema import RunSpec
 from frontrunner.parallelism.learning_rate import learning_rate
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
-from frontrunner.parallelism.runtime.anomalies import LossWatch, StragglerWatch, slowest, with_rank
+from frontrunner.parallelism.runtime.anomalies import (
+    LossWatch,
+    RouterWatch,
+    StragglerWatch,
+    slowest,
+    with_rank,
+)
 from frontrunner.parallelism.runtime.checkpoint.progress import Progress, samples_before
 from frontrunner.parallelism.runtime.device import peak_memory_bytes
 from frontrunner.parallelism.runtime.rank_trainer import RankTrainer, StepResult, Timing
@@ -35,6 +41,8 @@ class StepReport:
         self.bad_steps = begun.bad_steps
         self._losses = LossWatch()
         self._stragglers = StragglerWatch()
+        experts = spec.model.experts
+        self._routers = RouterWatch(experts.num_experts / experts.experts_per_token if experts else 1.0)
 
     def progress(self, done: int, first_validation_loss: float | None) -> Progress:
         return Progress(
@@ -60,6 +68,9 @@ class StepReport:
                 "slowest_rank": rank,
                 "slowest_busy_s": longest_s,
             }
+        balance = self.trainer.balance()
+        if balance is not None:
+            found |= balance._asdict()
         return {"bytes_sent": None} | found, Notes(bool(stop), bool(due))
 
     def add(self, record: dict[str, Any]) -> None:
@@ -71,6 +82,8 @@ class StepReport:
             messages["straggler"] = self._stragglers.add(
                 record["slowest_rank"], record["slowest_busy_s"], record["busy_s"], record["step_time_s"]
             )
+        if "expert_load" in record:
+            messages["router"] = self._routers.add(record["expert_load"], record["idle_experts"])
         for about, message in messages.items():
             if message is not None:
                 self.write("warning", about=about, step=record["step"], message=message)

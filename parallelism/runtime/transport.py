@@ -36,6 +36,7 @@ class Lane(Protocol):
     """A queue of jobs that send something; :class:`CommStream` is one."""
 
     queue: deque[Any]
+    stream: Any
 
     def advance(self) -> None:
         """Continue with what has arrived."""
@@ -120,10 +121,11 @@ class Transport:
             self._until(work, self._advance_lanes)
 
     def _advance_lanes(self) -> bool:
-        """Continue jobs of all lanes: on CPU nobody else does. False: none is left."""
-        for lane in self.lanes:
+        """Continue jobs of lanes without a stream: on CPU nobody else does. False: none is left."""
+        lanes = [lane for lane in self.lanes if lane.stream is None]
+        for lane in lanes:
             lane.advance()
-        return any(lane.queue for lane in self.lanes)
+        return any(lane.queue for lane in lanes)
 
     def wait(self, work: Any, meanwhile: Callable[[], bool] | None = None) -> None:
         """Wait for a started collective; until it is complete, call ``meanwhile`` as long as that is true."""

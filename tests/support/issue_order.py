@@ -81,7 +81,9 @@ class Recorder:
         which = (group.group_name, ranks)
         key = Key(*which, self._numbers[which])
         self._numbers[which] += 1
-        size = sum(tensor.nbytes for tensor in tensors_in(args[:2]))
+        # Of rows that differ in number, each rank has its own.
+        uneven = any(isinstance(sizes, (list, tuple)) and sizes for sizes in args[2:4])
+        size = 0 if uneven else sum(tensor.nbytes for tensor in tensors_in(args[:2]))
         self.note(key, ("message" if name in ("send", "recv") else name, size))
         return _Work(self, real(group, *args, **kwargs), key)
 

@@ -30,7 +30,7 @@ _of = Geometry.of
 _collect = Reducer.collect
 _within_block = Reducer.within_block
 _encode = Reducer._encode
-_copies = Dispatcher._copies
+_counts = Dispatcher._counts
 _forward = Experts.forward
 
 
@@ -95,11 +95,11 @@ def _itself(groups: ProcessGroups) -> ProcessGroups:
     return groups
 
 
-def _lose_a_token(hop: Any, experts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-    rows, members, went = _copies(hop, experts)
-    last = int(members[-1])
-    went[last] -= 1
-    return rows[:-1], members[:-1], went
+def _lose_a_token(self: Dispatcher, hop: Any, went: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The last row of the last member is not sent: rows are in the order of members."""
+    went = went.clone()
+    went[-1] -= went[-1] > 0
+    return _counts(self, hop, went)
 
 
 def _swap_weights(self: Experts, x: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor) -> Any:
@@ -129,7 +129,7 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "experts are reduced like other parameters": _patch(
         ProcessGroups, "experts", property(lambda self: self)
     ),
-    "a token is lost on its way": _patch(Dispatcher, "_copies", staticmethod(_lose_a_token)),
+    "a token is lost on its way": _patch(Dispatcher, "_counts", _lose_a_token),
     "a token has the weight of its other expert": _patch(Experts, "forward", _swap_weights),
     "the balancing loss counts each micro-batch as a step": _patch(
         Load, "loss_factor", property(lambda self: lambda: 1.0, _nothing)

@@ -49,8 +49,10 @@ class Dispatcher:
         if place == len(self.hops):
             return compute(x, experts, weights)
         hop = self.hops[place]
-        rows, members, went = self._copies(hop, experts)
-        came = self._counts(hop, went)
+        leads = hop.member[experts][..., None] == torch.arange(hop.group.size(), device=experts.device)
+        leads = leads.any(1).t()  # [members, n]
+        went, came = self._counts(hop, leads.sum(1))
+        members, rows = true_places(leads, sum(went))
         there = experts[rows].where(hop.member[experts[rows]] == members[:, None], -1)
         arrived: tuple[Tensor, Tensor, Tensor] = _Send.apply(  # type: ignore[no-untyped-call]
             x[rows], weights[rows], there, _Route(self.transport, hop, went, came)
@@ -62,22 +64,22 @@ class Dispatcher:
         )
         return added(back, rows, len(x))
 
-    @staticmethod
-    def _copies(hop: Hop, experts: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-        """Which row goes to which member, in the order of members, and how many go to each."""
-        members = torch.arange(hop.group.size(), device=experts.device)
-        leads = (hop.member[experts][..., None] == members).any(1)  # [n, members]
-        found = leads.t().nonzero()
-        return found[:, 1], found[:, 0], leads.sum(0).tolist()
-
-    def _counts(self, hop: Hop, went: list[int]) -> list[int]:
-        """How many rows come from each member."""
-        device = hop.member.device
-        counts = torch.tensor(went, device=device).view(-1, 1)
-        came = torch.empty_like(counts)
+    def _counts(self, hop: Hop, went: Tensor) -> tuple[list[int], list[int]]:
+        """How many rows go to each member, and how many come; the only time that the host waits."""
+        came = torch.empty_like(went)
         ones = [1] * len(went)
-        self.transport.exchange_rows(came, counts, ones, ones, hop.group)
-        return came.flatten().tolist()
+        self.transport.exchange_rows(came.view(-1, 1), went.view(-1, 1), ones, ones, hop.group)
+        both = torch.stack([went, came]).tolist()
+        return both[0], both[1]
+
+
+def true_places(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each of the ``count`` true elements of a matrix, by row.
+
+    Unlike ``nonzero``, this does not make the host wait.
+    """
+    places = mask.flatten().logical_not().to(torch.uint8).argsort(stable=True)[:count]
+    return places // mask.shape[1], places % mask.shape[1]
 
 
 def added(values: Tensor, rows: Tensor, count: int) -> Tensor:

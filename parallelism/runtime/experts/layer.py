@@ -15,7 +15,7 @@ from megatron.core.tensor_parallel.mappings import (
 )
 from torch import Tensor
 
-from frontrunner.parallelism.runtime.experts.dispatch import Dispatcher, added
+from frontrunner.parallelism.runtime.experts.dispatch import Dispatcher, added, true_places
 from frontrunner.parallelism.runtime.experts.router import Router
 from frontrunner.parallelism.runtime.process_groups import Group
 
@@ -57,10 +57,10 @@ class Experts(torch.nn.Module):
         """
         mine = torch.arange(self.held.start, self.held.stop, device=x.device)
         uses = experts[..., None] == mine  # [n, k, held]
-        found = uses.any(1).t().nonzero()  # by expert, then by row
-        rows = found[:, 1]
-        factors = (weights[..., None] * uses).sum(1).t()[found[:, 0], rows]
-        made = self._products(x[rows], uses.sum((0, 1)).tolist())
+        counts = uses.sum((0, 1)).tolist()
+        which, rows = true_places(uses.any(1).t(), sum(counts))
+        factors = (weights[..., None] * uses).sum(1)[rows, which]
+        made = self._products(x[rows], counts)
         return added(made.float() * factors[:, None], rows, len(x)).to(x.dtype)
 
     def _products(self, x: Tensor, counts: list[int]) -> Tensor:

@@ -13,14 +13,14 @@ class Balance(NamedTuple):
     """Of one step over all ranks and sparse layers.
 
     ``aux_loss`` is the mean load-balancing loss of a layer before its factor (1: even), ``z_loss`` the mean
-    square of the logits' log-sum-exp, ``load`` the most tokens of an expert divided by the mean of its layer,
-    the largest of all layers; ``idle`` the experts without a token, as a share.
+    square of the logits' log-sum-exp, ``expert_load`` the most tokens of an expert divided by the mean of its
+    layer, the largest of all layers; ``idle_experts`` the experts without a token, as a share.
     """
 
     aux_loss: float
     z_loss: float
-    load: float
-    idle: float
+    expert_load: float
+    idle_experts: float
 
 
 class Load:

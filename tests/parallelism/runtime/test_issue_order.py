@@ -15,7 +15,7 @@ from frontrunner.configs.sharding import SHARDING_PRESETS
 from support.issue_order import Call, Key, faults
 from support.issue_runs import Way, issued
 from support.ranks import run_ranks
-from support.specs import run_spec, saving, sharing
+from support.specs import SPARSE, run_spec, saving, sharing
 from support.stream_specs import FOUR, QUANTISED, SPECS, small
 
 EIGHT: dict[str, Any] = {"nodes": 2, "packages": 2, "devices": 2}
@@ -56,10 +56,22 @@ def test_presets_inside_a_node(preset: Any) -> None:
     check(sharing(small({"packages": 2, "devices": 2}, 2, sharding=preset, wire=QUANTISED)))
 
 
+@pytest.mark.parametrize("expert", [2, 4, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("preset", "accumulation"), PRODUCT)
+def test_presets_with_experts(preset: Any, accumulation: int, expert: int) -> None:
+    check(
+        small(EIGHT, accumulation, model=SPARSE, sharding=preset, wire=QUANTISED, layout={"expert": expert})
+    )
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         SPECS["verified"],
+        SPECS["experts"],
+        small(
+            EIGHT, 2, model=SPARSE, sharding="zero3", layout={"expert": 2, "tensor": 2, "recompute": "full"}
+        ),
         run_spec(
             **FOUR,
             sharding="zero1",
@@ -70,7 +82,15 @@ def test_presets_inside_a_node(preset: Any) -> None:
         pytest.param(small(EIGHT, 4, sharding=(1, 2, 2), layout={"pipeline": 2}), marks=pytest.mark.long),
         pytest.param(small(EIGHT, 2, sharding=(2, 4, 8)), marks=pytest.mark.long),
     ],
-    ids=["verified", "virtual stages", "pipeline, cut in two and four", "pipeline, replicas", "eight ranks"],
+    ids=[
+        "verified",
+        "experts",
+        "experts and tensor ranks",
+        "virtual stages",
+        "pipeline, cut in two and four",
+        "pipeline, replicas",
+        "eight ranks",
+    ],
 )
 def test_layouts(spec: RunSpec) -> None:
     check(spec)

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS
+from frontrunner.parallelism.layout import Layout
 from support.ranks import run_ranks
 from support.specs import saving, sharing
 from support.stream_runs import FAULTS, Turn, turns
@@ -55,6 +56,25 @@ def test_presets_on_streams(preset: Any, accumulation: int, wire: str) -> None:
 )
 def test_layouts_on_streams(name: str) -> None:
     check(SPECS[name])
+
+
+@pytest.mark.parametrize("name", ["experts", "experts of nodes"])
+def test_experts_on_streams(name: str) -> None:
+    """The host waits for the sizes of each hop's messages and of the experts' products."""
+    spec = SPECS[name]
+    hops = len(Layout.from_spec(spec).expert_hops(0))
+    forwards = STEPS * 2 * 2  # micro-batches and layers
+    for rank in run_ranks(
+        spec.world_size, turns, spec, [Turn(plain=True), Turn(), Turn(seed=1), Turn(seed=2)], None
+    ):
+        plain, *others = rank
+        assert [seen.races for seen in others] == [[], [], []]
+        assert [seen.numbers for seen in others] == [plain.numbers] * 3
+        assert others[0].host_waits == {place: STEPS * count for place, count in WAITS.items()} | {
+            "tolist in dispatch._counts": forwards * hops,
+            "tolist in layer.forward": forwards,
+            "to in schedule._forward": 1,  # the rotary frequencies, once
+        }
 
 
 def test_verified_steps_on_streams() -> None:
