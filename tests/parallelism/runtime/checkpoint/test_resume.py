@@ -70,12 +70,22 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -
     assert first["first_validation_loss"] == second["first_validation_loss"]
 
 
-@pytest.mark.long_except("llama")
-@pytest.mark.parametrize("model", ["gpt", "llama"])
+#: 8 ranks with all experts on a rank -> expert 4 -> expert 2 x tensor 2 -> expert 8 over 2 nodes -> pipeline 2.
+EXPERTS: list[dict[str, Any]] = [
+    {"nodes": 2, "packages": 2, "devices": 2, "sharding": "zero3"},
+    {"packages": 2, "devices": 2, "sharding": "zero1", "layout": FEW | {"expert": 4}},
+    {"packages": 2, "devices": 2, "layout": FEW | {"expert": 2, "tensor": 2}},
+    {"nodes": 2, "packages": 2, "devices": 2, "sharding": "three_level", "layout": {"expert": 8}},
+    {"packages": 2, "devices": 2, "layout": FEW | {"pipeline": 2}},
+]
+
+
+@pytest.mark.long_except("llama", "sparse")
+@pytest.mark.parametrize("model", ["gpt", "llama", "sparse"])
 def test_resharding_joins_the_curves_without_a_step(tmp_path: Path, model: str) -> None:
     """8 ranks three_level -> 4 ranks zero1 -> tensor 2 x pipeline 2 -> 8 ranks zero3 -> tensor 4.
 
-    Llama's tensor ranks then share key and value heads.
+    Llama's tensor ranks then share key and value heads. Experts take another way.
     """
     optimizer = OPTIMIZER | {"decay_steps": 8}
     layouts: list[dict[str, Any]] = [
@@ -85,6 +95,7 @@ def test_resharding_joins_the_curves_without_a_step(tmp_path: Path, model: str) 
         {"nodes": 2, "packages": 2, "devices": 2, "sharding": "zero3"},
         {"packages": 2, "devices": 2, "layout": FEW | {"tensor": 4}},
     ]
+    layouts = EXPERTS if model == "sparse" else layouts
     one = run_spec(model=model, training={"steps": 10}, optimizer=optimizer, layout=FEW)
     run_in_double(1, train_run, one, tmp_path / "one")
     joined = tmp_path / "joined"
