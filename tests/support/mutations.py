@@ -126,6 +126,10 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "a shared key learns from one rank": _patch(
         attention, "all_gather_last_dim_from_tensor_parallel_region", gather_from_tensor_model_parallel_region
     ),
+    "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
+}
+#: Of experts, where a model has some.
+EXPERT_MUTATIONS: dict[str, Callable[[], None]] = {
     "experts are reduced like other parameters": _patch(
         ProcessGroups, "experts", property(lambda self: self)
     ),
@@ -137,5 +141,4 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "the router learns from one tensor rank": _patch(
         layer, "copy_to_tensor_model_parallel_region", lambda values, group: values
     ),
-    "accumulation stops after one micro-batch": _patch(Reducer, "collect", _first_micro_batch_only),
 }

@@ -19,7 +19,7 @@ from frontrunner.parallelism.runtime.rank_trainer import StepResult
 from frontrunner.parallelism.runtime.sharding.engine import ShardingEngine
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.trainer import Trainer
-from support.mutations import MUTATIONS
+from support.mutations import EXPERT_MUTATIONS, MUTATIONS
 
 
 class Curve(NamedTuple):
@@ -51,7 +51,7 @@ def make_trainer(rendezvous: Rendezvous, spec: RunSpec) -> Trainer:
 def curve(rendezvous: Rendezvous, spec: RunSpec, mutation: str | None = None) -> Curve:
     """Train all steps of ``spec``, with a fault put in if one is named."""
     if mutation is not None:
-        MUTATIONS[mutation]()
+        (MUTATIONS | EXPERT_MUTATIONS)[mutation]()
     trainer = make_trainer(rendezvous, spec)
     data = Patterns(spec)
     losses, norms, skipped, balances = [], [], [], []

@@ -18,6 +18,7 @@ import megatron.core.tensor_parallel.random as random
 import torch
 
 from frontrunner.parallelism.runtime.megatron_inside import tensor_parallel_collectives, use_random_states
+from frontrunner.parallelism.versions import version
 
 
 def gather() -> None: ...
@@ -64,7 +65,9 @@ def test_a_rank_starts_no_program_for_its_imports_and_imports_no_tracker(tmp_pat
     imported = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     unused = {"tensorboard", "torch.utils.tensorboard", "wandb"}
     if torch.version.cuda is None and torch.version.hip is None:
-        unused |= {"triton", "torch._dynamo"}
+        unused.add("torch._dynamo")
+        if (version("megatron-core") or "").startswith("0.16."):  # others need it themselves
+            unused.add("triton")
     assert not unused & {*imported}
     assert not (tmp_path / "started").exists()
 

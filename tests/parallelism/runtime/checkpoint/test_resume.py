@@ -70,7 +70,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, name: str) -
     assert first["first_validation_loss"] == second["first_validation_loss"]
 
 
-#: 8 ranks with all experts on a rank -> expert 4 -> expert 2 x tensor 2 -> expert 8 over 2 nodes -> pipeline 2.
+#: All experts on each of 8 ranks -> expert 4 -> expert 2 x tensor 2 -> expert 8 on 2 nodes -> pipeline 2.
 EXPERTS: list[dict[str, Any]] = [
     {"nodes": 2, "packages": 2, "devices": 2, "sharding": "zero3"},
     {"packages": 2, "devices": 2, "sharding": "zero1", "layout": FEW | {"expert": 4}},
