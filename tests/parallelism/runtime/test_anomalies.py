@@ -5,7 +5,13 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontrunner.parallelism.runtime.anomalies import LossWatch, StragglerWatch, slowest, with_rank
+from frontrunner.parallelism.runtime.anomalies import (
+    LossWatch,
+    RouterWatch,
+    StragglerWatch,
+    slowest,
+    with_rank,
+)
 
 
 def test_a_loss_that_jumps_is_told_from_noise() -> None:
@@ -46,3 +52,24 @@ def test_seconds_and_rank_travel_in_one_number(seconds: float, rank: int) -> Non
     assert found == rank
     assert abs(again - seconds) < 1e-6
     assert with_rank(seconds + 1e-5, 0) > with_rank(seconds, rank)
+
+
+def test_a_collapsed_router_is_named_once() -> None:
+    watch = RouterWatch(most=4.0)
+    messages = [watch.add(3.9, 0.2) for _ in range(25)]
+    assert messages[:19] == [None] * 19
+    assert messages[19] == (
+        "the router has collapsed: its busiest expert gets 3.9 times the mean, and 20% of the experts get no "
+        "token (last 20 steps); raise model.experts.aux_loss"
+    )
+    assert messages[20:] == [None] * 5
+    watch = RouterWatch(most=4.0)
+    assert [bool(watch.add(2.0, 0.6)) for _ in range(20)] == [False] * 19 + [True]
+
+
+def test_an_uneven_load_is_no_collapse() -> None:
+    watch = RouterWatch(4.0)
+    assert not any(watch.add(2.5, 0.4) for _ in range(40))
+    assert not any(watch.add(3.9 if step % 19 else 1.0, 0.0) for step in range(100))
+    dense = RouterWatch(1.0)
+    assert not any(dense.add(1.0, 0.0) for _ in range(40))
