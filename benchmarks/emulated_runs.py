@@ -79,6 +79,8 @@ class Engine(NamedTuple):
     gradient_dtype: str = "float32"
     deepspeed_defaults: bool = False
     """Keep DeepSpeed's own limits on live parameters and prefetching."""
+    dispatch: str | None = None
+    """A peer's way to send tokens to experts."""
 
 
 def run_spec(nodes: int, accumulation: int, tokens: int, engine: Engine) -> RunSpec:
@@ -204,9 +206,12 @@ def make_trainer_of(place: Rendezvous, engine: Engine, spec: RunSpec) -> Any:
     if engine.deepspeed_defaults:
         _leave_deepspeed_alone()
     device = select_device("cpu", place.local_rank)
-    return make_trainer(
+    made = make_trainer(
         spec, initialize(Layout.from_spec(spec), place, device, data=spec.engine != "native"), device
     )
+    if engine.dispatch is not None:
+        importlib.import_module("expert_peers").exchange(made, engine.dispatch)
+    return made
 
 
 def _leave_deepspeed_alone() -> None:

@@ -23,7 +23,7 @@ class DeepSpeed(Baseline):
     """A DeepSpeed engine around the model, with torch's AdamW."""
 
     def __init__(self, spec: RunSpec, groups: ProcessGroups, device: torch.device) -> None:
-        deepspeed = _import_deepspeed(device, groups)
+        deepspeed = import_deepspeed(device, groups)
         super().__init__(spec, groups, device)
         self.model.to_empty(device=device)
         with torch.no_grad():
@@ -88,7 +88,7 @@ class _TensorParallelUnit:
         return self.groups.data
 
 
-def _import_deepspeed(device: torch.device, groups: ProcessGroups) -> ModuleType:
+def import_deepspeed(device: torch.device, groups: ProcessGroups) -> ModuleType:
     """Import the package, after setting the environment variables that it reads."""
     size = groups.layout.devices_per_node
     os.environ.setdefault("LOCAL_RANK", str(groups.rank % size))
