@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from frontrunner.configs import legal
 from frontrunner.configs.errors import Violation
-from frontrunner.configs.facts import Facts, divisors, use
+from frontrunner.configs.facts import Facts, UnknownError, divisors, use
 
 
 def experts_per_token(f: Facts) -> Iterator[Violation]:
@@ -27,16 +27,18 @@ def sparse_layers(f: Facts) -> Iterator[Violation]:
     experts = f("model.experts")
     if experts is None:
         return
-    layers, every = f("model.num_layers"), experts.every
-    if not any(experts.sparse_layers(layers)):
-        constraint = f"leaves none of {layers} layers with experts (every is {every})"
-        others = dict.fromkeys(
-            ("model.num_layers", "model.experts.every"), f"first_dense_layers {constraint}"
-        )
-        fix = (
-            f"use at most {layers - every}" if layers >= every else "use 0, and set model.experts.every to 1"
-        )
-        yield f.broken("model.experts.first_dense_layers", constraint, fix, others)
+    layers, first, every = f("model.num_layers"), experts.first_dense_layers, experts.every
+    if any(experts.sparse_layers(layers)):
+        return
+    keys = {"model.num_layers", "model.experts.first_dense_layers", "model.experts.every"}
+    said = f"first_dense_layers {first} and every {every} leave none of {layers} layers with experts"
+    if every > layers:
+        key, constraint = "model.experts.every", f"leaves none of {layers} layers with experts"
+        fix = f"use at most {layers - first}" if first < layers else "use 1"
+    else:
+        key, constraint = "model.experts.first_dense_layers", f"leaves none of {layers} layers with experts"
+        fix = f"use at most {layers - every}"
+    yield f.broken(key, constraint, fix, dict.fromkeys(keys - {key}, said))
 
 
 def shared_gate(f: Facts) -> Iterator[Violation]:
@@ -79,24 +81,27 @@ def expert_ranks(f: Facts) -> Iterator[Violation]:
             others = {"model.experts": f"must be set for layout.expert {degree}"}
             yield f.broken("layout.expert", "needs model.experts", "use 1", others)
         return
-    count = f("model.experts.num_experts")
+    count, ranks = f("model.experts.num_experts"), _data_ranks(f)
+    fitting = [d for d in divisors(count) if ranks is None or ranks % d == 0]
     if not legal.expert_ranks_divide_experts(f.cut("num_experts", "expert")):
         others = {"model.experts.num_experts": f"must be a multiple of expert {degree}"}
-        yield f.broken(
-            "layout.expert", f"must divide num_experts {count}", use(divisors(count), degree), others
-        )
-        return
-    cut = f.cut("nodes", "devices_per_node", "tensor", "pipeline", "expert")
-    if legal.model_ranks_divide_world(cut) and not legal.expert_ranks_divide_data(cut):
-        ranks = legal.data_parallel(cut)
+        fix = use(fitting, degree)
+        yield f.broken("layout.expert", f"must divide num_experts {count}", fix, others)
+    elif ranks is not None and ranks % degree:
         constraint = f"must divide the {ranks} data-parallel ranks"
         shape = ("nodes", "layout.tensor", "layout.pipeline", "machine.packages_per_node")
-        others = dict.fromkeys(
-            (*shape, "machine.devices_per_package"),
-            f"expert {degree} must divide {ranks} data-parallel ranks",
-        )
-        fitting = [d for d in divisors(ranks) if count % d == 0]
+        said = f"expert {degree} must divide {ranks} data-parallel ranks"
+        others = dict.fromkeys((*shape, "machine.devices_per_package"), said)
         yield f.broken("layout.expert", constraint, use(fitting, degree), others)
+
+
+def _data_ranks(f: Facts) -> int | None:
+    """Data-parallel ranks; None if unknown, or if tensor and pipeline do not divide the devices."""
+    try:
+        cut = f.cut("nodes", "devices_per_node", "tensor", "pipeline")
+    except UnknownError:
+        return None
+    return int(legal.data_parallel(cut)) if legal.model_ranks_divide_world(cut) else None
 
 
 EXPERT_RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (

@@ -1,199 +1,32 @@
 """Reads a Hugging Face ``config.json`` as the fields of a model.
 
-Supports the families gpt2, gpt_neox, llama, mistral, qwen2, qwen3 and olmo2. Missing keys get the defaults of
-the library transformers (5.0, ``models/*/configuration_*.py``). Unsupported values are violations and are
-never approximated.
+:mod:`frontrunner.configs.huggingface_families` has the families, and the defaults of missing keys.
+Unsupported values are violations and are never approximated.
+
+The weight of the balancing loss is read as it is, but the losses differ: transformers' is
+``num_experts_per_tok`` times ours, of all layers and sequences together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 from frontrunner.configs.errors import Violation
-from frontrunner.configs.yaml_tree import Node, Scalar
-
-_TANH = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-ACTIVATIONS = {"gelu": "gelu"} | dict.fromkeys(_TANH, "gelu_tanh")
-GATED = {"silu": "swiglu", "swish": "swiglu"}
-#: Built into megatron-core's rotary scaling (Llama 3.1; ``rotary_pos_embedding.py``).
-LLAMA_3_SCALING = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
-ROPE_KEYS = {*LLAMA_3_SCALING, "factor", "rope_type", "type", "rope_theta", "partial_rotary_factor"}
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-#: Files that we write keep fields without a key in their family under this key. transformers ignores it: none
-#: of these fields changes what a trained model computes.
-OWN_KEY = "frontrunner"
-OWN = ("padded_vocab_size", "hidden_dropout")
-
-
-@dataclass(frozen=True)
-class Family:
-    """How one ``model_type`` is read and written.
-
-    ``architecture``: transformers' class. ``keys``: our field to their key. ``defaults``: transformers'
-    values for missing keys. ``implied``: fields fixed by the family. ``only``: keys with a single supported
-    value. ``equal``: pairs of keys that must agree, because both are one field here. ``whole_heads``:
-    transformers requires num_heads to divide hidden_size.
-    """
-
-    architecture: str
-    keys: Mapping[str, str]
-    activations: Mapping[str, str]
-    defaults: Mapping[str, Scalar]
-    implied: Mapping[str, Scalar]
-    only: Mapping[str, Scalar] = field(default_factory=dict)
-    equal: Mapping[str, str] = field(default_factory=dict)
-    whole_heads: bool = False
-
-
-_SHARED = {
-    "num_layers": "num_hidden_layers",
-    "hidden_size": "hidden_size",
-    "num_heads": "num_attention_heads",
-    "ffn_hidden_size": "intermediate_size",
-    "vocab_size": "vocab_size",
-    "max_position_embeddings": "max_position_embeddings",
-    "tie_embeddings": "tie_word_embeddings",
-    "attention_dropout": "attention_dropout",
-    "init_std": "initializer_range",
-    "activation": "hidden_act",
-}
-_LLAMA_KEYS = _SHARED | {
-    "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "norm_epsilon": "rms_norm_eps",
-    "rotary_base": "rope_theta",
-}
-_LLAMA_DEFAULTS: dict[str, Scalar] = {
-    "hidden_act": "silu",
-    "intermediate_size": 11008,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-}
-#: The window of Qwen's families only counts where its switch is on.
-_SWITCHED_WINDOW: dict[str, Scalar] = {"use_sliding_window": False, "sliding_window": 4096}
-_LLAMA_IMPLIED: dict[str, Scalar] = {
-    "position_embedding": "rotary",
-    "normalization": "rmsnorm",
-    "linear_bias": False,
-}
-
-FAMILIES = {
-    "gpt2": Family(
-        "GPT2LMHeadModel",
-        keys={
-            "num_layers": "n_layer",
-            "hidden_size": "n_embd",
-            "num_heads": "n_head",
-            "ffn_hidden_size": "n_inner",
-            "vocab_size": "vocab_size",
-            "max_position_embeddings": "n_positions",
-            "norm_epsilon": "layer_norm_epsilon",
-            "activation": "activation_function",
-            "tie_embeddings": "tie_word_embeddings",
-            "attention_dropout": "attn_pdrop",
-            "hidden_dropout": "resid_pdrop",
-            "init_std": "initializer_range",
-        },
-        activations=ACTIVATIONS,
-        defaults={
-            "n_positions": 1024,
-            "activation_function": "gelu_new",
-            "attn_pdrop": 0.1,
-            "resid_pdrop": 0.1,
-            "embd_pdrop": 0.1,
-        },
-        implied={"position_embedding": "learned", "normalization": "layernorm", "linear_bias": True},
-        only={
-            "scale_attn_weights": True,
-            "scale_attn_by_inverse_layer_idx": False,
-            "add_cross_attention": False,
-        },
-        equal={"embd_pdrop": "resid_pdrop"},
-    ),
-    "gpt_neox": Family(
-        "GPTNeoXForCausalLM",
-        keys=_SHARED
-        | {
-            "norm_epsilon": "layer_norm_eps",
-            "rotary_base": "rotary_emb_base",
-            "rotary_fraction": "rotary_pct",
-            "parallel_residual": "use_parallel_residual",
-            "hidden_dropout": "hidden_dropout",
-        },
-        activations=ACTIVATIONS,
-        defaults={
-            "hidden_act": "gelu",
-            "intermediate_size": 24576,
-            "rotary_pct": 0.25,
-            "tie_word_embeddings": False,
-            "use_parallel_residual": True,
-        },
-        implied={"position_embedding": "rotary", "normalization": "layernorm", "linear_bias": True},
-        only={"attention_bias": True},
-    ),
-    "llama": Family(
-        "LlamaForCausalLM",
-        _LLAMA_KEYS | {"linear_bias": "attention_bias"},
-        GATED,
-        _LLAMA_DEFAULTS | {"attention_bias": False, "mlp_bias": False},
-        _LLAMA_IMPLIED,
-        equal={"attention_bias": "mlp_bias"},
-        whole_heads=True,
-    ),
-    "mistral": Family(
-        "MistralForCausalLM",
-        _LLAMA_KEYS,
-        GATED,
-        _LLAMA_DEFAULTS
-        | {
-            "intermediate_size": 14336,
-            "max_position_embeddings": 131072,
-            "num_key_value_heads": 8,
-            "sliding_window": 4096,
-        },
-        _LLAMA_IMPLIED,
-    ),
-    "qwen2": Family(
-        "Qwen2ForCausalLM",
-        _LLAMA_KEYS,
-        GATED,
-        _LLAMA_DEFAULTS
-        | {
-            "intermediate_size": 22016,
-            "max_position_embeddings": 32768,
-            "num_key_value_heads": 32,
-        }
-        | _SWITCHED_WINDOW,
-        _LLAMA_IMPLIED | {"qkv_bias": True},
-    ),
-    "qwen3": Family(
-        "Qwen3ForCausalLM",
-        _LLAMA_KEYS,
-        GATED,
-        _LLAMA_DEFAULTS
-        | {
-            "intermediate_size": 22016,
-            "max_position_embeddings": 32768,
-            "num_key_value_heads": 32,
-            "head_dim": 128,
-            "attention_bias": False,
-        }
-        | _SWITCHED_WINDOW,
-        _LLAMA_IMPLIED | {"qk_norm": "head"},
-        only={"attention_bias": False},
-    ),
-    "olmo2": Family(
-        "Olmo2ForCausalLM",
-        _LLAMA_KEYS,
-        GATED,
-        _LLAMA_DEFAULTS | {"rms_norm_eps": 1e-5, "attention_bias": False},
-        _LLAMA_IMPLIED | {"qk_norm": "full", "norm_position": "after"},
-        only={"attention_bias": False},
-    ),
-}
+from frontrunner.configs.huggingface_families import (
+    COUNTS,
+    DENSE_LAYERS,
+    EXPERTS,
+    FAMILIES,
+    LLAMA_3_SCALING,
+    OWN,
+    OWN_KEY,
+    ROPE_KEYS,
+    SHARED_WIDTH,
+    SPARSE_STEP,
+    WITHOUT,
+    Family,
+)
+from frontrunner.configs.yaml_tree import Node
 
 
 def recognises(tree: Node) -> bool:
@@ -210,6 +43,8 @@ def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Nod
     family = FAMILIES.get(kind.value) if isinstance(kind.value, str) else None
     if family is None:
         constraint = f"model_type must be one of {', '.join(FAMILIES)}"
+        if isinstance(kind.value, str) and kind.value in WITHOUT:
+            constraint = f"model_type {kind.value}: {WITHOUT[kind.value]}"
         problems.append(
             kind.violation("model", constraint, "write the model's fields instead (num_layers, ...)")
         )
@@ -222,7 +57,13 @@ def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Nod
     fields |= {name: own[name] for name in OWN if name in own}
     fields |= {ours: node for ours, theirs in family.keys.items() if (node := reading.get(theirs))}
     fields |= reading.activation(fields.get("activation", config.moved(None)))
+    fields |= reading.experts()
     return config.moved(fields | reading.rope())
+
+
+def _same(value: object, wanted: object) -> bool:
+    """Equal, and both a truth value or neither: 0 is 0.0 but not false."""
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 
 class _Reading:
@@ -234,6 +75,8 @@ class _Reading:
     def get(self, key: str) -> Node | None:
         """A key's node, or transformers' default; None if there is neither (or null)."""
         node = self.config.entries.get(key)
+        if node is None and key in COUNTS:
+            node = next((self.config.entries[name] for name in COUNTS if name in self.config.entries), None)
         if node is None and key in self.family.defaults:
             node = self.config.moved(self.family.defaults[key])
         return node if node and node.value is not None else None
@@ -244,12 +87,13 @@ class _Reading:
     def check_values(self) -> None:
         for key, value in self.family.only.items():
             node = self.get(key)
-            if node and node.value is not value:
+            if node and not _same(node.value, value):
                 self.refuse(key, node, f"only {str(value).lower()} is supported", "choose another model")
-        for key in EXPERTS:
+        for key in EXPERTS if not self.family.experts else ():
             node = self.get(key)
             if node and node.value not in (0, 1):
-                self.refuse(key, node, "mixtures of experts are not supported", "choose a dense model")
+                what = f"experts are not supported in the family {self.config.entries['model_type'].value}"
+                self.refuse(key, node, what, "choose a dense model")
         for key, other in self.family.equal.items():
             node, twin = self.get(key), self.get(other)
             if node and twin and node.value != twin.value:
@@ -289,6 +133,40 @@ class _Reading:
             known = ", ".join(self.family.activations)
             self.refuse("activation", node, f"must be one of {known} in this family", "choose another model")
         return {"activation": node.moved(name)}
+
+    def experts(self) -> dict[str, Node]:
+        """The mixture of experts, and the width of dense layers, or of all if there are none."""
+        family = self.family
+        if not family.experts:
+            return {}
+        found = {ours: node for ours, theirs in family.experts.items() if (node := self.get(theirs))}
+        width = self.get(family.dense_width or family.experts["ffn_hidden_size"])
+        found |= {name: self.config.moved(value) for name, value in family.expert_fields.items()}
+        found |= self._sparse_layers() | self._shared_experts(found["ffn_hidden_size"].value)
+        fields = {"experts": self.config.moved(found)}
+        return fields | ({"ffn_hidden_size": width} if width else {})
+
+    def _sparse_layers(self) -> dict[str, Node]:
+        """transformers: layer i has experts if it is not listed and the step divides i + 1."""
+        step, listed = self.get(SPARSE_STEP), self.config.entries.get(DENSE_LAYERS)
+        every = step.value if step and isinstance(step.value, int) and step.value > 0 else 1
+        layers = listed.plain() if listed else None
+        first = len(layers) if isinstance(layers, list) else 0
+        if listed and layers and (layers != [*range(first)] or first % every):
+            what = "must be the first layers, as many as a multiple of decoder_sparse_step"
+            self.refuse(DENSE_LAYERS, listed, what, "choose another model")
+        found = {"every": step} if step else {}
+        return found | ({"first_dense_layers": listed.moved(first)} if listed and first else {})
+
+    def _shared_experts(self, width: Any) -> dict[str, Node]:
+        """One MLP, whose width must be a multiple of an expert's."""
+        node = self.get(SHARED_WIDTH)
+        if node is None or not isinstance(node.value, int) or not isinstance(width, int) or width < 1:
+            return {}
+        if node.value % width or node.value < 1:
+            what = f"must be a multiple of moe_intermediate_size {width}"
+            self.refuse(SHARED_WIDTH, node, what, "choose another model")
+        return {"shared_experts": node.moved(node.value // width)}
 
     def rope(self) -> dict[str, Node]:
         """Rotary base, share and scaling; ``rope_parameters`` holds them all since transformers 5."""

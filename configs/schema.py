@@ -6,16 +6,16 @@ FLOP/s). The defaults below are the defaults of a run file. Editors show the des
 schema`` is derived from these classes.
 """
 
-from collections.abc import Callable
 from operator import floordiv
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Strict, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from frontrunner.configs.data import DataSpec
 from frontrunner.configs.engines import Engine
 from frontrunner.configs.experts import ExpertsSpec
 from frontrunner.configs.length import Tokens, in_steps
+from frontrunner.configs.optimizer import OptimizerSpec
 from frontrunner.configs.reliability import CheckpointSpec, ReliabilitySpec, WatchSpec
 from frontrunner.configs.sharding import Precision, ShardingSpec
 from frontrunner.configs.site import SiteSpec
@@ -31,14 +31,9 @@ from frontrunner.configs.types import (
     PositiveFloat,
     PositiveInt,
     Probability,
+    derived,
     say,
 )
-
-
-def _derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]], Any]:
-    """A default derived from other fields; None if those are invalid (the file is then refused anyway)."""
-    return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None
-
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -73,18 +68,18 @@ class ModelSpec(Frozen):
     """Width of the residual stream."""
     num_heads: PositiveInt
     """Attention (query) heads."""
-    num_kv_heads: PositiveInt = Field(default_factory=_derived(lambda heads: heads, "num_heads"))
+    num_kv_heads: PositiveInt = Field(default_factory=derived(lambda heads: heads, "num_heads"))
     """Key and value heads, shared by groups of query heads (default: num_heads)."""
-    head_dim: PositiveInt = Field(default_factory=_derived(floordiv, "hidden_size", "num_heads"))
+    head_dim: PositiveInt = Field(default_factory=derived(floordiv, "hidden_size", "num_heads"))
     """Size of a head (default: hidden_size / num_heads)."""
-    ffn_hidden_size: PositiveInt = Field(default_factory=_derived(lambda size: 4 * size, "hidden_size"))
+    ffn_hidden_size: PositiveInt = Field(default_factory=derived(lambda size: 4 * size, "hidden_size"))
     """Width of the MLP (default: 4 * hidden_size)."""
     experts: ExpertsSpec | None = None
     """A mixture of experts in place of the MLP of some or all layers; null: every layer is dense."""
     vocab_size: PositiveInt
     """Tokens in the tokenizer's vocabulary."""
     padded_vocab_size: PositiveInt = Field(
-        default_factory=_derived(lambda size: -(-size // 128) * 128, "vocab_size")
+        default_factory=derived(lambda size: -(-size // 128) * 128, "vocab_size")
     )
     """Rows of the embedding, for every layout (default: vocab_size rounded up to a multiple of 128)."""
     max_position_embeddings: PositiveInt = 2048
@@ -112,7 +107,7 @@ class ModelSpec(Frozen):
     """Attention and MLP both read the layer's input (GPT-NeoX)."""
     linear_bias: bool = True
     """Biases in all linear layers except the output layer."""
-    qkv_bias: bool = Field(default_factory=_derived(lambda bias: bias, "linear_bias"))
+    qkv_bias: bool = Field(default_factory=derived(lambda bias: bias, "linear_bias"))
     """Biases in the query, key and value projections (default: linear_bias)."""
     tie_embeddings: bool = True
     """The output layer uses the input embedding's weights."""
@@ -248,37 +243,6 @@ class TrainingSpec(Frozen):
     """Steps between validations; 0: only before the first and after the last step."""
     validation_samples: Count = 0
     """Sequences per validation; 0: no validation."""
-
-
-class OptimizerSpec(Frozen):
-    """AdamW with warm-up, decay and clipping."""
-
-    name: Literal["adamw"] = "adamw"
-    """Name of the optimizer."""
-    learning_rate: PositiveFloat = 3e-4
-    """Peak learning rate, reached after the warm-up."""
-    min_learning_rate: NonNegativeFloat = Field(
-        default_factory=_derived(lambda rate: 0.1 * rate, "learning_rate")
-    )
-    """Learning rate at the end of the decay (default: 0.1 * learning_rate)."""
-    betas: Annotated[
-        tuple[Probability, Probability],
-        Strict(False),
-        say("must be two numbers, each at least 0 and below 1", "write two, for example [0.9, 0.95]"),
-    ] = (0.9, 0.95)
-    """Decay rates of the first and second moments."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the square root of the second moment."""
-    weight_decay: NonNegativeFloat = 0.1
-    """Decoupled weight decay; biases and norms are not decayed."""
-    clip: NonNegativeFloat = 1.0
-    """Maximum global gradient norm; 0: no clipping."""
-    warmup_steps: Count = 0
-    """Steps in which the learning rate rises linearly to learning_rate."""
-    decay: Literal["cosine", "linear", "constant"] = "cosine"
-    """Decay from learning_rate to min_learning_rate after the warm-up; constant: no decay."""
-    decay_steps: PositiveInt | None = None
-    """Step at which min_learning_rate is reached, including the warm-up; null: training.steps."""
 
 
 def _data_form(value: object) -> str:

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from frontrunner.configs.errors import SpecError, Violation
-from frontrunner.configs.huggingface import FAMILIES, LLAMA_3_SCALING, OWN, OWN_KEY, Family, convert
+from frontrunner.configs.huggingface import convert
+from frontrunner.configs.huggingface_families import (
+    DENSE_LAYERS,
+    FAMILIES,
+    LLAMA_3_SCALING,
+    OWN,
+    OWN_KEY,
+    SHARED_WIDTH,
+    SPARSE_STEP,
+    Family,
+)
 from frontrunner.configs.schema import ModelSpec
 from frontrunner.configs.yaml_tree import Source, read_text
 
@@ -41,8 +51,10 @@ def config_of(model: ModelSpec, dtype: str = "float32", end_token_id: int | None
 
 def _candidates(model: ModelSpec) -> tuple[str, ...]:
     """The families with the model's position encoding and norms, most common first."""
-    if model.position_embedding == "learned":
+    if model.position_embedding == "learned" and model.experts is None:
         return ("gpt2",)
+    if model.experts is not None:
+        return ("mixtral", "qwen3_moe", "olmoe", "qwen2_moe")
     rms = ("llama", "qwen2", "mistral", "qwen3", "olmo2")
     return ("gpt_neox",) if model.normalization == "layernorm" else rms
 
@@ -54,6 +66,13 @@ def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:
     config[family.keys["activation"]] = next(activations, model.activation)
     for key, other in family.equal.items():
         config |= {key: config[other]} if other in config else {other: config[key]}
+    if model.experts is not None:
+        config |= {theirs: getattr(model.experts, ours) for ours, theirs in family.experts.items()}
+        if family.dense_width:
+            config |= {family.dense_width: model.ffn_hidden_size, SPARSE_STEP: model.experts.every}
+            config[DENSE_LAYERS] = [*range(model.experts.first_dense_layers)]
+        if SHARED_WIDTH in family.defaults:
+            config[SHARED_WIDTH] = model.experts.shared_experts * model.experts.ffn_hidden_size
     if "sliding_window" in family.defaults:
         config["sliding_window"] = None
     if model.position_embedding == "rotary" and model.rotary_scaling_factor is not None:
@@ -81,8 +100,13 @@ def _differences(model: ModelSpec, name: str) -> list[Violation]:
     if fields["activation"] is None:
         fields["activation"] = next(iter(family.activations.values()))
     read = ModelSpec.model_validate(fields)
-    meaningless = {"name", "sources"} | (_ROTARY if model.position_embedding == "learned" else set())
+    meaningless = {"name", "sources", "experts"} | (
+        _ROTARY if model.position_embedding == "learned" else set()
+    )
+    if model.experts is not None and all(model.experts.sparse_layers(model.num_layers)):
+        meaningless.add("ffn_hidden_size")
     found = []
+    found += _expert_differences(model, read, name)
     for key in ModelSpec.model_fields:
         value, other = getattr(model, key), getattr(read, key)
         if key not in meaningless and value != other:
@@ -93,4 +117,16 @@ def _differences(model: ModelSpec, name: str) -> list[Violation]:
         found.append(
             Violation("model.num_heads", model.num_heads, what, "export a model that satisfies this")
         )
+    return found
+
+
+def _expert_differences(model: ModelSpec, read: ModelSpec, name: str) -> list[Violation]:
+    if model.experts is None or read.experts is None:
+        return []
+    found = []
+    for key in type(model.experts).model_fields:
+        value, other = getattr(model.experts, key), getattr(read.experts, key)
+        if value != other:
+            what = f"must be {json.dumps(other)} in {name}, the nearest Hugging Face family"
+            found.append(Violation(f"model.experts.{key}", value, what, "export a model with that value"))
     return found

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import (
@@ -84,3 +85,8 @@ def _docstrings(section: type[BaseModel]) -> dict[str, str]:
             ):
                 found[name] = inspect.cleandoc(text)
     return found
+
+
+def derived(rule: Callable[..., Any], *keys: str) -> Callable[[dict[str, Any]], Any]:
+    """A default derived from other fields; None if those are invalid (the file is then refused anyway)."""
+    return lambda given: rule(*(given[key] for key in keys)) if given.keys() >= set(keys) else None

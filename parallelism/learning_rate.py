@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from frontrunner.configs.schema import OptimizerSpec
+from frontrunner.configs.optimizer import OptimizerSpec
 
 
 def learning_rate(spec: OptimizerSpec, step: int, steps: int) -> float:

@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from frontrunner.configs import presets
 from frontrunner.configs.load import Document, examine_keys, load_model
-from frontrunner.configs.schema import LayoutSpec, ModelSpec, OptimizerSpec, TrainingSpec
+from frontrunner.configs.optimizer import OptimizerSpec
+from frontrunner.configs.schema import LayoutSpec, ModelSpec, TrainingSpec
 
 _MOST_CHANGES = 6
 _SECTIONS: dict[str, type[BaseModel]] = {

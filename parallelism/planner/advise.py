@@ -12,8 +12,9 @@ from frontrunner.configs import legal
 from frontrunner.configs.errors import SpecError
 from frontrunner.configs.schema import RunSpec
 from frontrunner.configs.sharding import SHARDING_PRESETS, ShardingSpec
+from frontrunner.parallelism.degrees import cut_of
 from frontrunner.parallelism.engines import check_engine
-from frontrunner.parallelism.layout import Layout, cut_of
+from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.candidates import RECOMPUTE, Candidates
 from frontrunner.parallelism.planner.plan import Estimate, estimate
 

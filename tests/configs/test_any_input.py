@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from frontrunner.configs import presets
-from frontrunner.configs.huggingface import FAMILIES
+from frontrunner.configs.huggingface_families import FAMILIES
 from frontrunner.configs.load import dump, examine, read_resolved
 from frontrunner.configs.messages import dotted_keys
 

@@ -6,6 +6,7 @@ import pytest
 
 from frontrunner.configs import rules
 from frontrunner.configs.load import examine, load_run
+from support.broken_mixtures import BROKEN_MIXTURES
 
 TINY = "quickstart"  # 4 layers, 4 heads, 256 learned positions; 8 devices of 2 nodes
 BIG = "gpt-22b-frontier"  # 48 layers; pipeline 8, batch 640, 16 devices of 2 nodes
@@ -262,6 +263,7 @@ BROKEN = [
         "looks like a secret",
         "jobs inherit it",
     ),
+    *BROKEN_MIXTURES,
 ]
 SOUND = [
     (TINY, ["layout.tensor=4", "layout.sequence_parallel=true"]),

@@ -19,7 +19,8 @@ from frontrunner.configs.errors import SpecError
 from frontrunner.configs.load import Document, load_run, vary
 from frontrunner.configs.sharding import SHARDING_PRESETS
 from frontrunner.launcher.verify import verified
-from frontrunner.parallelism.layout import Layout, cut_of
+from frontrunner.parallelism.degrees import cut_of
+from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner.advise import advise
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import estimate

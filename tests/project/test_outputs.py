@@ -153,13 +153,17 @@ def test_keys_of_violations_and_findings(place: Path) -> None:
     assert (unknown(found, json_keys()["doctor"]), unseen(found, json_keys()["doctor"])) == ([], [])
 
 
+#: Of steps: with float16, and with experts.
+OPTIONAL = {"loss_scale", "aux_loss", "z_loss", "expert_load", "idle_experts"}
+
+
 def test_records(place: Path) -> None:
     records = [json.loads(line) for line in (place / "runs/trained/records.jsonl").read_text().splitlines()]
     kinds = known()["records.jsonl"]
     assert {"header", "step", "validation", "checkpoint", "summary"} <= {record["kind"] for record in records}
     for record in records:
         own = set(record) - {"kind"}
-        optional = {"loss_scale"} if record["kind"] == "step" else set()
+        optional = OPTIONAL if record["kind"] == "step" else set()
         assert own <= set(kinds[record["kind"]]["fields"]) <= own | optional, record["kind"]
 
 

@@ -14,8 +14,7 @@ from frontrunner.configs.schema import ModelSpec, RunSpec
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.rendezvous import Rendezvous
 from frontrunner.parallelism.runtime.device import select_device
-from frontrunner.parallelism.runtime.gpt.build import LanguageModel, build_chunks
-from frontrunner.parallelism.runtime.gpt.config import transformer_config
+from frontrunner.parallelism.runtime.gpt.build import LanguageModel
 from frontrunner.parallelism.runtime.huggingface.mapping import entries, from_huggingface
 from frontrunner.parallelism.runtime.huggingface.read import read_folder
 from frontrunner.parallelism.runtime.huggingface.write import write_folder
@@ -24,6 +23,8 @@ from frontrunner.parallelism.runtime.sharding.parameters import describe
 from frontrunner.parallelism.runtime.trainer import Trainer
 from support.runs import train_run
 from support.specs import GPT, LLAMA, NEOX, OLMO2, QWEN3, run_spec
+
+EXPERTS = {"num_experts": 6, "experts_per_token": 3, "ffn_hidden_size": 20}
 
 Tokens: TypeAlias = list[list[int]]
 Logits: TypeAlias = npt.NDArray[np.float32]  # [sequences, tokens, vocab_size]
@@ -47,6 +48,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": QWEN3 | {"vocab_size": 59, "rotary_base": 1e6, "norm_epsilon": 1e-2},
     "qwen3-tied": QWEN3 | {"tie_embeddings": True, "num_kv_heads": 1, "hidden_size": 30},
     "olmo2": OLMO2 | {"norm_epsilon": 1e-2},
+    "mixtral": LLAMA | {"experts": EXPERTS},
+    "qwen2_moe": LLAMA
+    | {
+        "qkv_bias": True,
+        "experts": EXPERTS | {"shared_experts": 3, "shared_gate": True, "normalize": False, "every": 2},
+    },
+    "qwen3_moe": QWEN3 | {"experts": EXPERTS | {"first_dense_layers": 1}},
+    "olmoe": OLMO2 | {"norm_position": "before", "experts": EXPERTS | {"normalize": False}},
     "olmo2-shared": OLMO2 | {"num_kv_heads": 2, "head_dim": 12, "hidden_size": 30, "tie_embeddings": True},
 }
 
@@ -93,7 +102,7 @@ def built_shapes(rendezvous: Rendezvous, models: list[ModelSpec]) -> list[dict[s
     groups, found = _groups(rendezvous), []
     for model in models:
         spec = run_spec(model=model.model_dump())
-        (chunk,) = build_chunks(spec, groups, transformer_config(spec))
+        (chunk,) = Trainer(spec, groups, torch.device("cpu")).schedule.chunks
         described = describe(chunk, model, groups, sequence_parallel=False).values()
         found.append({parameter.name: parameter.full_shape for parameter in described})
     dist.destroy_process_group()

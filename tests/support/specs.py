@@ -60,7 +60,7 @@ SPARSE = LLAMA | {
         "num_experts": 8,
         "experts_per_token": 2,
         "ffn_hidden_size": 48,
-        "shared_experts": 2,
+        "shared_experts": 3,
         "shared_gate": True,
         "aux_loss": 0.05,
         "z_loss": 0.01,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -62,10 +63,12 @@ class SparseLayers:
         shared = gate = None
         if spec.shared_experts:
             dense: Any = get_gpt_layer_local_spec().submodules.mlp
+            config = copy.copy(self.config)  # it takes the width from there, too
+            config.ffn_hidden_size = spec.shared_experts * spec.ffn_hidden_size
             shared = MLP(
-                self.config,
+                config,
                 dense.submodules,
-                ffn_hidden_size=spec.shared_experts * spec.ffn_hidden_size,
+                ffn_hidden_size=config.ffn_hidden_size,
                 tp_group=self.groups.tensor,
             )
             gate = torch.nn.Linear(model.hidden_size, 1, bias=False) if spec.shared_gate else None

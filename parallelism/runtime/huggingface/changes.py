@@ -1,8 +1,8 @@
 """Converts one parameter to tensors of transformers, and back.
 
-The fused projection of queries, keys and values differs in its order of rows. For each key/value head,
-The fused projection of queries, keys and values differs in its row order. For each key/value head,
-sharing), gpt2 has all queries, then all keys, then all values, and llama has three tensors.
+The fused projection of queries, keys and values differs in its order of rows. Here each key and value head
+follows its queries. gpt_neox has the same order (without sharing), gpt2 has all queries, then all keys, then
+all values, and llama has three tensors.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Change:
 SAME = Change(lambda tensor: (tensor,), lambda tensors: tensors[0])
 #: [outputs, inputs] here, [inputs, outputs] in transformers' gpt2.
 TRANSPOSED = Change(lambda tensor: (tensor.t(),), lambda tensors: tensors[0].t())
-#: The gate of a SwiGLU comes before its other half.
-STACKED = Change(lambda tensor: tensor.chunk(2), lambda tensors: torch.cat(list(tensors)))
+
+
+def stacked(count: int) -> Change:
+    """``count`` matrices below one another: a SwiGLU's gate and its other half, or experts."""
+    return Change(lambda tensor: tensor.chunk(count), lambda tensors: torch.cat(list(tensors)))
 
 
 def padded(rows: int, padding: int) -> Change:
