@@ -9,8 +9,6 @@ The weight of the balancing loss is read as it is, but the losses differ: transf
 
 from __future__ import annotations
 
-from typing import Any
-
 from frontrunner.configs.errors import Violation
 from frontrunner.configs.huggingface_families import (
     COUNTS,
@@ -20,6 +18,7 @@ from frontrunner.configs.huggingface_families import (
     LLAMA_3_SCALING,
     OWN,
     OWN_KEY,
+    OWN_OF_EXPERTS,
     ROPE_KEYS,
     SHARED_WIDTH,
     SPARSE_STEP,
@@ -57,7 +56,7 @@ def convert(config: Node, seq_len: int | None, problems: list[Violation]) -> Nod
     fields |= {name: own[name] for name in OWN if name in own}
     fields |= {ours: node for ours, theirs in family.keys.items() if (node := reading.get(theirs))}
     fields |= reading.activation(fields.get("activation", config.moved(None)))
-    fields |= reading.experts()
+    fields |= reading.experts(own)
     return config.moved(fields | reading.rope())
 
 
@@ -75,7 +74,7 @@ class _Reading:
     def get(self, key: str) -> Node | None:
         """A key's node, or transformers' default; None if there is neither (or null)."""
         node = self.config.entries.get(key)
-        if node is None and key in COUNTS:
+        if node is None and key in COUNTS and self.family.experts:
             node = next((self.config.entries[name] for name in COUNTS if name in self.config.entries), None)
         if node is None and key in self.family.defaults:
             node = self.config.moved(self.family.defaults[key])
@@ -134,7 +133,7 @@ class _Reading:
             self.refuse("activation", node, f"must be one of {known} in this family", "choose another model")
         return {"activation": node.moved(name)}
 
-    def experts(self) -> dict[str, Node]:
+    def experts(self, own: dict[str, Node]) -> dict[str, Node]:
         """The mixture of experts, and the width of dense layers, or of all if there are none."""
         family = self.family
         if not family.experts:
@@ -142,7 +141,8 @@ class _Reading:
         found = {ours: node for ours, theirs in family.experts.items() if (node := self.get(theirs))}
         width = self.get(family.dense_width or family.experts["ffn_hidden_size"])
         found |= {name: self.config.moved(value) for name, value in family.expert_fields.items()}
-        found |= self._sparse_layers() | self._shared_experts(found["ffn_hidden_size"].value)
+        found |= {name: own[name] for name in OWN_OF_EXPERTS if name in own}
+        found |= self._sparse_layers() | self._shared_experts(self.get(family.experts["ffn_hidden_size"]))
         fields = {"experts": self.config.moved(found)}
         return fields | ({"ffn_hidden_size": width} if width else {})
 
@@ -158,9 +158,9 @@ class _Reading:
         found = {"every": step} if step else {}
         return found | ({"first_dense_layers": listed.moved(first)} if listed and first else {})
 
-    def _shared_experts(self, width: Any) -> dict[str, Node]:
-        """One MLP, whose width must be a multiple of an expert's."""
-        node = self.get(SHARED_WIDTH)
+    def _shared_experts(self, one: Node | None) -> dict[str, Node]:
+        """One MLP, whose width must be a multiple of one expert's."""
+        node, width = self.get(SHARED_WIDTH), one.value if one else None
         if node is None or not isinstance(node.value, int) or not isinstance(width, int) or width < 1:
             return {}
         if node.value % width or node.value < 1:

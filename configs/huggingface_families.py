@@ -31,6 +31,8 @@ WITHOUT = {
 #: of these fields changes what a trained model computes.
 OWN_KEY = "frontrunner"
 OWN = ("padded_vocab_size", "hidden_dropout")
+#: And these of a mixture of experts.
+OWN_OF_EXPERTS = ("z_loss",)
 
 
 @dataclass(frozen=True)

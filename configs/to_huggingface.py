@@ -18,6 +18,7 @@ from frontrunner.configs.huggingface_families import (
     LLAMA_3_SCALING,
     OWN,
     OWN_KEY,
+    OWN_OF_EXPERTS,
     SHARED_WIDTH,
     SPARSE_STEP,
     Family,
@@ -80,6 +81,9 @@ def _keys(model: ModelSpec, name: str, family: Family) -> dict[str, Any]:
         scaling["original_max_position_embeddings"] = LLAMA_3_SCALING["original_max_position_embeddings"]
         config["rope_scaling"] = {"rope_type": "llama3", "factor": model.rotary_scaling_factor} | scaling
     own = _unusual(model, [key for key in OWN if key not in family.keys])
+    if model.experts is not None:
+        given = model.experts.model_fields_set
+        own |= {key: getattr(model.experts, key) for key in OWN_OF_EXPERTS if key in given}
     return config | ({OWN_KEY: own} if own else {})
 
 

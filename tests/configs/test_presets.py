@@ -28,11 +28,22 @@ MODELS = [
     "llama-3-70b",
     "llama-3-8b",
     "mistral-7b",
+    "mixtral-8x7b",
+    "moe-tiny",
     "olmo-2-7b",
+    "olmoe-1b-7b",
     "qwen2.5-7b",
+    "qwen3-30b-a3b",
     "qwen3-8b",
 ]
-RUNS = ["gpt-175b-frontier", "gpt-1t-frontier", "gpt-22b-frontier", "llama-2-7b-lumi", "quickstart"]
+RUNS = [
+    "gpt-175b-frontier",
+    "gpt-1t-frontier",
+    "gpt-22b-frontier",
+    "llama-2-7b-lumi",
+    "moe-quickstart",
+    "quickstart",
+]
 
 # Published: model cards and files of weights; papers for those of Dash et al. (rounded there).
 EXACT = {
@@ -47,6 +58,9 @@ EXACT = {
     "qwen2.5-7b": 7_615_616_512,
     "qwen3-8b": 8_190_735_360,
     "olmo-2-7b": 7_298_617_344,
+    "mixtral-8x7b": 46_702_792_704,
+    "olmoe-1b-7b": 6_919_161_856,
+    "qwen3-30b-a3b": 30_532_122_624,
 }
 ROUNDED = {"gpt-1.4b": 1.4e9, "gpt-22b": 22.07e9, "gpt-175b": 174.6e9, "gpt-1t": 1.008e12}
 
@@ -63,7 +77,10 @@ def parameters(m: ModelSpec) -> int:
     matrices_in_mlp = 3 if m.activation == "swiglu" else 2
     norm = m.hidden_size * (2 if m.normalization == "layernorm" else 1)
     layer = m.hidden_size * (attention + keys_and_values) + attention * m.hidden_size
-    layer += matrices_in_mlp * m.hidden_size * m.ffn_hidden_size + 2 * norm
+    mlp = matrices_in_mlp * m.hidden_size * m.ffn_hidden_size
+    if m.experts:  # in all layers, with a row of the router for each
+        mlp = m.experts.num_experts * m.hidden_size * (matrices_in_mlp * m.experts.ffn_hidden_size + 1)
+    layer += mlp + 2 * norm
     layer += {"none": 0, "head": 2 * m.head_dim, "full": attention + keys_and_values // 2}[m.qk_norm]
     if m.qkv_bias:
         layer += attention + keys_and_values
@@ -169,7 +186,8 @@ def leaves(data: Any, prefix: str = "") -> list[str]:
     return [leaf for key, value in data.items() for leaf in leaves(value, f"{prefix}.{key}".strip("."))]
 
 
-PUBLISHED = [*(("machine", name) for name in MACHINES), *(("model", n) for n in MODELS if n != "gpt-tiny")]
+PUBLISHED = [("machine", name) for name in MACHINES]
+PUBLISHED += [("model", name) for name in MODELS if not name.endswith("-tiny")]
 
 
 @pytest.mark.parametrize(("kind", "name"), PUBLISHED)
