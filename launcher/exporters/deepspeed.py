@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from frontrunner.configs.schema import RunSpec
-from frontrunner.launcher.exporters.target import Exported, Refusals, Target, check_schedule
+from frontrunner.launcher.exporters.target import Exported, Refusals, Target, check_dense, check_schedule
 from frontrunner.parallelism.engines import check_deepspeed
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.runtime.baselines.deepspeed_config import partition
@@ -16,6 +16,7 @@ def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     """The whole file. Raises SpecError for anything that DeepSpeed does not support."""
     check_deepspeed(spec, layout)
     refusals = Refusals("DeepSpeed")
+    check_dense(refusals, spec)
     check_schedule(refusals, spec, ("cosine", "constant"))
     refusals.unless(
         spec.optimizer.warmup_steps > 0 or spec.optimizer.decay == "constant",

@@ -14,6 +14,7 @@ from frontrunner.launcher.exporters.target import (
     Refusals,
     Target,
     check_deepspeed,
+    check_dense,
     check_key_values,
     check_schedule,
     check_scheme,
@@ -27,6 +28,7 @@ STAGES = {"ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3}
 def config(spec: RunSpec, layout: Layout) -> dict[str, Any]:
     """The whole file. Raises SpecError for anything that GPT-NeoX does not support."""
     refusals = Refusals("GPT-NeoX")
+    check_dense(refusals, spec)
     sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
     check_wires(refusals, spec, layout)
     check_key_values(refusals, spec)

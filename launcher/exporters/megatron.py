@@ -6,6 +6,7 @@ import shlex
 
 from frontrunner.configs.schema import RunSpec
 from frontrunner.launcher.exporters.combinations import padding_notes, refuse
+from frontrunner.launcher.exporters.megatron_experts import check_experts, expert_arguments
 from frontrunner.launcher.exporters.megatron_model import (
     COMBINATIONS,
     Arguments,
@@ -40,8 +41,9 @@ def arguments(spec: RunSpec, layout: Layout) -> Arguments:
         "use preset zero1, or pipeline 1",
     )
     refuse(refusals, spec.model, COMBINATIONS)
+    check_experts(refusals, spec, sharding)
     refusals.check()
-    return model_arguments(spec) | _parallel(spec, sharding) | _training(spec)
+    return model_arguments(spec) | expert_arguments(spec) | _parallel(spec, sharding) | _training(spec)
 
 
 def export(spec: RunSpec, layout: Layout) -> Exported:
@@ -50,7 +52,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
         for name, value in arguments(spec, layout).items()
     ]
     notes = ["data: replace --mock-data with --data-path and a tokenizer"]
-    if layout.pipeline > 1 or layout.tensor > 1:
+    if layout.pipeline > 1 or layout.tensor > 1 or layout.expert > 1:
         notes.append("order of ranks: tensor, data, pipeline (Megatron-LM's default, tp-cp-ep-dp-pp)")
     notes += padding_notes(spec.model)
     return Exported(" \\\n  ".join(["pretrain_gpt.py", *lines]), tuple(notes))

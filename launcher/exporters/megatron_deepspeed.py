@@ -15,6 +15,7 @@ from frontrunner.launcher.exporters.target import (
     Refusals,
     Target,
     check_deepspeed,
+    check_dense,
     check_key_values,
     check_schedule,
     check_scheme,
@@ -32,6 +33,7 @@ def export(spec: RunSpec, layout: Layout) -> Exported:
     Raises SpecError for anything that Megatron-DeepSpeed does not support.
     """
     refusals = Refusals("Megatron-DeepSpeed")
+    check_dense(refusals, spec)
     sharding = check_scheme(refusals, spec, layout, tuple(STAGES))
     stage = STAGES.get(sharding, 0)
     check_wires(refusals, spec, layout)

@@ -145,6 +145,17 @@ def check_key_values(refusals: Refusals, spec: RunSpec) -> None:
     )
 
 
+def check_dense(refusals: Refusals, spec: RunSpec) -> None:
+    """Requires a model without experts."""
+    refusals.unless(
+        spec.model.experts is None,
+        "model.experts",
+        "set",
+        "only dense models are exported to it",
+        "export to megatron",
+    )
+
+
 def check_schedule(refusals: Refusals, spec: RunSpec, known: tuple[str, ...]) -> None:
     """The learning rate's decay."""
     decay = spec.optimizer.decay

@@ -11,6 +11,7 @@ from frontrunner.launcher.exporters.target import (
     Exported,
     Refusals,
     Target,
+    check_dense,
     check_key_values,
     check_scheme,
     check_wires,
@@ -22,6 +23,7 @@ from frontrunner.parallelism.layout import Layout
 def config(spec: RunSpec, layout: Layout) -> dict[str, dict[str, Any]]:
     """The whole file by section. Raises SpecError for anything that torchtitan does not support."""
     refusals = Refusals("torchtitan")
+    check_dense(refusals, spec)
     sharding = check_scheme(refusals, spec, layout, ("ddp", "zero2", "zero3", "hsdp"))
     check_wires(refusals, spec, layout)
     check_key_values(refusals, spec)
