@@ -1,8 +1,8 @@
 """FLOPs of a training step. Model FLOPs exclude recomputation, hardware FLOPs include it.
 
 A multiply-add counts as two FLOPs. Attention counts the full sequence, not its causal half, like Megatron's
-formula (Narayanan et al. 2021, appendix) and torch's FLOP counter. Of a layer's experts only those count that a
-token uses: FLOPs are of active parameters.
+formula (Narayanan et al. 2021, appendix) and torch's FLOP counter. Of a layer's experts only those count that
+a token uses: FLOPs are of active parameters.
 """
 
 from __future__ import annotations
