@@ -68,5 +68,6 @@ def _sent(document: Document, layout: Layout) -> dict[str, float] | None:
     spec = document.spec
     if spec.engine != "native":
         return None
-    units = stage_units(spec.model, layout.tensor, layout.pipeline)
+    cut = {"expert": layout.expert, "virtual_stages": layout.virtual_stages}
+    units = stage_units(spec.model, layout.tensor, layout.pipeline, **cut)
     return traffic(spec, layout, units).step(spec.grad_accum_steps)

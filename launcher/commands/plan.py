@@ -173,6 +173,8 @@ def write_trace(file: Path, force: bool, spec: RunSpec, layout: Layout, workload
     elif pieces > MOST_PIECES:
         what = f"would show {pieces:,} forwards and backwards; viewers take {MOST_PIECES:,}"
         wrong = (what, "use a smaller training.global_batch_size: micro-batches are alike")
+    elif spec.model.experts is not None:
+        wrong = ("cannot show tokens on their way to experts yet", "leave --trace out")
     if wrong:
         raise SpecError([Violation("--trace", str(file), *wrong)])
     write_text(file, predicted_trace(spec, layout, workload), force, "--trace")

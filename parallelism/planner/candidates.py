@@ -29,8 +29,9 @@ PRECISION_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16":
 class Candidates:
     """n layouts; each field is a float64 array [n].
 
-    ``recompute`` is an index into :data:`RECOMPUTE`; ``sequence_parallel`` and ``error_feedback`` are 0 or 1;
-    ``*_wire`` are bytes per value on the wire; ``data`` and the degrees are numbers of data-parallel ranks.
+    ``recompute`` is an index into :data:`RECOMPUTE`; ``sequence_parallel``, ``error_feedback`` and
+    ``*_dispatch`` are 0 or 1; ``*_wire`` are bytes per value on the wire; ``data``, ``expert`` and the
+    degrees are numbers of data-parallel ranks.
     """
 
     tensor: Array
@@ -49,6 +50,9 @@ class Candidates:
     gradient_wire: Array
     network_wire: Array
     error_feedback: Array
+    expert: Array
+    flat_dispatch: Array
+    int8_dispatch: Array
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -56,6 +60,13 @@ class Candidates:
     def take(self, chosen: npt.NDArray[np.bool_ | np.intp]) -> Candidates:
         """The candidates that a mask or indices select."""
         return taken(self, chosen)
+
+    def of_experts(self) -> Candidates:
+        """The layouts as experts are cut (:meth:`Layout.of_experts`): ``data`` and the degrees count the
+        ranks that hold the same ones."""
+        kinds = ("weights", "gradients", "optimizer", "secondary")
+        degrees = {kind: np.maximum(1.0, getattr(self, kind) / self.expert) for kind in kinds}
+        return replace(self, data=self.data / self.expert, **degrees)
 
     @classmethod
     def of(cls, spec: RunSpec, layout: Layout) -> Candidates:
@@ -78,6 +89,9 @@ class Candidates:
             "gradient_wire": wire_bytes(wires.gradients, wires.block),
             "network_wire": wire_bytes(wires.network, wires.block),
             "error_feedback": wires.error_feedback,
+            "expert": layout.expert,
+            "flat_dispatch": spec.layout.dispatch == "flat",
+            "int8_dispatch": spec.layout.dispatch_wire == "int8",
         }
         return cls(**{key: np.array([value], dtype=np.float64) for key, value in values.items()})
 

@@ -165,6 +165,20 @@ class Fabric:
             + (nodes > 1) * (nodes - 1) * messages * network_latency,
         )
 
+    def all_to_all(self, ranks: Array, stride: Array, each: Array) -> Times:
+        """Messages of ``each`` bytes from every rank to every other one, without a detour."""
+        links = self.machine.links
+        in_package, in_node = self._spread(ranks, stride)
+        network_rate = self.rings.point_to_point if self.rings else links.network.bandwidth_bytes_per_s
+        latency = self.rings.across_latency_s if self.rings else links.network.latency_s
+        package_rate = self.rings.package if self.rings else links.package.bandwidth_bytes_per_s
+        return Times(
+            each * (in_package - 1) / package_rate + (in_package > 1) * links.package.latency_s,
+            each * (in_node - in_package) / self._node_rate(in_node)
+            + (in_node > in_package) * links.node.latency_s,
+            (ranks - in_node) * (each / network_rate / self._efficiency(ranks, stride) + latency),
+        )
+
     def message(self, total: Array) -> Array:
         """Seconds of a message to another node."""
         link = self.machine.links.network

@@ -7,20 +7,12 @@ stage, and has them all. Its sets are arithmetic progressions from 0: equal if s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from frontrunner.parallelism.layout import hops
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Workload
-
-
-class _Set(NamedTuple):
-    """Ranks 0, stride, 2 stride, ... [n]; ``beside`` the computing stream or not."""
-
-    size: Array
-    stride: Array
-    beside: bool
+from frontrunner.parallelism.planner.expert_hops import expert_sets
+from frontrunner.parallelism.planner.rank_sets import RankSet, hops
 
 
 def communicators(workload: Workload, c: Candidates) -> Array:
@@ -28,7 +20,7 @@ def communicators(workload: Workload, c: Candidates) -> Array:
 
     If nodes cut only some blocks of ranks, a rank of these has up to three more.
     """
-    found: list[_Set] = []
+    found: list[RankSet] = []
     count = np.zeros(len(c))
     for ranks in _sets(workload, c):
         known: Mask = ranks.size == 1
@@ -40,34 +32,31 @@ def communicators(workload: Workload, c: Candidates) -> Array:
     return count
 
 
-def _sets(workload: Workload, c: Candidates) -> Iterator[_Set]:
+def _sets(workload: Workload, c: Candidates) -> Iterator[RankSet]:
     one = np.ones(len(c))
     stage = c.tensor * c.data  # ranks
-    yield _Set(stage * c.pipeline, one, False)
-    yield _Set(c.tensor, one, False)
-    yield _Set(c.pipeline, stage, False)
+    yield RankSet(stage * c.pipeline, one, False)
+    yield RankSet(c.tensor, one, False)
+    yield RankSet(c.pipeline, stage, False)
     if workload.model.tie_embeddings:
-        yield _Set(np.minimum(c.pipeline, 2), stage * (c.pipeline - 1), False)
-    yield _Set(np.maximum(1, c.tensor // workload.model.num_kv_heads), one, False)
-    yield _Set(c.weights, c.tensor, False)
-    yield _Set(np.where(c.secondary < c.weights, c.secondary, 1), c.tensor, False)
-    network = _Set(c.optimizer / c.gradients, c.tensor * c.gradients, True)
-    replicas = _Set(c.data / c.optimizer, c.tensor * c.optimizer, True)
-    for reduced in (_Set(c.gradients, c.tensor, True), network, replicas):
-        yield from _hops(reduced, workload.machine.devices_per_node)
-    yield _Set(c.gradients / c.weights, c.tensor * c.weights, True)
+        yield RankSet(np.minimum(c.pipeline, 2), stage * (c.pipeline - 1), False)
+    yield RankSet(np.maximum(1, c.tensor // workload.model.num_kv_heads), one, False)
+    yield from _sharding(workload, c, c.tensor)
+    if workload.model.experts and np.any(c.expert > 1):
+        yield from expert_sets(workload, c)
+        own = c.of_experts()
+        for ranks in _sharding(workload, own, c.tensor * c.expert):
+            yield RankSet(np.where(c.expert > 1, ranks.size, 1), ranks.stride, ranks.beside)
+
+
+def _sharding(workload: Workload, c: Candidates, apart: Array) -> Iterator[RankSet]:
+    """The sets that cut and reduce parameters whose holders are ``apart`` ranks from each other."""
+    yield RankSet(c.weights, apart, False)
+    yield RankSet(np.where(c.secondary < c.weights, c.secondary, 1), apart, False)
+    network = RankSet(c.optimizer / c.gradients, apart * c.gradients, True)
+    replicas = RankSet(c.data / c.optimizer, apart * c.optimizer, True)
+    for reduced in (RankSet(c.gradients, apart, True), network, replicas):
+        yield from hops(reduced, workload.machine.devices_per_node)
+    yield RankSet(c.gradients / c.weights, apart * c.weights, True)
     yield network
     yield replicas
-
-
-def _hops(ranks: _Set, node: int) -> tuple[_Set, _Set]:
-    """A reduction's groups, as :meth:`Layout.hops` has them; the second is rank 0 alone if there is one."""
-    size, stride = ranks.size, ranks.stride
-    inside = np.minimum(size, np.ceil(node / stride))
-    even = size % inside == 0
-    for odd in np.flatnonzero((node % stride != 0) & (inside > 1)):
-        members = tuple(range(0, int(size[odd] * stride[odd]), int(stride[odd])))
-        even[odd] = len(hops(members, 0, node)) == 2
-    two = (inside < size) & (inside > 1) & even
-    first = _Set(np.where(two, inside, size), stride, True)
-    return first, _Set(np.where(two, size / inside, 1), stride * inside, True)

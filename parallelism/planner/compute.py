@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from frontrunner.configs.software import SoftwareSpec
+from frontrunner.parallelism.planner import expert_hops
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 
 
@@ -38,27 +39,45 @@ def product(software: SoftwareSpec, m: Array, n: Array, k: Array) -> Array:
     return seconds
 
 
-def layer(workload: Workload, c: Candidates, software: SoftwareSpec) -> Layer:
-    """Forward and backward of one transformer layer, without recomputation."""
+def layer(workload: Workload, c: Candidates, software: SoftwareSpec, sparse: bool = False) -> Layer:
+    """Forward and backward of one transformer layer, without recomputation; ``sparse``: with experts."""
     model, speed = workload.model, workload.profile.speed
     tokens, t = workload.tokens(c), c.tensor
     heads = model.num_heads * model.head_dim
     qkv = heads + 2 * model.num_kv_heads * model.head_dim
     gated = 2 if model.activation == "swiglu" else 1
     hidden = np.full(len(c), float(model.hidden_size))
-    products = (
-        product(software, tokens, qkv / t, hidden)
-        + product(software, tokens, hidden, heads / t)
-        + product(software, tokens, gated * model.ffn_hidden_size / t, hidden)
-        + product(software, tokens, hidden, model.ffn_hidden_size / t)
-    ) / speed
+    products = product(software, tokens, qkv / t, hidden) + product(software, tokens, hidden, heads / t)
+    if sparse:
+        products = products + _experts(workload, c, software)
+    else:
+        products = products + product(software, tokens, gated * model.ffn_hidden_size / t, hidden)
+        products = products + product(software, tokens, hidden, model.ffn_hidden_size / t)
+    products = products / speed
     core_forward, core_backward = _attention(workload, c, software)
-    passes = _operators(workload, c, software)
+    passes = _operators(workload, c, software, sparse)
     return Layer(
         forward=products + core_forward + passes,
         attention_forward=core_forward,
         backward=2 * products + core_backward + 2 * passes,
     )
+
+
+def _experts(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
+    """Matrix products of the router, of shared experts, and of the busiest rank's experts one by one."""
+    model, experts, tokens = workload.model, workload.model.experts, workload.tokens(c)
+    assert experts
+    gated = 2 if model.activation == "swiglu" else 1
+    hidden, ffn = np.full(len(c), float(model.hidden_size)), experts.ffn_hidden_size / c.tensor
+    found = product(software, tokens, np.full(len(c), float(experts.num_experts)), hidden)
+    if experts.shared_experts:
+        shared = experts.shared_experts * ffn
+        found = found + product(software, tokens, gated * shared, hidden)
+        found = found + product(software, tokens, hidden, shared)
+    own = experts.num_experts / c.expert
+    rows = expert_hops.rows(workload, c) / own
+    found = found + own * product(software, rows, gated * ffn, hidden)
+    return found + own * product(software, rows, hidden, ffn)
 
 
 def head(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
@@ -105,21 +124,30 @@ def _attention(workload: Workload, c: Candidates, software: SoftwareSpec) -> tup
     return products + passes, 2 * products + 2 * passes
 
 
-def _operators(workload: Workload, c: Candidates, software: SoftwareSpec) -> Array:
+def _operators(workload: Workload, c: Candidates, software: SoftwareSpec, sparse: bool) -> Array:
     """Forward seconds of norms, residuals, activation and copies, which are memory-bound.
 
     Fused kernels: two norms (read, write), two bias-dropout-residuals (two reads, a write), the activation
     (reads, write), the reordering of queries, keys and values and norms of queries and keys, if any (read,
-    write). In eager PyTorch each norm, rotation and gate takes several kernels: twice the traffic.
+    write). In eager PyTorch each norm, rotation and gate takes several kernels: twice the traffic. With
+    experts each row is brought to its expert and back (two reads and writes), and the router's logits become
+    scores of which the largest are chosen (two reads, a write, in float32).
     """
     model, width = workload.model, workload.compute_bytes
     gated = 2 if model.activation == "swiglu" else 1
     cut = np.where(c.sequence_parallel > 0, c.tensor, 1.0)
     outside = (2 * 2 + 2 * 3) * model.hidden_size * width
     qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim
-    inside = ((gated + 1) * model.ffn_hidden_size + 2 * qkv) * width
+    experts, ffn = workload.model.experts, model.ffn_hidden_size
+    if sparse and experts:
+        ffn = experts.shared_experts * experts.ffn_hidden_size
+    inside = ((gated + 1) * ffn + 2 * qkv) * width
     if model.qk_norm != "none":
         inside += 2 * (model.num_heads + model.num_kv_heads) * model.head_dim * width
     times = 1 if workload.profile.fused_operators else 2
     moved = workload.tokens(c) * (outside / cut + inside / c.tensor) * times
+    if sparse and experts:
+        each = ((gated + 1) * experts.ffn_hidden_size / c.tensor + 4 * model.hidden_size) * width
+        rows = expert_hops.rows(workload, c) * each
+        moved = moved + (rows + workload.tokens(c) * 3 * 4 * experts.num_experts) * times
     return moved / _bandwidth(workload, software)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 #: The backward of flash attention does 2.5 times the work of its forward (Dao 2023, arXiv 2307.08691).
 FLASH_BACKWARD = 2.5
+#: Assumed. Switch Transformers leave room for so many times the mean, and drop under 1 % of tokens with a
+#: load-balancing loss (Fedus et al. 2021, arXiv 2101.03961).
+EXPERT_IMBALANCE = 1.25
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class EngineProfile:
     slices of tensor ranks. ``scatters``: gradients are reduced by the library's reduce-scatter, not by an
     all-to-all. ``gathers_per_layer``: messages in which a layer's weights are gathered. ``speed``: its matrix
     products over those of the machine's software. ``attention_backward``: time of the backward of attention
-    over its forward.
+    over its forward. ``expert_imbalance``: tokens of the busiest rank's experts over the mean.
     """
 
     name: str
@@ -55,6 +58,7 @@ class EngineProfile:
     gathers_per_layer: int = 1
     speed: float = 1.0
     attention_backward: float = FLASH_BACKWARD
+    expert_imbalance: float = EXPERT_IMBALANCE
 
 
 NATIVE = EngineProfile(

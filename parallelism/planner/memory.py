@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
-from frontrunner.parallelism.planner import activations
+from frontrunner.configs.schema import ModelSpec
+from frontrunner.parallelism.planner import activations, expert_hops, expert_stages
 from frontrunner.parallelism.planner.candidates import (
     NOTHING_SHARED,
     Array,
@@ -23,7 +24,7 @@ from frontrunner.parallelism.planner.candidates import (
     Workload,
 )
 from frontrunner.parallelism.planner.communicator_count import communicators
-from frontrunner.parallelism.planner.parameters import layer_parameters, norm_parameters
+from frontrunner.parallelism.planner.parameters import expert_parameters, layer_parameters, norm_parameters
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,17 @@ class Memory:
 
 @dataclass(frozen=True)
 class Stage:
-    """Parameters [n] on one device of a pipeline stage."""
+    """Parameters [n] on one device of a pipeline stage.
+
+    ``sparse_count`` of its layers have experts. ``sparse_layer`` are the other parameters of such a layer,
+    and ``experts`` those of the experts of all of them.
+    """
 
     layers: Array
     layer_count: Array
+    sparse_count: Array
+    sparse_layer: Array
+    experts: Array
     embedding: Array
     output: Array
     first: Mask
@@ -72,6 +80,7 @@ class Stage:
 
     @property
     def numel(self) -> Array:
+        """All but ``experts``, which have degrees of their own."""
         return self.layers + self.embedding + self.output
 
 
@@ -95,11 +104,21 @@ class _Kept:
 
 
 def memory(workload: Workload, c: Candidates, shared: Shared = NOTHING_SHARED) -> Memory:
-    """Memory of the fullest device: the first stage has the most in flight, the last has the logits."""
-    return Memory.larger(
+    """Memory of the fullest device: the first stage has the most in flight, the last has the logits. Where
+    some layers have experts, another may have the most of these."""
+    found = Memory.larger(
         _stage_memory(workload, c, lambda c: np.zeros(len(c)), shared),
         _stage_memory(workload, c, lambda c: c.pipeline - 1, shared),
     )
+    for index in expert_stages.between(workload.model, c):
+        stage = partial(_stage_at, index)
+        found = Memory.larger(found, _stage_memory(workload, c, stage, shared))
+    return found
+
+
+def _stage_at(index: int, c: Candidates) -> Array:
+    """That stage, or the last one [n]."""
+    return np.minimum(float(index), c.pipeline - 1)
 
 
 def stage_memory(workload: Workload, c: Candidates, index: Array) -> Memory:
@@ -126,7 +145,10 @@ def _stage_memory(
 
 def _held(workload: Workload, c: Candidates, index: Array) -> _Held:
     stage = stage_parameters(workload, c, index)
-    weights, gradients, optimizer = _states(workload, c, stage)
+    weights, gradients, optimizer = _states(workload, c, stage.numel)
+    if workload.model.experts:
+        own = _states(workload, c.of_experts(), stage.experts)
+        weights, gradients, optimizer = weights + own[0], gradients + own[1], optimizer + own[2]
     return _Held(
         weights,
         gradients,
@@ -140,11 +162,17 @@ def _held(workload: Workload, c: Candidates, index: Array) -> _Held:
 def _activations(workload: Workload, c: Candidates, index: Array) -> Array:
     stage = stage_parameters(workload, c, index)
     micro_batches = in_flight(c, index)
-    kept = micro_batches * stage.layer_count / c.virtual_stages * activations.kept_per_layer(workload, c)
+    dense = stage.layer_count - stage.sparse_count
+    kept = micro_batches * dense / c.virtual_stages * activations.kept_per_layer(workload, c)
     # If interleaved, up to two rounds of micro-batches are in the first piece of the first stage.
     begun = np.minimum(np.where(c.virtual_stages > 1, 2 * c.pipeline - 1, c.pipeline), c.grad_accum_steps)
     kept = kept + np.where(stage.first, begun * activations.embedding(workload, c), 0.0)
     inside = activations.recomputed_layer(workload, c)
+    if workload.model.experts:
+        pieces = micro_batches * stage.sparse_count / c.virtual_stages
+        kept = kept + pieces * activations.kept_per_layer(workload, c, sparse=True)
+        again = activations.recomputed_layer(workload, c, sparse=True) + expert_hops.buffers(workload, c)
+        inside = np.maximum(np.where(dense > 0, inside, 0.0), np.where(stage.sparse_count > 0, again, 0.0))
     head = np.where(stage.last, activations.logits(workload, c), 0.0)
     found: Array = kept + np.maximum(inside, head)
     return found
@@ -156,22 +184,36 @@ def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:
     first, last = index == 0, index == c.pipeline - 1
     even = np.ceil(model.num_layers / c.pipeline)
     count = np.where(last, model.num_layers - even * (c.pipeline - 1), even)
-    # Exact for integer divisors: layer_parameters is linear in 1 / tensor except for what ranks repeat.
-    whole, halved = layer_parameters(model, 1), layer_parameters(model, 2)
-    repeated = 2 * halved - whole
-    layer = repeated + (whole - repeated) / c.tensor
+    layer, sparse_layer = (_layer(model, c, sparse) for sparse in (False, True))
+    sparse = expert_stages.sparse_layers(model, c, index)
+    layers = (count - sparse) * layer
+    experts = np.zeros(len(c))
+    if model.experts:
+        layers = layers + sparse * sparse_layer
+        experts = sparse * expert_parameters(model) * model.experts.num_experts / c.tensor / c.expert
     words = model.padded_vocab_size * model.hidden_size / c.tensor
     learned = model.position_embedding == "learned"
     positions = model.max_position_embeddings * model.hidden_size if learned else 0
     shared = model.tie_embeddings & (c.pipeline == 1)
     return Stage(
-        layers=count * layer + np.where(last, norm_parameters(model), 0.0) + np.where(first, positions, 0.0),
+        layers=layers + np.where(last, norm_parameters(model), 0.0) + np.where(first, positions, 0.0),
         layer_count=count,
+        sparse_count=sparse,
+        sparse_layer=sparse_layer,
+        experts=experts,
         embedding=np.where(first, words, 0.0),
         output=np.where(last & ~shared, words + (positions if workload.profile.ties_positions else 0), 0.0),
         first=first,
         last=last,
     )
+
+
+def _layer(model: ModelSpec, c: Candidates, sparse: bool) -> Array:
+    """Parameters of a layer on one device, without experts."""
+    # Exact for integer divisors: layer_parameters is linear in 1 / tensor except for what ranks repeat.
+    whole, halved = layer_parameters(model, 1, sparse), layer_parameters(model, 2, sparse)
+    repeated = 2 * halved - whole
+    return repeated + (whole - repeated) / c.tensor
 
 
 def in_flight(c: Candidates, index: Array) -> Array:
@@ -182,9 +224,8 @@ def in_flight(c: Candidates, index: Array) -> Array:
     return np.where(c.virtual_stages > 1, interleaved, plain)
 
 
-def _states(workload: Workload, c: Candidates, stage: Stage) -> tuple[Array, Array, Array]:
-    """Bytes of weights, gradients and optimizer at rest."""
-    numel = stage.numel
+def _states(workload: Workload, c: Candidates, numel: Array) -> tuple[Array, Array, Array]:
+    """Bytes of weights, gradients and optimizer at rest, of ``numel`` parameters."""
     if workload.profile.kept:
         weights, gradients, optimizer = workload.profile.kept
         return weights * numel / c.weights, gradients * numel / c.gradients, optimizer * numel / c.optimizer
@@ -216,18 +257,42 @@ def _residual(workload: Workload, c: Candidates, stage: Stage) -> Array:
 
 
 def _buffers(workload: Workload, c: Candidates, stage: Stage) -> Array:
-    """Two gathered shard units with their messages, and the gradients of two units in transit."""
-    profile, width = workload.profile, workload.compute_bytes
+    """Two gathered shard units with their messages, and the gradients of two units in transit.
+
+    A layer with experts is gathered and reduced together with them.
+    """
+    profile = workload.profile
     if profile.kept and not profile.overlaps_weights:
         largest = 2 * workload.model.hidden_size * workload.model.ffn_hidden_size / c.tensor
         whole = profile.whole_gradients * stage.numel * (1 - 1 / c.gradients)
         return whole + largest  # the largest weight's gradient before it is added
-    layer = stage.layers / np.maximum(stage.layer_count, 1)
-    unit = np.maximum(layer, np.maximum(stage.embedding, stage.output))
+    words = np.maximum(stage.embedding, stage.output)
+    if workload.model.experts is None:
+        unit = np.maximum(stage.layers / np.maximum(stage.layer_count, 1), words)
+        return _gathered(workload, c, unit) + _in_transit(workload, c, unit)
+    own, dense = c.of_experts(), stage.layer_count - stage.sparse_count
+    layer = (stage.layers - stage.sparse_count * stage.sparse_layer) / np.maximum(dense, 1)
+    unit = np.maximum(np.where(dense > 0, layer, 0.0), words)
+    sparse = np.where(stage.sparse_count > 0, stage.sparse_layer, 0.0)
+    experts = stage.experts / np.maximum(stage.sparse_count, 1)
+    found = np.zeros(len(c))
+    for held in (_gathered, _in_transit):
+        found += np.maximum(held(workload, c, unit), held(workload, c, sparse) + held(workload, own, experts))
+    return found
+
+
+def _gathered(workload: Workload, c: Candidates, unit: Array) -> Array:
+    """Two gathered units of ``unit`` parameters with their messages."""
+    width = workload.compute_bytes
     coded = c.weight_wire != width
-    gathered = np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
+    return np.where(c.weights > 1, unit * (2 * width + coded * c.weight_wire), 0.0)
+
+
+def _in_transit(workload: Workload, c: Candidates, unit: Array) -> Array:
+    """The gradients of two units of ``unit`` parameters."""
+    width = workload.compute_bytes
     # For two units: the gradient, its messages to and from the block, and the float32 sums of its shard.
     reduced = unit * (2 * width + 2 * c.gradient_wire + 2 * 4 / c.gradients)
     # Whole gradients are added as they come. For two units: messages to and from the other ranks.
     whole = unit * (width + np.where(c.data > 1, 2 * 2 * c.network_wire, 0.0))
-    return gathered + np.where(c.gradients > 1, reduced, whole)
+    return np.where(c.gradients > 1, reduced, whole)

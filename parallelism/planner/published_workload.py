@@ -153,6 +153,9 @@ def prepare(row: PublishedRun, machine: MachineSpec) -> tuple[Workload, Candidat
         gradient_wire=one * (profile.reduced_bytes or 2),
         network_wire=one * (profile.reduced_bytes or 2),
         error_feedback=0 * one,
+        expert=one,
+        flat_dispatch=0 * one,
+        int8_dispatch=0 * one,
     )
     workload = Workload(
         model=model,

@@ -91,6 +91,9 @@ def _step(workload: Workload, preset: Preset, nodes: int, micro_batch_size: int)
         "gradient_wire": wires[1],
         "network_wire": wires[2],
         "error_feedback": 0,
+        "expert": 1,
+        "flat_dispatch": 0,
+        "int8_dispatch": 0,
     }
     c = Candidates(**{key: np.array([float(value)]) for key, value in values.items()})
     # DeepSpeed's ZeRO-3 reduces by RCCL's reduce-scatter; the other two exchange quantised blocks.

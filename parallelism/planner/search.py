@@ -159,6 +159,9 @@ def space(
         gradient_wire=wire[1],
         network_wire=wire[2],
         error_feedback=np.zeros(len(shape_of)),
+        expert=np.ones(len(shape_of)),
+        flat_dispatch=np.zeros(len(shape_of)),
+        int8_dispatch=np.zeros(len(shape_of)),
     )
     shared = Shared(_rows(shape_of, len(pair)), _rows(cut_of, len(triple)))
     return Space(candidates, triple[cut_of], wires[cut_of], precision, considered, shared)

@@ -1,6 +1,7 @@
 """Seconds of a training step, by part.
 
-A micro-batch on a stage is computing plus tensor-parallel messages, which are not hidden. Gathers of weights
+A micro-batch on a stage is computing plus messages that are not hidden: tensor-parallel ones, and tokens on
+their way to experts. Gathers of weights
 and reductions of gradients overlap it if the engine supports that. The pipeline follows Narayanan et al. 2021
 (arXiv 2104.04473, section 2.2): m micro-batches on the slowest stage, plus one pass through the others, which
 v virtual stages divide by v. Data-parallel messages that the last backward cannot hide follow, then the
@@ -9,16 +10,30 @@ optimizer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import numpy as np
 
 from frontrunner.configs.software import SoftwareSpec
-from frontrunner.parallelism.planner import compute
-from frontrunner.parallelism.planner.candidates import NOTHING_SHARED, Array, Candidates, Shared, Workload
+from frontrunner.parallelism.planner import compute, expert_hops, expert_stages
+from frontrunner.parallelism.planner.candidates import (
+    NOTHING_SHARED,
+    Array,
+    Candidates,
+    Mask,
+    Shared,
+    Workload,
+)
 from frontrunner.parallelism.planner.collectives import Fabric
 from frontrunner.parallelism.planner.memory import stage_parameters
+from frontrunner.parallelism.planner.parameters import sparse_before
+from frontrunner.parallelism.planner.sharding_messages import Cut, sharding
+
+
+def nothing() -> Array:
+    """Of models without experts: 0 for any number of layouts."""
+    return np.zeros(1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class StepTime:
     recompute: Array
     tensor: Array
     """Tensor-parallel messages."""
+    dispatch: Array
+    """Tokens on their way to experts and back."""
     pipeline: Array
     """Messages between stages."""
     bubble: Array
@@ -60,22 +77,27 @@ class MicroBatch:
     recompute: Array
     tensor_forward: Array
     tensor_backward: Array
+    dispatch_forward: Array = field(default_factory=nothing)
+    dispatch_backward: Array = field(default_factory=nothing)
 
     @property
     def total(self) -> Array:
-        return self.forward + self.backward + self.recompute + self.tensor_forward + self.tensor_backward
+        found = self.forward + self.backward + self.recompute + self.tensor_forward + self.tensor_backward
+        return found + self.dispatch_forward + self.dispatch_backward
 
 
 @dataclass(frozen=True)
 class _Shape:
     """Seconds [n] that do not depend on how states are cut: the slowest stage, and the pipeline.
 
-    ``forward`` and ``backward`` are one micro-batch's on the slowest stage, with tensor-parallel messages.
+    ``forward`` and ``backward`` are one micro-batch's on the slowest stage, with tensor-parallel messages and
+    those of tokens to experts.
     """
 
     compute: Array
     recompute: Array
     tensor: Array
+    dispatch: Array
     pipeline: Array
     bubble: Array
     stragglers: Array
@@ -117,6 +139,7 @@ def step_time(
         compute=shape.compute,
         recompute=shape.recompute,
         tensor=shape.tensor,
+        dispatch=shape.dispatch,
         pipeline=shape.pipeline,
         bubble=shape.bubble,
         weights=weights,
@@ -133,6 +156,10 @@ def _shape(workload: Workload, c: Candidates, computing: MicroBatch | None, fabr
     last = computing or micro_batch(workload, c, c.pipeline - 1, fabric)
     slowest = _choose(middle, last)
     stages = middle.total * (c.pipeline - 1) + last.total
+    if not computing and expert_stages.uneven(workload.model):
+        fullest = expert_stages.fullest(workload.model, c)
+        slowest = _choose(slowest, micro_batch(workload, c, fullest, fabric))
+        stages = _all_stages(workload, c, fabric).total
     m = c.grad_accum_steps
     sent = fabric.message(workload.tokens(c) * workload.model.hidden_size * workload.compute_bytes / c.tensor)
     sent = np.where(c.pipeline > 1, 2 * c.virtual_stages * sent, 0.0)
@@ -141,12 +168,13 @@ def _shape(workload: Workload, c: Candidates, computing: MicroBatch | None, fabr
         compute=m * (slowest.forward + slowest.backward),
         recompute=m * slowest.recompute,
         tensor=m * (slowest.tensor_forward + slowest.tensor_backward),
+        dispatch=m * (slowest.dispatch_forward + slowest.dispatch_backward),
         pipeline=m * sent,
         # Virtual stages shorten the waiting, but not the messages in between.
         bubble=(stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages,
         stragglers=work * slowest_of(c.data * c.tensor * c.pipeline, workload.software),
-        forward=slowest.forward + slowest.tensor_forward,
-        backward=slowest.backward + slowest.recompute + slowest.tensor_backward,
+        forward=slowest.forward + slowest.tensor_forward + slowest.dispatch_forward,
+        backward=slowest.backward + slowest.recompute + slowest.tensor_backward + slowest.dispatch_backward,
     )
 
 
@@ -160,13 +188,58 @@ def slowest_of(devices: Array, software: SoftwareSpec | None) -> Array:
 
 def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric) -> MicroBatch:
     """One micro-batch on stage ``index``, by the rates of the machine's software."""
+    stage = stage_parameters(workload, c, index)
+    return _of_layers(workload, c, fabric, stage.layer_count, stage.sparse_count, stage.last)
+
+
+def _all_stages(workload: Workload, c: Candidates, fabric: Fabric) -> MicroBatch:
+    """One micro-batch on all stages together."""
+    model, one = workload.model, np.ones(len(c))
+    sparse = one * sparse_before(model, model.num_layers)
+    return _of_layers(workload, c, fabric, one * model.num_layers, sparse, one > 0)
+
+
+def _of_layers(
+    workload: Workload, c: Candidates, fabric: Fabric, layers: Array, sparse: Array, output: Mask
+) -> MicroBatch:
+    """One micro-batch on ``layers`` layers, of which ``sparse`` have experts, and the output layer."""
     assert workload.software, "computing time is known only for machines with measured software"
     layer = compute.layer(workload, c, workload.software)
-    stage = stage_parameters(workload, c, index)
-    head = np.where(stage.last, compute.head(workload, c, workload.software), 0.0)
+    again = _repeated(workload, c, layer)
+    dense = layers - sparse
+    forward, backward, recompute = dense * layer.forward, dense * layer.backward, dense * again
+    dispatch_forward = dispatch_backward = nothing()
+    repeated = np.where(c.recompute == 2, 2.0, 1.0)
+    if workload.model.experts:
+        layer = compute.layer(workload, c, workload.software, sparse=True)
+        forward, backward = forward + sparse * layer.forward, backward + sparse * layer.backward
+        recompute = recompute + sparse * _repeated(workload, c, layer)
+        sent = expert_hops.seconds(workload, c, fabric)
+        dispatch_forward = sparse * sent.forward
+        dispatch_backward = sparse * (sent.backward + (repeated - 1) * sent.forward)
+    head = np.where(output, compute.head(workload, c, workload.software), 0.0)
+    tensor = _tensor_messages(workload, c, fabric)
+    return MicroBatch(
+        forward=forward + head / 3,
+        backward=backward + head * 2 / 3,
+        recompute=recompute,
+        tensor_forward=layers * tensor,
+        tensor_backward=layers * tensor * repeated,
+        dispatch_forward=dispatch_forward,
+        dispatch_backward=dispatch_backward,
+    )
+
+
+def _repeated(workload: Workload, c: Candidates, layer: compute.Layer) -> Array:
+    """Seconds of what the backward of one layer recomputes."""
     share = workload.profile.recomputed_share
     selective = share * (layer.forward - layer.attention_forward) if share else layer.attention_forward
-    again = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
+    again: Array = np.choose(c.recompute.astype(int), [0.0 * layer.forward, selective, layer.forward])
+    return again
+
+
+def _tensor_messages(workload: Workload, c: Candidates, fabric: Fabric) -> Array:
+    """Seconds of the messages of tensor ranks in the forward of one layer."""
     # Two all-reduces per layer each way (Shoeybi et al. 2019, arXiv 1909.08053), or their two halves.
     all_reduce = (
         2
@@ -184,24 +257,21 @@ def micro_batch(workload: Workload, c: Candidates, index: Array, fabric: Fabric)
     group = (model.num_heads / model.num_kv_heads + 2) * model.head_dim
     gathered = workload.tokens(c) * group * workload.compute_bytes
     shared = fabric.ring(sharing, np.ones(len(c)), gathered).longest
-    repeated = np.where(c.recompute == 2, 2.0, 1.0)
-    return MicroBatch(
-        forward=stage.layer_count * layer.forward + head / 3,
-        backward=stage.layer_count * layer.backward + head * 2 / 3,
-        recompute=stage.layer_count * again,
-        tensor_forward=stage.layer_count * (2 * all_reduce + shared),
-        tensor_backward=stage.layer_count * (2 * all_reduce + shared) * repeated,
-    )
+    return 2 * all_reduce + shared
 
 
 def _messages(workload: Workload, c: Candidates, optimizer_s: float | None, fabric: Fabric) -> _Messages:
-    """The messages of the first stage, which has the most parameters."""
-    profile, stage = workload.profile, stage_parameters(workload, c, np.zeros(len(c)))
+    """The messages of the first stage, which has the most parameters, or of the one with the most experts."""
+    profile, model = workload.profile, workload.model
+    stage = stage_parameters(workload, c, expert_stages.fullest(model, c))
     numel, width = stage.numel, float(workload.compute_bytes)
+    own = c.of_experts() if model.experts else c
     units = stage.layer_count + (stage.embedding > 0)
     if optimizer_s is None:
         assert workload.software, "the optimizer's time is known only for machines with measured software"
-        steps = compute.optimizer(workload, numel / c.optimizer, workload.software)
+        held = numel / c.optimizer
+        held = held + stage.experts / own.optimizer if model.experts else held
+        steps = compute.optimizer(workload, held, workload.software)
     else:
         steps = np.full(len(c), optimizer_s)
     if profile.all_reduces:
@@ -210,28 +280,19 @@ def _messages(workload: Workload, c: Candidates, optimizer_s: float | None, fabr
         reduced = fabric.all_reduce(c.data, c.tensor, bytes_all)
         return _Messages(nothing, nothing, reduced, np.where(c.optimizer > 1, ring, 0.0), steps, units, units)
     gathers = profile.gathers_per_layer * stage.layer_count + (stage.embedding > 0)
-    gather = fabric.ring(c.weights, c.tensor, numel * c.weight_wire, gathers)
-    second = fabric.ring(c.secondary, c.tensor, stage.layers * c.weight_wire, gathers)
-    reduce = fabric.reduce_scatter if profile.scatters else fabric.exchange
-    block = reduce(c.gradients, c.tensor, numel * c.gradient_wire, units)
-    stride, beyond = c.tensor * c.gradients, c.tensor * c.optimizer
-    hop = fabric.exchange(c.optimizer / c.gradients, stride, numel / c.gradients * c.network_wire, units)
-    copied = numel / c.optimizer * c.network_wire
-    if profile.scatters:
-        reduction = hop.longest + fabric.all_reduce(c.data / c.optimizer, beyond, copied, units)
-    else:
-        copies = fabric.exchange(c.data / c.optimizer, beyond, copied, units)
-        copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
-        reduction = (hop + copies).longest
-    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
-    in_block = numel / c.weights * c.weight_wire
-    update = update + fabric.ring(c.gradients / c.weights, c.tensor * c.weights, in_block, units)
+    sent = sharding(workload, c, fabric, c.tensor, Cut(numel, stage.layers, units, gathers))
+    if model.experts:
+        sparse = np.maximum(stage.sparse_count, 1)
+        experts = Cut(stage.experts, stage.experts, sparse, profile.gathers_per_layer * sparse)
+        more = sharding(workload, own, fabric, c.tensor * c.expert, experts)
+        sent = sent.joined(more)
+        units, gathers = units + stage.sparse_count, gathers + stage.sparse_count
     overlaps = profile.overlaps_weights
     return _Messages(
-        gather=gather.longest if overlaps else (gather + second).longest,
-        behind=(second + block).longest if overlaps else block.longest,
-        reduction=reduction,
-        update=update.longest,
+        gather=sent.gather.longest if overlaps else (sent.gather + sent.second).longest,
+        behind=(sent.second + sent.block).longest if overlaps else sent.block.longest,
+        reduction=sent.reduction.longest + sent.reduced,
+        update=sent.update.longest,
         optimizer=steps,
         units=units,
         gathers=gathers,

@@ -2,7 +2,7 @@
 
 Every duration is the planner's. Pieces of computing run in the engine's order (:mod:`pipeline_order`); what
 the planner counts as exposed is the time that computing waits for messages of data-parallel ranks, and the
-rest of these overlaps it. The step ends when :mod:`step_time` says.
+rest of these overlaps it. The step ends when :mod:`step_time` says. For models without experts.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class _Step:
 
     def _stage(self, whole: MicroBatch) -> _Stage:
         share, exposed = 1 / self.chunks, self.exposed
-        one = {field.name: float(getattr(whole, field.name)[0]) * share for field in fields(whole)}
+        parts = [name for name in _Stage._fields if name != "costs"]
+        one = {name: float(getattr(whole, name)[0]) * share for name in parts}
         # Weights come before a backward, and gradients leave behind it: each has its share of the waiting.
         both = self.second.longest + self.block.longest
         before = exposed.backward * (self.second.longest / both if both else 0.0)
@@ -151,7 +152,7 @@ def _parts(step: _Step, stage: _Stage) -> Seconds:
         "recompute": pieces * stage.recompute,
         "tensor": pieces * (stage.tensor_forward + stage.tensor_backward),
     }
-    kept = ("pipeline", "weights", "gradients", "update", "optimizer", "stragglers")
+    kept = ("dispatch", "pipeline", "weights", "gradients", "update", "optimizer", "stragglers")
     found |= {name: float(getattr(step.time, name)[0]) for name in kept}
     return found | {"bubble": max(0.0, float(step.time.total[0]) - sum(found.values()))}
 

@@ -1,11 +1,13 @@
 """Bytes that a rank of the native engine sends in a step, by level of the machine.
 
 Sources: Xu et al. 2025 (arXiv 2501.04266) for three levels, ZeRO++ (arXiv 2306.10209) for secondary weights
-and two-hop gradients. Padding and tensor- and pipeline-parallel messages are excluded.
+and two-hop gradients. Padding and tensor- and pipeline-parallel messages are excluded. Tokens on their way to
+experts are in :mod:`dispatch`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from frontrunner.configs.schema import RunSpec
@@ -20,7 +22,8 @@ class Units(NamedTuple):
     """Parameters at one rank's tensor and pipeline coordinates, by what is gathered together.
 
     ``embedding`` and ``output`` are zero on stages without them. With tied embeddings, ``output`` is what the
-    output layer gathers again.
+    output layer gathers again. ``experts`` are those of all layers and ``first_experts`` the first layer's:
+    the experts that this rank and the holders of the same ones have, in shard units of their own.
     """
 
     layers: float
@@ -28,10 +31,12 @@ class Units(NamedTuple):
     embedding: float
     output: float
     tied: bool
+    experts: float = 0
+    first_experts: float = 0
 
     @property
     def numel(self) -> float:
-        return self.layers + self.embedding + (0 if self.tied else self.output)
+        return self.layers + self.embedding + (0 if self.tied else self.output) + self.experts
 
 
 class Traffic(NamedTuple):
@@ -73,15 +78,25 @@ def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) 
 
     A ring over several nodes leaves each node through one package, whose network link is the busiest. The
     backward only gathers layers: the output layer's weights are still there at its start, and the embedding
-    needs none. It ends with the first layer's weights, which the next forward uses.
+    needs none. It ends with the first layer's weights, which the next forward uses. Experts are gathered and
+    reduced like layers, over the holders of the same ones.
     """
+    found = _sharding(spec, layout, units._replace(experts=0, first_experts=0), busiest)
+    if not units.experts:
+        return found
+    experts = Units(units.experts, units.first_experts, embedding=0, output=0, tied=False)
+    own = _sharding(spec, layout.of_experts(), experts, busiest)
+    return Traffic(*(_sum(one, other) for one, other in zip(found, own, strict=True)))
+
+
+def _sharding(spec: RunSpec, layout: Layout, units: Units, busiest: bool) -> Traffic:
     numel = units.numel
     wires = spec.layout.sharding.wires(spec.training.precision)
     weight, gradient, network = (
         wire_bytes(wire, wires.block) for wire in (wires.weights, wires.gradients, wires.network)
     )
     w, g, o, secondary = layout.weights, layout.gradients, layout.optimizer, layout.secondary
-    node = _Node(layout, busiest)
+    node = Node(layout, busiest)
     return Traffic(
         forward=node.gather("weights", (units.layers + units.embedding + units.output) / w * weight),
         kept=node.gather("weights", units.first_layer / w * weight),
@@ -92,7 +107,7 @@ def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) 
         reduction=_sum(
             node.exchange("network_hop", numel / g * network),
             node.exchange("replicas", numel / o * network),
-            node.gather("replicas", numel / layout.data * _BITS[spec.training.precision] / 8),
+            node.gather("replicas", numel / layout.holders * _BITS[spec.training.precision] / 8),
         ),
         update=_sum(
             node.gather("network_hop", numel / o * weight), node.gather("node_hop", numel / g * weight)
@@ -100,7 +115,7 @@ def traffic(spec: RunSpec, layout: Layout, units: Units, busiest: bool = False) 
     )
 
 
-class _Node:
+class Node:
     """The ranks of one node (all nodes are alike) and what they send."""
 
     def __init__(self, layout: Layout, busiest: bool) -> None:
@@ -130,6 +145,13 @@ class _Node:
                         sent[self.layout.level_between(rank, other)][rank] += left / len(stage)
                 left /= len(stage)
         return self._per_rank(sent)
+
+    def messages(self, sent: Iterable[tuple[int, int, float]]) -> Bytes:
+        """Messages of bytes from a rank of the node to another rank."""
+        found = {level: [0.0] * len(self.ranks) for level in LEVELS}
+        for rank, other, size in sent:
+            found[self.layout.level_between(rank, other)][rank] += size
+        return self._per_rank(found)
 
     def _per_rank(self, sent: dict[str, list[float]]) -> Bytes:
         size = self.layout.devices_per_package

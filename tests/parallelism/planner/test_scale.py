@@ -49,7 +49,7 @@ def best_flops(devices: int, layers: int, hidden: int, heads: int) -> float:
         "grad_accum_steps": steps,
         "recompute": 2 * one,
         "sequence_parallel": 0 * one,
-        "error_feedback": 0 * one,
+        **dict.fromkeys(("error_feedback", "flat_dispatch", "int8_dispatch"), 0 * one),
         **dict.fromkeys(("weights", "gradients", "optimizer", "secondary"), cut_),
         **dict.fromkeys(("weight_wire", "gradient_wire", "network_wire"), 2 * one),
     }
