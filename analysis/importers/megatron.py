@@ -192,6 +192,7 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
     cuts = [given.layout(given.Arguments(each, False)) for each in reading.earlier_arguments]
     current = current_segment([*cuts, layout])
     memory = [told for segment, told in reading.memory if segment >= current]
+    model = given.model(arguments, run_id, reading.facts.get("padded_vocabulary"))
     return RunLog(
         id=run_id,
         path=path,
@@ -199,7 +200,7 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         devices=devices,
         machine=machine,
         machine_reason=why,
-        model=given.model(arguments, run_id, reading.facts.get("padded_vocabulary")),
+        model=model,
         layout=layout,
         global_batch_size=batch,
         seq_len=arguments.number("seq_length"),
@@ -211,7 +212,7 @@ def _run(reading: _Reading, path: str, run_id: str) -> RunLog:
         memory=_stages(memory, devices, layout.get("pipeline")),
         communication=operations,
         communication_rank=rank,
-        unsupported=tuple(unsupported(reading.arguments)),
+        unsupported=tuple(unsupported(reading.arguments, model is not None and model.experts is not None)),
         facts=facts,
         settings=_settings(reading),
     )

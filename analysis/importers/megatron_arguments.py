@@ -129,17 +129,54 @@ def model(arguments: Arguments, name: str, padded_vocabulary: int | None) -> Mod
         "hidden_dropout": arguments.share("hidden_dropout"),
         "attention_dropout": arguments.share("attention_dropout"),
     }
-    optional = {
+    optional: dict[str, Any] = {
         "num_kv_heads": arguments.number("num_query_groups")
         if arguments.switch("group_query_attention")
         else arguments.number("num_key_value_heads"),
         "head_dim": arguments.number("kv_channels"),
         "ffn_hidden_size": width,
     }
+    if (mixture := experts(arguments, layers)) is not None:
+        optional["experts"] = mixture
+        given["linear_bias"] = False
     try:
         return ModelSpec.model_validate(given | {key: value for key, value in optional.items() if value})
     except ValidationError:
         return None
+
+
+def experts(arguments: Arguments, layers: int) -> dict[str, Any] | None:
+    """The mixture of experts of Megatron-LM's arguments; None: there is none, or it is of another kind.
+
+    Which weights it has and which of them a token uses is all that its FLOPs depend on.
+    """
+    count, chosen = arguments.number("num_experts", "num_moe_experts"), arguments.number("moe_router_topk")
+    width = arguments.number("moe_ffn_hidden_size", "ffn_hidden_size")
+    first = _first_dense_layers(arguments.word("moe_layer_freq") or "1", layers)
+    shared = arguments.number("moe_shared_expert_intermediate_size") or 0
+    if arguments.neox or count in (None, 1) or not (count and chosen and width) or first is None:
+        return None
+    if chosen > count or shared % width:
+        return None
+    return {
+        "num_experts": count,
+        "experts_per_token": chosen,
+        "ffn_hidden_size": width,
+        "first_dense_layers": first,
+        "shared_experts": shared // width,
+        "shared_gate": bool(shared) and arguments.switch("moe_shared_expert_gate"),
+        "normalize": not arguments.switch("moe_router_pre_softmax"),
+    }
+
+
+def _first_dense_layers(frequency: str, layers: int) -> int | None:
+    """Of ``moe_layer_freq``, 1 or a list of zeros and ones; None if dense layers are not the first ones."""
+    if frequency == "1":
+        return 0
+    kinds = re.findall(r"[01]", frequency) if re.fullmatch(r"\[[01, ]*\]", frequency) else []
+    first = kinds.count("0")
+    dense_first = kinds == ["0"] * first + ["1"] * (layers - first)
+    return first if dense_first and first < layers else None
 
 
 def _mlp(arguments: Arguments, hidden: int) -> tuple[bool, int | None]:

@@ -64,9 +64,14 @@ _FULL_ATTENTION = {"global", "flash"}
 _STATE_SPACE = {"mamba", "rwkv"}
 
 
-def unsupported(arguments: Mapping[str, str]) -> Iterator[Unsupported]:
-    """What these arguments, as they were printed, void."""
+def unsupported(arguments: Mapping[str, str], experts: bool = False) -> Iterator[Unsupported]:
+    """What these arguments, as they were printed, void.
+
+    ``experts``: the mixture of experts was understood, so that only how tokens travel is not known.
+    """
     for name, (void, words) in _WITHOUT.items():
+        if experts and name in ("num_experts", "num_moe_experts"):
+            void = "plan"
         value = arguments.get(name, "")
         one = name.endswith(("experts", "parallel_size")) and _ONE.fullmatch(value)
         if not one and not _UNUSED.fullmatch(value):

@@ -171,3 +171,47 @@ def test_figures_are_of_one_sequence_length_under_a_curriculum(tmp_path: Path) -
     found = of_log(tmp_path, "\n".join([logs.deepspeed_log([], {"seq_length": 256}).rstrip("\n"), *steps]))
     assert (found["seq_len"], found["tokens_per_s_per_device"]) == (128, 16 * 128 / 2.0 / 8)
     assert any("sequence length changes from 64 to 128" in text for text in found["warnings"])
+
+
+MIXTURE = {
+    "num_experts": 8,
+    "moe_router_topk": 2,
+    "moe_ffn_hidden_size": 64,
+    "swiglu": True,
+    "num_layers": 4,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "padded_vocab_size": 512,
+    "seq_length": 128,
+    "moe_layer_freq": "[0, 1, 1, 1]",
+    "ffn_hidden_size": 128,
+    "untie_embeddings_and_output_weights": True,
+}
+
+
+def test_a_mixture_of_experts_is_counted_by_what_a_token_uses(tmp_path: Path) -> None:
+    """By hand: attention and scores of four layers, one dense MLP, three times two experts and a router."""
+    found = of_log(tmp_path, logs.deepspeed_log([2.0] * 6, MIXTURE))
+    attention = 2 * 4 * 32 * 32 + 2 * 2 * 128 * 32
+    dense, sparse = 2 * 3 * 32 * 128, 2 * (2 * 3 * 32 * 64 + 8 * 32)
+    per_token = 3 * (4 * attention + dense + 3 * sparse + 2 * 32 * 512)
+    assert found["model_flops_per_s_per_device"] == pytest.approx(per_token * 16 * 128 / 2.0 / 8)
+    assert found["predicted"] is None
+    assert set(found["not_known"]) - {"expected_flops_per_s_per_device"} == {"predicted"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"moe_router_topk": None},
+        {"moe_router_topk": 9},
+        {"moe_layer_freq": 2},
+        {"moe_layer_freq": "[1, 0, 1, 1]"},
+        {"moe_shared_expert_intermediate_size": 100},
+        {"num_experts": "[8]"},
+    ],
+)
+def test_another_mixture_is_not_counted(tmp_path: Path, change: dict[str, Any]) -> None:
+    found = of_log(tmp_path, logs.deepspeed_log([2.0] * 6, MIXTURE | change))
+    assert found["model"] is None
+    assert found["model_flops_per_s_per_device"] is None
