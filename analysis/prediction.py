@@ -183,7 +183,7 @@ def compare(measured: Figures, predicted: Figures) -> Figures:
         return found
     groups = {
         "computing and bubble": ("compute", "recompute", "bubble", "stragglers"),
-        "communication not hidden": ("tensor", "pipeline", "weights", "gradients", "update"),
+        "communication not hidden": ("tensor", "dispatch", "pipeline", "weights", "gradients", "update"),
         "optimizer": ("optimizer",),
     }
     known = dict.fromkeys(groups, None) | own

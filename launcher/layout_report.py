@@ -18,7 +18,10 @@ CELLS = 60
 MOST_LEADERS, MOST_CURVES = 8, 4
 TOP = 10
 #: The fields that make a layout, beside its sharding.
-_KEYS = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
+_KEYS = (
+    *("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute"),
+    *("expert", "flat_dispatch"),
+)
 
 
 def report(answer: Answer, counts: Sequence[int] | None = None) -> dict[str, Any]:

@@ -25,7 +25,10 @@ from frontrunner.parallelism.planner.search import Ranking, search
 #: Default tokens per step, as in Dash et al. and Llama.
 USUAL_TOKENS = 4 * 2**20
 #: Keys of ``layout`` that are fields of the planner's candidates.
-_FIELDS = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
+_FIELDS = (
+    *("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute"),
+    "expert",
+)
 _BATCH = "training.global_batch_size"
 
 
@@ -179,7 +182,11 @@ def _number(spec: RunSpec, key: str) -> float:
 
 def different(layout: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     """The keys of a layout that the run does not have already."""
-    own = {key: layout[key] for key in _FIELDS if layout[key] != getattr(spec.layout, key)}
+    own = {
+        key: value
+        for key, value in layout.items()
+        if key != "sharding" and value != getattr(spec.layout, key)
+    }
     have, chosen = spec.layout.sharding, layout["sharding"]
     same = chosen == {"preset": have.preset} and have.wire == WireSpec()
     return own if same else own | {"sharding": chosen}

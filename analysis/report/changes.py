@@ -32,6 +32,7 @@ PARTS = {
     "compute": "computing",
     "recompute": "recomputing activations",
     "tensor": "tensor-parallel messages",
+    "dispatch": "tokens to experts and back",
     "pipeline": "messages between stages",
     "bubble": "pipeline bubble",
     "weights": "gathering weights",

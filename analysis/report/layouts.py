@@ -22,6 +22,7 @@ PARTS = {
     "computing": ("compute",),
     "recomputation": ("recompute",),
     "tensor messages": ("tensor",),
+    "tokens to experts": ("dispatch",),
     "stages: messages and bubble": ("pipeline", "bubble"),
     "weights, gradients, update": ("weights", "gradients", "update"),
     "optimizer": ("optimizer",),

@@ -249,5 +249,7 @@ def layout_words(layout: Mapping[str, Any]) -> str:
         f"pp {layout['pipeline']}",
     ]
     parts += [f"x{layout['virtual_stages']} virtual"] if layout["virtual_stages"] > 1 else []
+    if layout.get("expert", 1) > 1:
+        parts.append(f"ep {layout['expert']}{' flat' if layout['dispatch'] == 'flat' else ''}")
     parts += [f"mbs {layout['micro_batch_size']}", f"recompute {layout['recompute']}"]
     return ", ".join([*parts, cut + wires])

@@ -91,6 +91,9 @@ def _changes(spec: RunSpec) -> Iterator[tuple[tuple[str, str, str], RunSpec]]:
     if not layout.sequence_parallel:
         values.append(("sequence_parallel", True))
     values += [("virtual_stages", factor * layout.virtual_stages) for factor in (2, 4)]
+    if spec.model.experts is not None:
+        values += [("expert", 2 * layout.expert), *_half("expert", layout.expert)]
+        values.append(("dispatch", "flat" if layout.dispatch == "hierarchical" else "hierarchical"))
     for key in ("tensor", "pipeline"):
         values += [(key, 2 * getattr(layout, key)), *_half(key, getattr(layout, key))]
     for key, value in values:

@@ -93,6 +93,8 @@ def features(ranking: Ranking, chosen: Index) -> npt.NDArray[np.intp]:
         c.pipeline[chosen] > 1,
         c.virtual_stages[chosen] > 1,
         c.recompute[chosen] > 0,
+        c.expert[chosen] > 1,
+        c.flat_dispatch[chosen] > 0,
         space.wires[chosen] > 0,
         ~np.array(named)[space.triple[chosen]],
     )

@@ -15,7 +15,7 @@ def sparse_layers(model: ModelSpec, c: Candidates, index: Array) -> Array:
     """Layers with experts of stage ``index`` [n]; the last stage has fewer layers if they do not divide."""
     if model.experts is None:
         return np.zeros(len(c))
-    length = np.ceil(model.num_layers / c.pipeline) / c.virtual_stages
+    length = _chunk(model, c)
     found = np.zeros(len(c))
     for chunk in range(int(c.virtual_stages.max(initial=1))):
         begin = (chunk * c.pipeline + index) * length
@@ -23,6 +23,12 @@ def sparse_layers(model: ModelSpec, c: Candidates, index: Array) -> Array:
         own = sparse_before(model, end) - sparse_before(model, np.minimum(begin, end))
         found += np.where(chunk < c.virtual_stages, own, 0)
     return found
+
+
+def _chunk(model: ModelSpec, c: Candidates) -> Array:
+    """Layers of a virtual stage."""
+    length: Array = np.ceil(model.num_layers / c.pipeline) / c.virtual_stages
+    return length
 
 
 def uneven(model: ModelSpec) -> bool:
@@ -33,8 +39,13 @@ def uneven(model: ModelSpec) -> bool:
 def fullest(model: ModelSpec, c: Candidates) -> Array:
     """The first stage [n] of those with the most layers with experts."""
     best = np.zeros(len(c))
-    if not uneven(model):
+    if model.experts is None or not uneven(model):
         return best
+    if model.experts.every == 1:
+        length = _chunk(model, c)
+        # Rounds of chunks that are all dense are equal on all stages.
+        found: Array = np.ceil(model.experts.first_dense_layers % (c.pipeline * length) / length)
+        return np.minimum(found, c.pipeline - 1)
     most = sparse_layers(model, c, best)
     for index in range(1, int(c.pipeline.max(initial=1))):
         here = np.full(len(c), float(index))
@@ -51,6 +62,7 @@ def between(model: ModelSpec, c: Candidates) -> Iterator[int]:
     """
     if uneven(model):
         assert model.experts
-        regular = model.experts.every == 1
-        last = fullest(model, c).max(initial=0) if regular else c.pipeline.max(initial=1) - 2
-        yield from range(1, int(last) + 1)
+        last = c.pipeline - 2
+        if model.experts.every == 1:
+            last = np.minimum(last, np.ceil(model.experts.first_dense_layers / _chunk(model, c)))
+        yield from range(1, int(last.max(initial=0)) + 1)

@@ -20,7 +20,9 @@ from frontrunner.parallelism.planner.candidates import (
     Shared,
     Workload,
 )
+from frontrunner.parallelism.planner.expert_stages import uneven
 from frontrunner.parallelism.planner.plan import Estimate, estimate
+from frontrunner.parallelism.planner.rank_sets import RankSet, hops
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
 #: Levels by increasing number of ranks, and all nested triples; the last has ZeRO++'s secondary weights.
@@ -33,7 +35,10 @@ LARGEST_MICRO_BATCH = 32
 MOST_VIRTUAL_STAGES = 16
 BLOCK = 256
 #: The axes of a shape.
-SHAPE = ("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute")
+SHAPE = (
+    *("tensor", "sequence_parallel", "pipeline", "virtual_stages", "micro_batch_size", "recompute"),
+    *("expert", "flat_dispatch"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Space:
     precision: Precision
     considered: int
     shared: Shared
+    has_experts: bool = False
 
     def layout(self, index: int) -> dict[str, Any]:
         """The ``layout`` section of a run file; ``wire`` appears only if it differs from the preset's."""
@@ -62,6 +68,12 @@ class Space:
         wires = plain if chosen == 0 else tuple(wire or self.precision for wire in QUANTISED[chosen - 1])
         if wires != (PRESET_WIRES.get(preset, plain) if preset else plain):
             sharding["wire"] = dict(zip(("weights", "gradients", "network"), wires, strict=True))
+        own: dict[str, Any] = {}
+        if self.has_experts:
+            own = {
+                "expert": int(c.expert[index]),
+                "dispatch": "flat" if c.flat_dispatch[index] else "hierarchical",
+            }
         return {
             "tensor": int(c.tensor[index]),
             "sequence_parallel": bool(c.sequence_parallel[index]),
@@ -69,6 +81,7 @@ class Space:
             "virtual_stages": int(c.virtual_stages[index]),
             "micro_batch_size": int(c.micro_batch_size[index]),
             "recompute": RECOMPUTE[int(c.recompute[index])],
+            **own,
             "sharding": sharding,
         }
 
@@ -112,7 +125,10 @@ def space(
     *,
     plain: bool = False,
 ) -> Space:
-    """The legal layouts on ``nodes`` nodes; ``plain``: only those without quantised messages."""
+    """The legal layouts on ``nodes`` nodes; ``plain``: only those without quantised messages.
+
+    Of models with experts, ``flat`` dispatch is only there where it differs, and tokens are not quantised.
+    """
     model, machine = workload.model, workload.machine
     axes = [
         _divisors(machine.devices_per_node),
@@ -121,6 +137,8 @@ def space(
         _divisors(model.num_layers, MOST_VIRTUAL_STAGES),
         _divisors(global_batch_size, LARGEST_MICRO_BATCH),
         range(len(RECOMPUTE)),
+        _divisors(model.experts.num_experts) if model.experts else (1,),
+        (0, 1) if model.experts else (0,),
     ]
     axes[0] = [tensor for tensor in axes[0] if legal.divides_all(tensor, _tensor_sizes(workload))]
     grids = [grid.ravel() for grid in np.meshgrid(*[np.array(axis) for axis in axes], indexing="ij")]
@@ -128,11 +146,12 @@ def space(
     considered = grids[0].size * len(TRIPLES) * wire_formats
 
     def cut() -> legal.Cut:
-        return _cut(workload, nodes, global_batch_size, *grids[:5])
+        return _cut(workload, nodes, global_batch_size, *grids[:5], grids[6])
 
     for rules in (
         (legal.tensor_fits_key_values,),
         (legal.model_ranks_divide_world, legal.stages_divide_layers, legal.interleaving_has_stages),
+        (legal.expert_ranks_divide_data,) if model.experts else (),
         (legal.sequence_parallel_has_ranks, legal.tensor_divides_sequence),
         (legal.ranks_divide_batch,),
         (legal.stages_divide_micro_batches,),
@@ -141,11 +160,15 @@ def space(
         for rule in rules:
             keep &= rule(cut())
         grids = [grid[keep] for grid in grids]
+    if model.experts:
+        keep = (grids[7] == 0) | _has_two_hops(workload, grids[6], grids[0])
+        grids = [grid[keep] for grid in grids]
     own = dict(zip((*SHAPE, "grad_accum_steps"), (*grids, legal.micro_batches(cut())), strict=True))
-    # Shapes with the same tensor and pipeline degrees have the same cuts.
-    pairs, pair = np.unique(grids[0] * (model.num_layers + 1) + grids[2], return_inverse=True)
-    tensor, pipeline = np.divmod(pairs, model.num_layers + 1)
-    cuts, triple, wires, of_pair = _cuts(workload, nodes, global_batch_size, tensor, pipeline, wire_formats)
+    pairs, first, pair = np.unique(_cut_by(workload, grids), return_index=True, return_inverse=True)
+    tensor, pipeline, expert = (grids[axis][first] for axis in (0, 2, 6))
+    cuts, triple, wires, of_pair = _cuts(
+        workload, nodes, global_batch_size, tensor, pipeline, expert, wire_formats
+    )
     begin = np.searchsorted(of_pair, np.arange(len(pairs) + 1))
     count = np.diff(begin)[pair]
     end = np.cumsum(count)
@@ -159,12 +182,30 @@ def space(
         gradient_wire=wire[1],
         network_wire=wire[2],
         error_feedback=np.zeros(len(shape_of)),
-        expert=np.ones(len(shape_of)),
-        flat_dispatch=np.zeros(len(shape_of)),
         int8_dispatch=np.zeros(len(shape_of)),
     )
     shared = Shared(_rows(shape_of, len(pair)), _rows(cut_of, len(triple)))
-    return Space(candidates, triple[cut_of], wires[cut_of], precision, considered, shared)
+    has_experts = model.experts is not None
+    return Space(candidates, triple[cut_of], wires[cut_of], precision, considered, shared, has_experts)
+
+
+def _cut_by(workload: Workload, grids: list[Index]) -> Index:
+    """A number for each shape: equal for shapes with the same ways to cut states."""
+    model = workload.model
+    found: Index = grids[0] * (model.num_layers + 1) + grids[2]
+    if model.experts:
+        # Communicators depend on the dispatch, and a stage's layers with experts may on its chunks.
+        found = (found * (model.experts.num_experts + 1) + grids[6]) * 2 + grids[7]
+        found = found * (MOST_VIRTUAL_STAGES + 1) + (grids[3] if uneven(model) else 0)
+    return found
+
+
+def _has_two_hops(workload: Workload, expert: Index, tensor: Index) -> npt.NDArray[np.bool_]:
+    """Whether tokens can get to experts on a hop between nodes and one inside the node."""
+    ranks = RankSet(expert.astype(float), tensor.astype(float), beside=False)
+    _, across = hops(ranks, workload.machine.devices_per_node)
+    found: npt.NDArray[np.bool_] = across.size > 1
+    return found
 
 
 def _rows(of: Index, count: int) -> Rows:
@@ -174,22 +215,31 @@ def _rows(of: Index, count: int) -> Rows:
 
 
 def _cuts(
-    workload: Workload, nodes: int, global_batch_size: int, tensor: Index, pipeline: Index, wire_formats: int
+    workload: Workload,
+    nodes: int,
+    global_batch_size: int,
+    tensor: Index,
+    pipeline: Index,
+    expert: Index,
+    wire_formats: int,
 ) -> tuple[dict[str, Index], Index, Index, Index]:
-    """The legal ways to cut states for each pair of ``tensor`` and ``pipeline``, in the pairs' order.
+    """The legal ways to cut states for each pair of ``tensor`` and ``pipeline`` (and ``expert``), in order.
 
     Returns data-parallel ranks and degrees by name, triples, wire formats, and the index of the pair.
     """
     axes = (np.arange(len(tensor)), np.arange(len(TRIPLES)), np.arange(wire_formats))
     pair, triple, wires = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
     one = np.ones_like(pair)
-    cut = _cut(workload, nodes, global_batch_size, tensor[pair], 0 * one, pipeline[pair], one, one)
+    sizes = (tensor[pair], 0 * one, pipeline[pair], one, one, expert[pair])
+    cut = _cut(workload, nodes, global_batch_size, *sizes)
     data = legal.data_parallel(cut)
     machine = workload.machine
     degrees, differ = _degrees(
         triple, cut.tensor, data, (machine.devices_per_package, machine.devices_per_node)
     )
     keep = differ & legal.degrees_nest(replace(cut, **degrees))
+    if workload.model.experts:
+        keep &= legal.degrees_fit_experts(replace(cut, **degrees))
     # Quantised wires only make sense for what travels in each micro-batch: gradients that are cut.
     quantisable = np.array([levels[1] > 0 for levels in TRIPLES])
     keep &= quantisable[triple] | (wires == 0)
@@ -250,7 +300,7 @@ def _tensor_sizes(workload: Workload) -> list[int]:
 
 
 def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: Index) -> legal.Cut:
-    tensor, sequence_parallel, pipeline, virtual_stages, micro_batch_size = grids
+    tensor, sequence_parallel, pipeline, virtual_stages, micro_batch_size, expert = grids
     return legal.Cut.of(
         workload.model,
         workload.machine.devices_per_node,
@@ -262,6 +312,7 @@ def _cut(workload: Workload, nodes: int, global_batch_size: int, *grids: Index) 
         pipeline=pipeline,
         virtual_stages=virtual_stages,
         micro_batch_size=micro_batch_size,
+        expert=expert,
     )
 
 

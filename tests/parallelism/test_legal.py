@@ -26,11 +26,22 @@ from frontrunner.parallelism.planner.candidates import Candidates, Workload
 from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Space, space
 
+#: Layers with experts and without; the degrees of 2, 3, 4, 6 and 12 ranks divide the experts.
+EXPERTS = {
+    "linear_bias": False,
+    "experts": {
+        "num_experts": 12,
+        "experts_per_token": 3,
+        "ffn_hidden_size": 48,
+        "first_dense_layers": 1,
+        "every": 1,
+    },
+}
 NODES = {(1, 1): 1, (4, 2): 3, (3, 2): 2, (2, 3): 4, (8, 1): 2, (1, 4): 3}
 KEYS = [f.name for f in fields(Candidates)]
 
 
-def base(folder: Path, packages: int, devices: int, nodes: int, **model: int) -> Document:
+def base(folder: Path, packages: int, devices: int, nodes: int, **model: Any) -> Document:
     """A run with one of the smallest layouts, from which others differ by ``-o``."""
     link = {"bandwidth_bytes_per_s": 1e9, "latency_s": 1e-6}
     machine = {
@@ -124,15 +135,33 @@ cuts = st.fixed_dictionaries(
         "layout.sharding.preset": st.sampled_from(list(SHARDING_PRESETS)),
     }
 )
+expert_cuts = st.tuples(cuts, st.integers(1, 13)).map(lambda pair: pair[0] | {"layout.expert": pair[1]})
+
+
+FIXTURES = [HealthCheck.function_scoped_fixture]
 
 
 @pytest.mark.parametrize("node", NODES)
 @given(values=cuts)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=FIXTURES)
 def test_the_loader_takes_what_is_legal_and_no_more(
     node: tuple[int, int], values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    document = base(tmp_path_factory.getbasetemp(), *node, NODES[node])
+    takes_what_is_legal(base(tmp_path_factory.getbasetemp(), *node, NODES[node]), values)
+
+
+@pytest.mark.parametrize("node", NODES)
+@given(values=expert_cuts)
+@settings(max_examples=150, deadline=None, suppress_health_check=FIXTURES)
+def test_the_loader_takes_what_is_legal_with_experts(
+    node: tuple[int, int], values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    values = values | {"model.num_layers": max(2, values["model.num_layers"])}  # the first is dense
+    takes_what_is_legal(base(tmp_path_factory.getbasetemp(), *node, NODES[node], **EXPERTS), values)
+
+
+def takes_what_is_legal(document: Document, values: dict[str, Any]) -> None:
+    """The document with these values loads if and only if the rules hold."""
     spec = document.spec
     changed = spec.model_copy(
         update={
@@ -155,7 +184,8 @@ def test_the_loader_takes_what_is_legal_and_no_more(
     )
     cut = cut_of(changed)
     data, tensor = legal.data_parallel(cut), values["layout.tensor"]
-    package, whole = (legal.ranks_sharing(span, tensor, data) for span in (node[1], node[0] * node[1]))
+    spans = (spec.machine.devices_per_package, spec.machine.devices_per_node)
+    package, whole = (legal.ranks_sharing(span, tensor, data) for span in spans)
     numbers = {1: 1, "package": package, "node": whole, "all": data}
     weights, gradients, optimizer = (numbers[d] for d in SHARDING_PRESETS[values["layout.sharding.preset"]])
     secondary = whole if values["layout.sharding.preset"] == "zeropp" else weights
@@ -167,10 +197,10 @@ def test_the_loader_takes_what_is_legal_and_no_more(
 @pytest.mark.parametrize("node", NODES)
 @pytest.mark.parametrize(
     "model",
-    [{}, {"num_kv_heads": 6}, {"num_kv_heads": 2}, {"num_layers": 6, "ffn_hidden_size": 104}],
-    ids=str,
+    [{}, {"num_kv_heads": 6}, {"num_kv_heads": 2}, {"num_layers": 6, "ffn_hidden_size": 104}, EXPERTS],
+    ids=["plain", "few keys", "fewest keys", "odd", "experts"],
 )
-def test_all_that_search_finds_loads(node: tuple[int, int], model: dict[str, int], tmp_path: Path) -> None:
+def test_all_that_search_finds_loads(node: tuple[int, int], model: dict[str, Any], tmp_path: Path) -> None:
     document = base(tmp_path, *node, NODES[node], **model)
     batch = 24 * NODES[node]
     found = space(Workload.of(document.spec), NODES[node], batch)
@@ -186,10 +216,12 @@ def test_all_that_search_finds_loads(node: tuple[int, int], model: dict[str, int
         ]
 
 
+@pytest.mark.parametrize("model", [{}, EXPERTS], ids=["dense", "experts"])
 @pytest.mark.parametrize("node", NODES)
-def test_all_that_loads_is_found(node: tuple[int, int], tmp_path: Path) -> None:
-    """With wires of the run's precision, and degrees that are presets."""
-    document = base(tmp_path, *node, NODES[node])
+def test_all_that_loads_is_found(node: tuple[int, int], model: dict[str, Any], tmp_path: Path) -> None:
+    """With wires of the run's precision, and degrees that are presets. A flat dispatch is found where a
+    rank's experts lie on several nodes, with several ranks on each."""
+    document = base(tmp_path, *node, NODES[node], **model)
     batch, plain = 24 * NODES[node], dict.fromkeys(("weights", "gradients", "network"), "bfloat16")
     found = space(Workload.of(document.spec), NODES[node], batch)
     count = 0
@@ -200,6 +232,9 @@ def test_all_that_loads_is_found(node: tuple[int, int], tmp_path: Path) -> None:
         "virtual_stages": (1, 2),
         "micro_batch_size": (1, 3),
     }
+    if model:
+        axes |= {"virtual_stages": (1,), "micro_batch_size": (1,), "expert": (1, 2, 3, 4, 5, 6, 8, 12)}
+        axes["dispatch"] = ("hierarchical", "flat")
     for values in product(*axes.values()):
         layout = flat(dict(zip(axes, values, strict=True)))
         if loaded(document, layout | {"training.global_batch_size": batch}) is None:
@@ -207,9 +242,12 @@ def test_all_that_loads_is_found(node: tuple[int, int], tmp_path: Path) -> None:
         for preset in SHARDING_PRESETS:
             given_ = layout | flat({"sharding": {"preset": preset, "wire": plain}})
             answer = loaded(document, given_ | {"training.global_batch_size": batch})
-            if answer is not None:
-                count += 1
-                assert place(found, Candidates.of(*answer)) == 1, given_
+            if answer is None:
+                continue
+            count += 1
+            cut = answer[1]
+            two = len(cut.hops(cut.groups(0).expert, 0)) == 2
+            assert place(found, Candidates.of(*answer)) == (two or layout.get("layout.dispatch") != "flat")
     assert count > 10
 
 
