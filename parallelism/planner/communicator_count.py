@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from frontrunner.parallelism.communicators import Kind
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Mask, Workload
 from frontrunner.parallelism.planner.expert_hops import expert_sets
 from frontrunner.parallelism.planner.rank_sets import RankSet, hops
@@ -23,9 +24,11 @@ def communicators(workload: Workload, c: Candidates) -> Array:
     found: list[RankSet] = []
     count = np.zeros(len(c))
     for ranks in _sets(workload, c):
+        if workload.profile.shares_communicators and ranks.kind is Kind.BESIDE:
+            ranks = ranks._replace(kind=Kind.COMPUTING)
         known: Mask = ranks.size == 1
         for other in found:
-            if other.beside == ranks.beside or workload.profile.shares_communicators:
+            if other.kind is ranks.kind:
                 known = known | ((other.size == ranks.size) & (other.stride == ranks.stride))
         count += ~known
         found.append(ranks)
@@ -35,28 +38,33 @@ def communicators(workload: Workload, c: Candidates) -> Array:
 def _sets(workload: Workload, c: Candidates) -> Iterator[RankSet]:
     one = np.ones(len(c))
     stage = c.tensor * c.data  # ranks
-    yield RankSet(stage * c.pipeline, one, False)
-    yield RankSet(c.tensor, one, False)
-    yield RankSet(c.pipeline, stage, False)
+    yield RankSet(stage * c.pipeline, one)
+    yield RankSet(c.tensor, one)
+    yield RankSet(c.pipeline, stage)
     if workload.model.tie_embeddings:
-        yield RankSet(np.minimum(c.pipeline, 2), stage * (c.pipeline - 1), False)
-    yield RankSet(np.maximum(1, c.tensor // workload.model.num_kv_heads), one, False)
+        yield RankSet(np.minimum(c.pipeline, 2), stage * (c.pipeline - 1))
+    yield RankSet(np.maximum(1, c.tensor // workload.model.num_kv_heads), one)
     yield from _sharding(workload, c, c.tensor)
     if workload.model.experts and np.any(c.expert > 1):
         yield from expert_sets(workload, c)
         own = c.of_experts()
-        for ranks in _sharding(workload, own, c.tensor * c.expert):
-            yield RankSet(np.where(c.expert > 1, ranks.size, 1), ranks.stride, ranks.beside)
+        for ranks in _sharding(workload, own, c.tensor * c.expert, Kind.BESIDE_OF_EXPERTS):
+            yield ranks._replace(size=np.where(c.expert > 1, ranks.size, 1))
 
 
-def _sharding(workload: Workload, c: Candidates, apart: Array) -> Iterator[RankSet]:
-    """The sets that cut and reduce parameters whose holders are ``apart`` ranks from each other."""
-    yield RankSet(c.weights, apart, False)
-    yield RankSet(np.where(c.secondary < c.weights, c.secondary, 1), apart, False)
-    network = RankSet(c.optimizer / c.gradients, apart * c.gradients, True)
-    replicas = RankSet(c.data / c.optimizer, apart * c.optimizer, True)
-    for reduced in (RankSet(c.gradients, apart, True), network, replicas):
+def _sharding(
+    workload: Workload, c: Candidates, apart: Array, beside: Kind = Kind.BESIDE
+) -> Iterator[RankSet]:
+    """The sets that cut and reduce parameters whose holders are ``apart`` ranks from each other.
+
+    ``beside`` is the kind of those that run beside computing.
+    """
+    yield RankSet(c.weights, apart)
+    yield RankSet(np.where(c.secondary < c.weights, c.secondary, 1), apart)
+    network = RankSet(c.optimizer / c.gradients, apart * c.gradients, beside)
+    replicas = RankSet(c.data / c.optimizer, apart * c.optimizer, beside)
+    for reduced in (RankSet(c.gradients, apart, beside), network, replicas):
         yield from hops(reduced, workload.machine.devices_per_node)
-    yield RankSet(c.gradients / c.weights, apart * c.weights, True)
+    yield RankSet(c.gradients / c.weights, apart * c.weights, beside)
     yield network
     yield replicas

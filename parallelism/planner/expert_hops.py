@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from frontrunner.parallelism.communicators import Kind
 from frontrunner.parallelism.planner import rank_sets
 from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
 from frontrunner.parallelism.planner.collectives import Fabric
@@ -36,11 +37,11 @@ class Dispatch(NamedTuple):
 def expert_sets(workload: Workload, c: Candidates) -> tuple[RankSet, RankSet]:
     """The ranks of the hop that leaves the node, or of the only hop; then those inside the node."""
     inside, across = rank_sets.hops(
-        RankSet(c.expert, c.tensor, beside=False), workload.machine.devices_per_node
+        RankSet(c.expert, c.tensor, Kind.TOKENS), workload.machine.devices_per_node
     )
     two = (across.size > 1) & (c.flat_dispatch == 0)
-    outer = RankSet(np.where(two, across.size, c.expert), np.where(two, across.stride, c.tensor), False)
-    return outer, RankSet(np.where(two, inside.size, 1), c.tensor, False)
+    outer = RankSet(np.where(two, across.size, c.expert), np.where(two, across.stride, c.tensor), Kind.TOKENS)
+    return outer, RankSet(np.where(two, inside.size, 1), c.tensor, Kind.TOKENS)
 
 
 def hops(workload: Workload, c: Candidates) -> tuple[Hop, Hop]:

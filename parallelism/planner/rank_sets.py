@@ -7,15 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from frontrunner.parallelism import layout
+from frontrunner.parallelism.communicators import Kind
 from frontrunner.parallelism.planner.candidates import Array
 
 
 class RankSet(NamedTuple):
-    """Ranks 0, stride, 2 stride, ... [n]; ``beside`` the computing stream or not."""
+    """Ranks 0, stride, 2 stride, ... [n], and what they communicate for."""
 
     size: Array
     stride: Array
-    beside: bool
+    kind: Kind = Kind.COMPUTING
 
 
 def hops(ranks: RankSet, node: int) -> tuple[RankSet, RankSet]:
@@ -28,5 +29,5 @@ def hops(ranks: RankSet, node: int) -> tuple[RankSet, RankSet]:
         members = tuple(range(0, int(size[odd] * stride[odd]), int(stride[odd])))
         even[odd] = len(layout.hops(members, 0, node)) == 2
     two = (inside < size) & (inside > 1) & even
-    first = RankSet(np.where(two, inside, size), stride, ranks.beside)
-    return first, RankSet(np.where(two, size / inside, 1), stride * inside, ranks.beside)
+    first = RankSet(np.where(two, inside, size), stride, ranks.kind)
+    return first, RankSet(np.where(two, size / inside, 1), stride * inside, ranks.kind)

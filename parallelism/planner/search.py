@@ -202,7 +202,7 @@ def _cut_by(workload: Workload, grids: list[Index]) -> Index:
 
 def _has_two_hops(workload: Workload, expert: Index, tensor: Index) -> npt.NDArray[np.bool_]:
     """Whether tokens can get to experts on a hop between nodes and one inside the node."""
-    ranks = RankSet(expert.astype(float), tensor.astype(float), beside=False)
+    ranks = RankSet(expert.astype(float), tensor.astype(float))
     _, across = hops(ranks, workload.machine.devices_per_node)
     found: npt.NDArray[np.bool_] = across.size > 1
     return found

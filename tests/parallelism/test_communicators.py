@@ -35,6 +35,13 @@ LAYOUTS = {
     "nodes cut blocks unevenly": Layout(4, 3, 1, 1, 1, 1, 2, 6, 12, 2),
     "nodes cut some blocks": Layout(4, 6, 1, 1, 1, 1, 1, 4, 12, 1),
     "stages on parts of nodes": Layout(3, 4, 1, 1, 3, 1, 1, 2, 4, 1, ties_embeddings=False),
+    **{
+        f"{preset}, expert {expert}": Layout.from_spec(
+            run_spec(model="sparse", **SIXTEEN, sharding=preset, layout={"expert": expert})
+        )
+        for preset in SHARDING_PRESETS
+        for expert in (2, 8)
+    },
     "many tensor ranks": Layout(2, 8, 2, 8, 1, 1, 1, 2, 2, 1, key_value=4),
 }
 
@@ -85,6 +92,9 @@ def test_there_are_as_few_as_overlap_allows(name: str) -> None:
     layout = LAYOUTS[name]
     for rank in range(layout.world_size):
         made = [ranks for ranks in communicators(layout, rank).made if ranks]
+        if layout.expert > 1:  # its messages and gradients have more of their own
+            assert all(made.count(ranks) <= 4 for ranks in made)
+            continue
         shared = [
             ranks for ranks in communicators(replace(layout, shares_communicators=True), rank).made if ranks
         ]
@@ -142,3 +152,25 @@ def test_the_planner_counts_what_ranks_make(shared: bool) -> None:
         assert planned[0] == max(made), (packages, devices, nodes, tensor, pipeline, preset)
         counts.append(max(made))
     assert len(counts) > 150 and min(counts) == 0 and max(counts) > 5
+
+
+def test_the_planner_counts_those_of_experts() -> None:
+    counts = []
+    for packages, devices, nodes, tensor, pipeline, preset in CUTS:
+        for expert in (2, 4, 8):
+            keys: dict[str, Any] = {"packages": packages, "devices": devices, "nodes": nodes}
+            data = packages * devices * nodes // (tensor * pipeline)
+            if data % expert or not data:
+                continue
+            cut = {"tensor": tensor, "pipeline": pipeline, "expert": expert}
+            training = {"global_batch_size": 16 * data}
+            spec = run_spec(model="sparse", **keys, sharding=preset, layout=cut, training=training)
+            try:
+                layout = Layout.from_spec(spec)
+            except SpecError:
+                continue
+            made = communicators(layout, 0).total  # ranks whose blocks nodes cut have more
+            planned = planned_count(Workload.of(spec), Candidates.of(spec, layout))
+            assert planned[0] == made, (packages, devices, nodes, tensor, pipeline, preset, expert)
+            counts.append(made)
+    assert len(counts) > 100
