@@ -46,6 +46,19 @@ def test_groups_are_those_of_the_layout(of: Layout) -> None:
             assert set(np.flatnonzero(found[name] == found[name][rank])) == members, (name, rank)
 
 
+def test_experts_have_copies_of_their_own() -> None:
+    """Four ranks share the experts of a layer, and shards of experts lie over every fourth rank."""
+    of = Layout(2, 8, 2, 1, 1, 1, 2, 8, 16, secondary=2, expert=4)
+    found, view = keys(of), of.of_experts()
+    for rank in range(16):
+        groups = view.groups(rank)
+        same = {r for r in range(16) if r % 4 == rank % 4}
+        assert set(np.flatnonzero(found["experts' weights"] == found["experts' weights"][rank])) == same
+        assert set(np.flatnonzero(found["experts' shard"] == found["experts' shard"][rank])) == set(
+            groups.replicas
+        )
+
+
 def table(**changed: dict[int, int]) -> np.ndarray:
     values = np.zeros((16, len(KINDS)), dtype=np.int64)
     for kind, ranks in changed.items():

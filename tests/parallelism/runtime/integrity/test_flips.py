@@ -59,7 +59,28 @@ def test_flips_in_one_of_four_copies() -> None:
                for flip in found["gradient message"])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("sharding", "expert", "place", "kind"),
+    [
+        ("ddp", 2, "master weights", "experts' master weights"),
+        ("zero1", 4, "weight replica", "experts' weights"),
+    ],
+)
+def test_flips_in_copies_of_experts(sharding: Any, expert: int, place: str, kind: str) -> None:
+    """Eight ranks hold two or four copies of each expert; of everything else they hold eight."""
+    spec = verified(
+        run_spec(model="sparse", **EIGHT, sharding=sharding, layout={"expert": expert}, **BFLOAT16)
+    )
+    found = run_ranks(8, flips, spec, [place], 6, 3)[0]
+    assert [flip.message is not None for flip in found] == [True] * 6
+    assert any(kind in str(flip.message) for flip in found)
+    assert all(flip.named == flip.rank for flip in found if expert == 2)
+
+
 CLEAN = {
+    "experts of nodes": run_spec(
+        model="sparse", **EIGHT, sharding="zero1", layout={"expert": 4}, training={"steps": 4}
+    ),
     "three_level, quantised, dropout": run_spec(
         model=GPT | {"attention_dropout": 0.1, "hidden_dropout": 0.1},
         **EIGHT,
