@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from frontrunner.launcher.importers import vocabularies
+from frontrunner.launcher.importers.megatron_experts import convert_experts
 from frontrunner.launcher.importers.settings import DEFAULT, Conversion, integer, number
 
 _POSITIONS = {"learned_absolute": "learned", "rope": "rotary", "rotary": "rotary"}
@@ -31,6 +32,8 @@ def convert_model(own: Conversion) -> None:
     own.real("model.hidden_dropout", "hidden_dropout", default=0.1)
     own.real("model.init_std", "init_method_std", default=0.02)
     vocabularies.put(own, 128)
+    if own.trainer == "megatron":
+        convert_experts(own)
 
 
 def put_qk_norm(own: Conversion, key: str) -> None:

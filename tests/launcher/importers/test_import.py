@@ -129,7 +129,17 @@ def test_text_says_what_is_left_out(call: Call) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "path"),
     [
-        ("run.sh", ("--swiglu", "--swiglu --num-experts 8"), "--num-experts"),
+        (
+            "run.sh",
+            ("--swiglu", "--swiglu --num-experts 8 --moe-expert-capacity-factor 1.0"),
+            "--moe-expert-capacity-factor",
+        ),
+        ("run.sh", ("--swiglu", "--swiglu --num-experts 8 --moe-layer-freq 40"), "--moe-layer-freq"),
+        (
+            "run.sh",
+            ("--swiglu", "--swiglu --num-experts 8 --moe-router-load-balancing-type sinkhorn"),
+            "--moe-router-load-balancing-type",
+        ),
         ("run.sh", ("--swiglu", "--squared-relu"), "--squared-relu"),
         ("run.sh", ("--normalization RMSNorm", "--qk-layernorm"), "--qk-layernorm"),
         ("run.sh", ("--swiglu", "--swiglu --multi-latent-attention"), "--multi-latent-attention"),

@@ -20,6 +20,7 @@ TITAN = LLAMA | {
     **{"ffn_hidden_size": 768, "vocab_size": 2048, "padded_vocab_size": 2048, "rotary_base": 500000.0},
     **{"rotary_scaling_factor": 8.0, "max_position_embeddings": 131072, "norm_epsilon": 1e-5},
 }
+EXPERTS = {"num_experts": 8, "experts_per_token": 2, "ffn_hidden_size": 48, "aux_loss": 0.02}
 MODELS: dict[str, dict[str, Any]] = {
     "gpt": GPT,
     "exact gelu": GPT | {"activation": "gelu", "norm_epsilon": 1e-6, "hidden_dropout": 0.2},
@@ -28,6 +29,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "tied": LLAMA | {"tie_embeddings": True, "rotary_fraction": 0.5},
     "neox": NEOX,
     "titan": TITAN,
+    "experts": LLAMA | {"experts": EXPERTS | {"shared_experts": 2, "shared_gate": True, "z_loss": 0.01}},
+    "experts after a dense layer": LLAMA
+    | {"experts": EXPERTS | {"first_dense_layers": 1, "normalize": False, "aux_loss": 0.0}},
+    "experts in every other layer": LLAMA | {"experts": EXPERTS | {"every": 2, "router": "sigmoid"}},
 }
 LAYOUTS: tuple[dict[str, Any], ...] = (
     {"sharding": "ddp"},
