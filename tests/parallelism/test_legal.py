@@ -26,7 +26,7 @@ from frontrunner.parallelism.planner.plan import estimate
 from frontrunner.parallelism.planner.search import Space, space
 
 #: Layers with experts and without; the degrees of 2, 3, 4, 6 and 12 ranks divide the experts.
-EXPERTS = {
+EXPERTS: dict[str, Any] = {
     "linear_bias": False,
     "experts": {
         "num_experts": 12,
@@ -224,7 +224,7 @@ def test_all_that_loads_is_found(node: tuple[int, int], model: dict[str, Any], t
     batch, plain = 24 * NODES[node], dict.fromkeys(("weights", "gradients", "network"), "bfloat16")
     found = space(Workload.of(document.spec), NODES[node], batch)
     count = 0
-    axes = {
+    axes: dict[str, tuple[Any, ...]] = {
         "tensor": (1, 2, 3, 4, 6, 8),
         "sequence_parallel": (False, True),
         "pipeline": (1, 2, 4),

@@ -181,7 +181,7 @@ def layout_of(workload: Workload, c: Candidates) -> Layout:
         "secondary",
         "expert",
     )
-    numbers = {name: int(getattr(c, name)[0]) for name in sizes}
+    numbers: dict[str, Any] = {name: int(getattr(c, name)[0]) for name in sizes}
     devices = int(c.data[0]) * numbers["tensor"] * numbers["pipeline"]
     machine = workload.machine
     return Layout(
