@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frontrunner.configs.units import bytes_text, flops_text, interval_text, seconds_text
+from frontrunner.launcher.display.model_line import model_lines
 from frontrunner.launcher.display.terminal import say, tell
 from frontrunner.launcher.verify import verified
 
@@ -100,6 +101,7 @@ def plan(
     duration = _duration(estimated, budget, layout.world_size)
     lines = [
         f"{run}: {spec.model.name} on {spec.nodes} nodes of {spec.machine.name}",
+        *model_lines(spec.model),
         *memory_lines(estimated),
         *time_lines(estimated, duration, budget, spec.nodes),
         *checkpoint_lines(checkpoints),

@@ -139,6 +139,7 @@ def simplest_first(simplest: int, group: Index, most: int) -> list[int]:
 
 
 def show(answer: Answer, top: int) -> None:
+    from frontrunner.launcher.display.model_line import model_lines
     from frontrunner.launcher.display.screen import Screen
 
     console = Screen()
@@ -147,6 +148,7 @@ def show(answer: Answer, top: int) -> None:
         f"{spec.model.name} on {spec.nodes} nodes of {spec.machine.name} ({spec.world_size} devices), "
         f"{answer.global_batch_size} sequences of {spec.training.seq_len} tokens per step"
     )
+    console.lines(model_lines(spec.model))
     console.print(
         f"{len(ranking.space.candidates):,} legal layouts evaluated in {seconds_text(answer.elapsed_s)}, "
         f"{len(ranking.order):,} fit" + _left_out(answer)

@@ -18,6 +18,7 @@ from frontrunner.parallelism.planner.candidates import (
 from frontrunner.parallelism.planner.communicator_count import communicators
 from frontrunner.parallelism.planner.flops import hardware_flops_per_token, model_flops_per_token
 from frontrunner.parallelism.planner.memory import Memory, memory
+from frontrunner.parallelism.planner.parameters import active_parameters, total_parameters
 from frontrunner.parallelism.planner.step_time import StepTime, step_time
 from frontrunner.parallelism.planner.uncertainty import caveat, interval_pct
 
@@ -82,6 +83,10 @@ class Estimate:
             "memory": parts,
             "communicators": {"count": count, "bytes": size},
             "fits": bool(self.fits[index]),
+            "parameters": {
+                "total": total_parameters(self.workload.model),
+                "active": active_parameters(self.workload.model),
+            },
         }
         if self.time is None:
             unknown = ("step_time_s", "step_time_parts_s", "tokens_per_s_per_device", "interval_pct")
@@ -119,6 +124,11 @@ def assumptions(workload: Workload) -> list[str]:
         f"memory: the allocator adds {profile.allocator_share:.0%} of the tensors, and each communicator "
         f"takes {profile.communicator_bytes / 2**20:.0f} MiB (both count as residual)"
     )
+    if workload.model.experts:
+        said.append(
+            "experts: a token chooses each equally often; the busiest rank gets "
+            f"{profile.expert_imbalance:g} times the mean (assumed)"
+        )
     if workload.software is None:
         return [
             *said,
@@ -134,5 +144,7 @@ def assumptions(workload: Workload) -> list[str]:
     if why := caveat(workload):
         said.append(f"speed: {why}")
     said.append("computing does not hide tensor-parallel messages or messages between stages")
+    if workload.model.experts:
+        said[-1] += ", or tokens on their way to experts"
     said.append("no data loading, checkpoints or other jobs on the network")
     return said

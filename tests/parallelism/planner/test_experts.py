@@ -21,27 +21,14 @@ from frontrunner.parallelism.planner.parameters import (
     stage_units,
     total_parameters,
 )
-from support.experts import MIXTRAL, OLMOE, QWEN3, as_model
+from support.experts import MIXED, MIXTRAL, OLMOE, QWEN3, as_model
 
 #: Total and active parameters in units of 1e9: arXiv 2401.04088; the cards of Qwen3-30B-A3B and OLMoE-1B-7B.
 PUBLISHED = {"mixtral": (MIXTRAL, 46.7, 12.9), "qwen3": (QWEN3, 30.5, 3.3), "olmoe": (OLMOE, 6.9, 1.3)}
-#: A model with dense layers before and between those with experts, and shared ones.
-MIXED: dict[str, Any] = {
-    "num_layers": 12,
-    "experts": {
-        "num_experts": 8,
-        "experts_per_token": 2,
-        "ffn_hidden_size": 512,
-        "shared_experts": 2,
-        "shared_gate": True,
-        "first_dense_layers": 1,
-        "every": 3,
-    },
-}
 
 
 def mixed(**others: Any) -> ModelSpec:
-    return as_model({**MIXTRAL, **MIXED, **others})
+    return as_model(MIXED | others)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
