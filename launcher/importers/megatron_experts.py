@@ -18,6 +18,7 @@ _HOW = (
     ),
     *("overlap_moe_expert_parallel_comm", "moe_enable_deepep", "moe_flex_dispatcher_backend"),
 )
+_NEAR = "choose a near one: --set moe_router_load_balancing_type=seq_aux_loss"
 #: What makes another router, and when it is off.
 _OTHERS = {
     "moe_expert_capacity_factor": "drops tokens that are too many for an expert",
@@ -75,7 +76,7 @@ def _convert_router(own: Conversion, chosen: int) -> None:
             own.ignore(kind, "the balancing loss is that of each sequence (seq_aux_loss)")
     else:
         assert kind is not None
-        own.refuse(kind, "has no counterpart in a run file", "use seq_aux_loss")
+        own.refuse(kind, "has no counterpart in a run file", _NEAR)
     if name == "none" and coefficient and coefficient.value is not None:
         own.ignore(coefficient, "there is no balancing loss: --moe-router-load-balancing-type is none")
     own.real("model.experts.z_loss", "moe_z_loss_coeff", default=0.0)
