@@ -12,7 +12,6 @@ from frontrunner.configs.sharding import SHARDING_PRESETS, Preset
 from frontrunner.parallelism.layout import Layout
 from frontrunner.parallelism.planner import activations
 from frontrunner.parallelism.planner.candidates import Candidates, Workload
-from frontrunner.parallelism.planner.communicator_count import communicators
 from frontrunner.parallelism.planner.expert_hops import buffers, rows
 from frontrunner.parallelism.planner.expert_stages import fullest, sparse_layers
 from frontrunner.parallelism.planner.memory import memory, stage_memory, stage_parameters
@@ -148,26 +147,6 @@ CUTS: list[dict[str, Any]] = [
     {"nodes": 4, "layout": {"expert": 8, "tensor": 4}, "preset": "zeropp"},
     {"nodes": 2, "layout": {"expert": 1}, "preset": "zeropp"},
 ]
-
-
-@pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_communicators_are_the_different_sets_of_ranks(cut: dict[str, Any]) -> None:
-    """Of rank 0: those of the layout, those of its experts', and the hops of tokens."""
-    workload, c = planned(MIXTRAL, **cut)
-    layout = layout_of(workload, c)
-    sets: set[tuple[tuple[int, ...], bool]] = {(tuple(range(layout.world_size)), False)}
-    for view in {layout, layout.of_experts()}:
-        groups = view.groups(0)
-        sets |= {(ranks, False) for ranks in (groups.tensor, groups.pipeline, groups.weights)}
-        if view.secondary < view.weights:
-            sets.add((groups.secondary, False))
-        for ranks in (groups.gradients, groups.network_hop, groups.replicas):
-            sets |= {(hop, True) for hop in layout.hops(ranks, 0)}
-        sets |= {(ranks, True) for ranks in (groups.node_hop, groups.network_hop, groups.replicas)}
-    experts = layout.groups(0).expert
-    flat = bool(c.flat_dispatch[0])
-    sets |= {(hop, False) for hop in ((experts,) if flat else layout.hops(experts, 0))}
-    assert communicators(workload, c)[0] == sum(len(ranks) > 1 for ranks, _ in sets)
 
 
 def layout_of(workload: Workload, c: Candidates) -> Layout:
