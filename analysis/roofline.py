@@ -21,10 +21,11 @@ ADAMW_FLOPS = 12
 
 
 def roofline(workload: Workload, c: Candidates) -> Figures | None:
-    """Ceilings and points of the single candidate in ``c``; None if the machine's rates are unknown."""
+    """Ceilings and points of the single candidate in ``c``; None if the machine's rates are unknown, or for a
+    model with experts, whose layers and products are not alike."""
     device, software = workload.machine.device, workload.software
     bandwidth = device.memory_bandwidth_bytes_per_s
-    if software is None or bandwidth is None:
+    if software is None or bandwidth is None or workload.model.experts is not None:
         return None
     peaks = {str(key): value for key, value in device.peak_flops_per_s.items()}
     points = [_products(workload, c), _attention(workload, c), _optimizer(workload, c)]

@@ -50,7 +50,7 @@ class _Megatron:
             setattr(dispatcher, name, getattr(dispatcher, name).tolist())
         rows, factors = dispatcher.token_dispatch(rows, factors)
         rows, counts, factors = dispatcher.dispatch_postprocess(rows, factors)
-        made = compute._products(rows, counts.tolist())
+        made = compute.products(rows, counts.tolist(), counts)
         made = (made.float() * factors[:, None]).to(x.dtype)
         made = dispatcher.token_combine(dispatcher.combine_preprocess(made))
         output: Tensor = dispatcher.combine_postprocess(made)
@@ -112,7 +112,7 @@ class _DeepSpeed:
             def forward(self, x: Tensor) -> Tensor:
                 ranks, held, slots, hidden = x.shape
                 rows = x.transpose(0, 1).reshape(-1, hidden)
-                made = compute._products(rows, [ranks * slots] * held)
+                made = compute.products(rows, [ranks * slots] * held, rows)
                 return made.view(held, ranks, slots, hidden).transpose(0, 1)
 
         group = self.group

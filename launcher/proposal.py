@@ -157,6 +157,8 @@ def _on(
     for batch in _batches(document, keys):
         ranking = search(workload, spec.nodes, batch, spec.training.precision)
         fixed = {key: _number(spec, key) for key in _FIELDS if f"layout.{key}" in _overridden(overrides)}
+        if "layout.dispatch" in _overridden(overrides):
+            fixed["flat_dispatch"] = float(spec.layout.dispatch == "flat")
         choice = simplest(ranking, fixed) or (simplest(ranking) if last else None)
         if choice:
             reasons = _reasons(ranking, choice.index, choice.alike, batch, spec)

@@ -98,8 +98,23 @@ class Candidates:
 
 def taken(part: _Part, chosen: npt.NDArray[np.bool_ | np.intp]) -> _Part:
     """A dataclass of arrays [n] with the entries that a mask or indices select."""
-    found: _Part = replace(part, **{field.name: getattr(part, field.name)[chosen] for field in fields(part)})
+    found: _Part = replace(
+        part, **{field.name: _entries(getattr(part, field.name), chosen) for field in fields(part)}
+    )
     return found
+
+
+def constant(value: float, count: int) -> Array:
+    """An array [count] of one value that takes no memory; read only."""
+    found: Array = np.ndarray((count,), np.float64, np.array([value]).data, strides=(0,))
+    found.flags.writeable = False
+    return found
+
+
+def _entries(values: Array, chosen: npt.NDArray[np.bool_ | np.intp]) -> Array:
+    if values.strides == (0,) and len(values) and chosen.dtype != np.bool_:
+        return constant(values[0], len(chosen))
+    return values[chosen]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from frontrunner.parallelism.communicators import Kind
 from frontrunner.parallelism.planner import rank_sets
-from frontrunner.parallelism.planner.candidates import Array, Candidates, Workload
+from frontrunner.parallelism.planner.candidates import Array, Candidates, Index, Mask, Workload
 from frontrunner.parallelism.planner.collectives import Fabric
 from frontrunner.parallelism.planner.rank_sets import RankSet
 from frontrunner.parallelism.planner.routing import copies, row_bytes, token_bytes
@@ -42,6 +42,14 @@ def expert_sets(workload: Workload, c: Candidates) -> tuple[RankSet, RankSet]:
     two = (across.size > 1) & (c.flat_dispatch == 0)
     outer = RankSet(np.where(two, across.size, c.expert), np.where(two, across.stride, c.tensor), Kind.TOKENS)
     return outer, RankSet(np.where(two, inside.size, 1), c.tensor, Kind.TOKENS)
+
+
+def has_two_hops(workload: Workload, tensor: Index, expert: Index) -> Mask:
+    """Whether [n] tokens can go to experts on a hop between nodes and one inside the node."""
+    ranks = RankSet(expert.astype(float), tensor.astype(float))
+    _, across = rank_sets.hops(ranks, workload.machine.devices_per_node)
+    found: Mask = across.size > 1
+    return found
 
 
 def hops(workload: Workload, c: Candidates) -> tuple[Hop, Hop]:

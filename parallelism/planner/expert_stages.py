@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from frontrunner.configs.schema import ModelSpec
-from frontrunner.parallelism.planner.candidates import Array, Candidates
+from frontrunner.parallelism.planner.candidates import Array, Candidates, constant
 from frontrunner.parallelism.planner.parameters import sparse_before
 
 
@@ -38,9 +38,9 @@ def uneven(model: ModelSpec) -> bool:
 
 def fullest(model: ModelSpec, c: Candidates) -> Array:
     """The first stage [n] of those with the most layers with experts."""
-    best = np.zeros(len(c))
     if model.experts is None or not uneven(model):
-        return best
+        return constant(0.0, len(c))
+    best = np.zeros(len(c))
     if model.experts.every == 1:
         length = _chunk(model, c)
         # Rounds of chunks that are all dense are equal on all stages.

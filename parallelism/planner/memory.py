@@ -22,6 +22,7 @@ from frontrunner.parallelism.planner.candidates import (
     Mask,
     Shared,
     Workload,
+    constant,
 )
 from frontrunner.parallelism.planner.communicator_count import communicators
 from frontrunner.parallelism.planner.parameters import expert_parameters, layer_parameters, norm_parameters
@@ -184,12 +185,13 @@ def stage_parameters(workload: Workload, c: Candidates, index: Array) -> Stage:
     first, last = index == 0, index == c.pipeline - 1
     even = np.ceil(model.num_layers / c.pipeline)
     count = np.where(last, model.num_layers - even * (c.pipeline - 1), even)
-    layer, sparse_layer = (_layer(model, c, sparse) for sparse in (False, True))
-    sparse = expert_stages.sparse_layers(model, c, index)
-    layers = (count - sparse) * layer
-    experts = np.zeros(len(c))
+    layer = _layer(model, c, sparse=False)
+    layers = count * layer
+    sparse = sparse_layer = experts = constant(0.0, len(c))
     if model.experts:
-        layers = layers + sparse * sparse_layer
+        sparse_layer = _layer(model, c, sparse=True)
+        sparse = expert_stages.sparse_layers(model, c, index)
+        layers = (count - sparse) * layer + sparse * sparse_layer
         experts = sparse * expert_parameters(model) * model.experts.num_experts / c.tensor / c.expert
     words = model.padded_vocab_size * model.hidden_size / c.tensor
     learned = model.position_embedding == "learned"

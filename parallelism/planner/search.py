@@ -19,10 +19,11 @@ from frontrunner.parallelism.planner.candidates import (
     Rows,
     Shared,
     Workload,
+    constant,
 )
+from frontrunner.parallelism.planner.expert_hops import has_two_hops
 from frontrunner.parallelism.planner.expert_stages import uneven
 from frontrunner.parallelism.planner.plan import Estimate, estimate
-from frontrunner.parallelism.planner.rank_sets import RankSet, hops
 from frontrunner.parallelism.planner.traffic import wire_bytes
 
 #: Levels by increasing number of ranks, and all nested triples; the last has ZeRO++'s secondary weights.
@@ -161,11 +162,12 @@ def space(
             keep &= rule(cut())
         grids = [grid[keep] for grid in grids]
     if model.experts:
-        keep = (grids[7] == 0) | _has_two_hops(workload, grids[6], grids[0])
+        keep = (grids[7] == 0) | has_two_hops(workload, grids[0], grids[6])
         grids = [grid[keep] for grid in grids]
     own = dict(zip((*SHAPE, "grad_accum_steps"), (*grids, legal.micro_batches(cut())), strict=True))
-    pairs, first, pair = np.unique(_cut_by(workload, grids), return_index=True, return_inverse=True)
-    tensor, pipeline, expert = (grids[axis][first] for axis in (0, 2, 6))
+    pairs, pair = np.unique(_cut_by(workload, grids), return_inverse=True)
+    one = _rows(pair, len(pairs)).one
+    tensor, pipeline, expert = (grids[axis][one] for axis in (0, 2, 6))
     cuts, triple, wires, of_pair = _cuts(
         workload, nodes, global_batch_size, tensor, pipeline, expert, wire_formats
     )
@@ -176,13 +178,13 @@ def space(
     cut_of = np.arange(len(shape_of)) + np.repeat(begin[pair] - (end - count), count)
     wire = [_wire_bytes(wires, part, precision)[cut_of] for part in range(3)]
     candidates = Candidates(
-        **{name: values.astype(float)[shape_of] for name, values in own.items()},
+        **{name: _spread(values, shape_of) for name, values in own.items()},
         **{name: values.astype(float)[cut_of] for name, values in cuts.items()},
         weight_wire=wire[0],
         gradient_wire=wire[1],
         network_wire=wire[2],
-        error_feedback=np.zeros(len(shape_of)),
-        int8_dispatch=np.zeros(len(shape_of)),
+        error_feedback=constant(0.0, len(shape_of)),
+        int8_dispatch=constant(0.0, len(shape_of)),
     )
     shared = Shared(_rows(shape_of, len(pair)), _rows(cut_of, len(triple)))
     has_experts = model.experts is not None
@@ -200,12 +202,10 @@ def _cut_by(workload: Workload, grids: list[Index]) -> Index:
     return found
 
 
-def _has_two_hops(workload: Workload, expert: Index, tensor: Index) -> npt.NDArray[np.bool_]:
-    """Whether tokens can get to experts on a hop between nodes and one inside the node."""
-    ranks = RankSet(expert.astype(float), tensor.astype(float))
-    _, across = hops(ranks, workload.machine.devices_per_node)
-    found: npt.NDArray[np.bool_] = across.size > 1
-    return found
+def _spread(values: Index, of: Index) -> Array:
+    """Values of rows [rows] for each candidate [n]."""
+    alike = len(values) > 0 and bool(np.all(values == values[0]))
+    return constant(float(values[0]), len(of)) if alike else values.astype(float)[of]
 
 
 def _rows(of: Index, count: int) -> Rows:

@@ -24,6 +24,7 @@ from frontrunner.parallelism.planner.candidates import (
     Mask,
     Shared,
     Workload,
+    constant,
 )
 from frontrunner.parallelism.planner.collectives import Fabric
 from frontrunner.parallelism.planner.memory import stage_parameters
@@ -63,9 +64,10 @@ class StepTime:
 
     @cached_property
     def total(self) -> Array:
-        first, *others = (getattr(self, field.name) for field in fields(self))
+        names = [found.name for found in fields(self) if found.name != "dispatch"]
+        first, *others = (getattr(self, name) for name in names)
         parts: Array = sum(others, first)
-        return parts
+        return parts + self.dispatch if self.dispatch.any() else parts
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def _shape(workload: Workload, c: Candidates, computing: MicroBatch | None, fabr
         compute=m * (slowest.forward + slowest.backward),
         recompute=m * slowest.recompute,
         tensor=m * (slowest.tensor_forward + slowest.tensor_backward),
-        dispatch=m * (slowest.dispatch_forward + slowest.dispatch_backward),
+        dispatch=m * (slowest.dispatch_forward + slowest.dispatch_backward)
+        if workload.model.experts
+        else constant(0.0, len(c)),
         pipeline=m * sent,
         # Virtual stages shorten the waiting, but not the messages in between.
         bubble=(stages - slowest.total + (c.pipeline - 1) * sent) / c.virtual_stages,

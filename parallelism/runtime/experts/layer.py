@@ -16,6 +16,7 @@ from megatron.core.tensor_parallel.mappings import (
 from torch import Tensor
 
 from frontrunner.parallelism.runtime.experts.dispatch import Dispatcher, added, true_places
+from frontrunner.parallelism.runtime.experts.grouped import grouped_linear
 from frontrunner.parallelism.runtime.experts.router import Router
 from frontrunner.parallelism.runtime.process_groups import Group
 
@@ -57,22 +58,20 @@ class Experts(torch.nn.Module):
         """
         mine = torch.arange(self.held.start, self.held.stop, device=x.device)
         uses = experts[..., None] == mine  # [n, k, held]
-        counts = uses.sum((0, 1)).tolist()
+        totals = uses.sum((0, 1))
+        counts = totals.tolist()
         which, rows = true_places(uses.any(1).t(), sum(counts))
         factors = (weights[..., None] * uses).sum(1)[rows, which]
-        made = self._products(x[rows], counts)
+        made = self.products(x[rows], counts, F.pad(totals.cumsum(0), (1, 0)).to(torch.int32))
         return added(made.float() * factors[:, None], rows, len(x)).to(x.dtype)
 
-    def _products(self, x: Tensor, counts: list[int]) -> Tensor:
-        """The experts' MLPs of consecutive rows, ``counts[e]`` of them for expert e."""
-        first = self.linear_fc1.weight.unflatten(0, (len(self.held), -1)).unbind()
-        second = self.linear_fc2.weight.unflatten(0, (len(self.held), -1)).unbind()
-        return torch.cat(
-            [
-                F.linear(self._activated(F.linear(rows, up)), down)
-                for rows, up, down in zip(x.split(counts), first, second, strict=True)
-            ]
+    def products(self, x: Tensor, counts: list[int], starts: Tensor) -> Tensor:
+        """The experts' MLPs of rows [n, h] in the order of experts, as :func:`grouped_linear` takes them."""
+        first, second = (
+            linear.weight.unflatten(0, (len(self.held), -1)) for linear in (self.linear_fc1, self.linear_fc2)
         )
+        hidden = self._activated(grouped_linear(x, first, counts, starts))
+        return grouped_linear(hidden, second, counts, starts)
 
     def _activated(self, x: Tensor) -> Tensor:
         if not self.gated:

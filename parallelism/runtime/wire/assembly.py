@@ -78,6 +78,13 @@ def compile_kernel(kernel: Kernel, target: str, block: int = 256, align: int = 8
         options = kernels.block_options(int(kernel.wire[3:]), block, align, machine.warp_size)
         pointers = {"encoded": "u8", "x": DTYPES[kernel.dtype], "out": DTYPES[kernel.dtype]}
     function = getattr(kernels, f"{kernel.operation}_kernel")
+    return compile_function(function, pointers, options, machine)
+
+
+def compile_function(
+    function: Any, pointers: Mapping[str, str], options: Mapping[str, Any], machine: GPUTarget
+) -> Assembly:
+    """What a device runs of a kernel with these types of its tensors; its other arguments are int32."""
     names = list(enumerate(function.arg_names))
     signature = {name: "i32" for _, name in names}
     signature |= {name: f"*{pointers[name]}" for _, name in names if name in pointers}
@@ -88,7 +95,7 @@ def compile_kernel(kernel: Kernel, target: str, block: int = 256, align: int = 8
         {(index,): options[name] for index, name in names if name in options},
         {(index,): [["tt.divisibility", 16]] for index, name in names if name in pointers},
     )
-    chosen = {key: options[key] for key in ("num_warps", "enable_fp_fusion")}
+    chosen = {key: options[key] for key in ("num_warps", "enable_fp_fusion") if key in options}
     asm = triton.compile(source, target=machine, options=chosen).asm
     return read_amd(asm["amdgcn"]) if machine.backend == "hip" else read_nvidia(asm)
 

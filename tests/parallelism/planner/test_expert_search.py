@@ -85,3 +85,8 @@ def test_advice_knows_the_degree_of_experts() -> None:
     advice = found["-o layout.expert=32"]
     assert then.fits[0] and advice.fits
     assert advice.gain == pytest.approx(then.tokens_per_s[0] / now.tokens_per_s[0] - 1)
+
+
+def test_where_nothing_is_legal_nothing_is_found() -> None:
+    ranking = search(Workload.of(spec_of(MIXTRAL, nodes=4)), 5, 7)
+    assert len(ranking.space.candidates) == len(ranking.order) == 0

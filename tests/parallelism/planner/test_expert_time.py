@@ -49,6 +49,18 @@ def test_messages_take_what_their_bytes_take(expert: int, tensor: int, form: str
         assert expected > 0
 
 
+def test_a_rank_on_another_node_costs_a_latency() -> None:
+    """32 ranks on four nodes of Frontier: 24 messages of nothing leave the node, with RCCL's latency each."""
+    workload, _ = planned(MIXTRAL, nodes=4)
+    assert workload.software
+    one, empty = np.ones(1), np.zeros(1)
+    found = Fabric(workload.machine, workload.software).all_to_all(32 * one, one, empty)
+    assert found.network[0] == pytest.approx(24 * workload.software.rings.across_latency_s)
+    assert found.package[0] == workload.machine.links.package.latency_s
+    inside = Fabric(workload.machine, workload.software).all_to_all(8 * one, one, empty)
+    assert inside.network[0] == 0
+
+
 def test_busy_experts_take_longer() -> None:
     spec = spec_of(MIXTRAL, nodes=2, layout={"expert": 8})
     workload, c = Workload.of(spec), Candidates.of(spec, Layout.from_spec(spec))
