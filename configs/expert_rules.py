@@ -28,7 +28,7 @@ def sparse_layers(f: Facts) -> Iterator[Violation]:
     if experts is None:
         return
     layers, first, every = f("model.num_layers"), experts.first_dense_layers, experts.every
-    if any(experts.sparse_layers(layers)):
+    if experts.num_sparse(layers):
         return
     keys = {"model.num_layers", "model.experts.first_dense_layers", "model.experts.every"}
     said = f"first_dense_layers {first} and every {every} leave none of {layers} layers with experts"

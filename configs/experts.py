@@ -31,6 +31,10 @@ class ExpertsSpec(Frozen):
     z_loss: NonNegativeFloat = 0.0
     """Weight of the mean squared log-sum-exp of the router's logits; 0: none."""
 
+    def num_sparse(self, num_layers: int) -> int:
+        """How many of the first ``num_layers`` layers have experts."""
+        return max(0, num_layers - self.first_dense_layers) // self.every
+
     def sparse_layers(self, num_layers: int) -> list[bool]:
         """Whether each layer has experts."""
         return [

@@ -211,7 +211,7 @@ class LayoutSpec(Frozen):
     """How tokens get to experts. hierarchical: once to each node that has an expert of theirs, and copied
     inside it. flat: from each device directly to each device that has one."""
     dispatch_wire: Literal["exact", "int8"] = "exact"
-    """Format of tokens between nodes: as they are computed, or int8 with a scale for each block."""
+    """Format of tokens on the hop between nodes: as computed, or int8 with a scale for each block."""
     sharding: ShardingSpec = Field(default_factory=lambda: ShardingSpec.of("three_level"))
     """How state is sharded over data-parallel ranks (default: preset three_level)."""
 

@@ -107,7 +107,7 @@ def _differences(model: ModelSpec, name: str) -> list[Violation]:
     meaningless = {"name", "sources", "experts"} | (
         _ROTARY if model.position_embedding == "learned" else set()
     )
-    if model.experts is not None and all(model.experts.sparse_layers(model.num_layers)):
+    if model.experts is not None and model.experts.num_sparse(model.num_layers) == model.num_layers:
         meaningless.add("ffn_hidden_size")
     found = []
     found += _expert_differences(model, read, name)

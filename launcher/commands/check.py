@@ -13,6 +13,7 @@ from frontrunner.configs.units import levels_text
 from frontrunner.launcher.display.terminal import tell
 from frontrunner.launcher.verify import verified
 from frontrunner.parallelism.layout import Layout
+from frontrunner.parallelism.planner.dispatch import dispatch
 from frontrunner.parallelism.planner.parameters import stage_units
 from frontrunner.parallelism.planner.traffic import traffic
 from frontrunner.run_folder.start import check_start
@@ -60,6 +61,10 @@ def _summary(run: str, document: Document, layout: Layout) -> list[str]:
     lines["length"] = f"{training.steps:,} steps = {tokens:.4g} tokens"
     if (sent := _sent(document, layout)) is not None:
         lines["sends"] = f"{levels_text(sent)} per rank and step for sharding (first stage, by formula)"
+    if spec.engine == "native" and spec.model.experts is not None and layout.expert > 1:
+        sparse = spec.model.experts.num_sparse(spec.model.num_layers // layout.pipeline)
+        tokens_sent = dispatch(spec, layout, sparse).step(spec.grad_accum_steps)
+        lines["tokens"] = f"{levels_text(tokens_sent)} to experts and back (likewise, with even routers)"
     return [f"{run} is valid", *(f"  {name:<10}{text}" for name, text in lines.items())]
 
 

@@ -64,8 +64,8 @@ def expert_arguments(spec: RunSpec) -> dict[str, object]:
         "--moe-token-dispatcher-type": "alltoall",
         "--expert-model-parallel-size": spec.layout.expert,
     }
-    sparse = experts.sparse_layers(model.num_layers)
-    if not all(sparse):
+    if experts.num_sparse(model.num_layers) < model.num_layers:
+        sparse = experts.sparse_layers(model.num_layers)
         runs = ((value, len([*layers])) for value, layers in groupby(sparse))
         found["--moe-layer-freq"] = "(" + "+".join(f"[{value:d}]*{count}" for value, count in runs) + ")"
     if experts.aux_loss:

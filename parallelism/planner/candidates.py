@@ -185,6 +185,10 @@ class Workload:
             profile=_profile(spec),
         )
 
+    def weight_bytes(self, c: Candidates) -> Array:
+        """Bytes [n] of a weight at rest and in updates: uncut ones are kept as they are used."""
+        return np.where(c.weights > 1, c.weight_wire, float(self.compute_bytes))
+
     def tokens(self, candidates: Candidates) -> Array:
         """Tokens of one micro-batch on one data-parallel rank."""
         return candidates.micro_batch_size * self.seq_len

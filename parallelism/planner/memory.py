@@ -232,9 +232,8 @@ def _states(workload: Workload, c: Candidates, numel: Array) -> tuple[Array, Arr
         weights, gradients, optimizer = workload.profile.kept
         return weights * numel / c.weights, gradients * numel / c.gradients, optimizer * numel / c.optimizer
     full_precision = workload.compute_bytes == 4
-    # Weights are kept in the wire format, and decoded too if they are not cut.
-    decoded = (c.weights == 1) & (c.weight_wire != workload.compute_bytes)
-    kept = numel * (c.weight_wire / c.weights + decoded * workload.compute_bytes)
+    # Weights that are cut are kept in the wire format.
+    kept = numel * workload.weight_bytes(c) / c.weights
     kept = kept + np.where(c.secondary < c.weights, numel / c.secondary * c.weight_wire, 0.0)
     lost = np.where(c.error_feedback > 0, numel * workload.compute_bytes, 0.0)
     # Float32 weights are their own master copy.

@@ -44,7 +44,7 @@ class Sharding(NamedTuple):
 def sharding(workload: Workload, c: Candidates, fabric: Fabric, apart: Array, cut: Cut) -> Sharding:
     """The messages of parameters whose holders are ``apart`` devices from each other."""
     profile, width = workload.profile, float(workload.compute_bytes)
-    numel, units = cut.numel, cut.units
+    numel, units, weight = cut.numel, cut.units, workload.weight_bytes(c)
     gather = fabric.ring(c.weights, apart, numel * c.weight_wire, cut.gathers)
     second = fabric.ring(c.secondary, apart, cut.layers * c.weight_wire, cut.gathers)
     reduce = fabric.reduce_scatter if profile.scatters else fabric.exchange
@@ -59,7 +59,7 @@ def sharding(workload: Workload, c: Candidates, fabric: Fabric, apart: Array, cu
         copies = fabric.exchange(c.data / c.optimizer, beyond, copied, units)
         copies = copies + fabric.ring(c.data / c.optimizer, beyond, numel / c.optimizer * width, units)
         reduction = hop + copies
-    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * c.weight_wire, units)
-    in_block = numel / c.weights * c.weight_wire
+    update = fabric.ring(c.optimizer / c.gradients, stride, numel / c.gradients * weight, units)
+    in_block = numel / c.weights * weight
     update = update + fabric.ring(c.gradients / c.weights, apart * c.weights, in_block, units)
     return Sharding(gather, second, block, reduction, reduced, update)

@@ -179,7 +179,7 @@ def _messages(
     stage, width = stage_parameters(workload, c, np.zeros(1)), float(workload.compute_bytes)
     numel, units = stage.numel, stage.layer_count + (stage.embedding > 0)
     w, g, o, t = c.weights, c.gradients, c.optimizer, c.tensor
-    copies = c.data / o
+    copies, weight = c.data / o, workload.weight_bytes(c)
     reduce = fabric.reduce_scatter if workload.profile.scatters else fabric.exchange
 
     def made(lane: str, name: str, times: Times) -> Message:
@@ -201,8 +201,8 @@ def _messages(
             made(names.REDUCTION, names.ALL_GATHER, fabric.ring(copies, t * o, numel / o * width, units)),
         ],
         [
-            made(names.UPDATE, names.ALL_GATHER, fabric.ring(o / g, t * g, numel / g * c.weight_wire, units)),
-            made(names.UPDATE, names.ALL_GATHER, fabric.ring(g / w, t * w, numel / w * c.weight_wire, units)),
+            made(names.UPDATE, names.ALL_GATHER, fabric.ring(o / g, t * g, numel / g * weight, units)),
+            made(names.UPDATE, names.ALL_GATHER, fabric.ring(g / w, t * w, numel / w * weight, units)),
         ],
     )
 

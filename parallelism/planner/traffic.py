@@ -96,6 +96,8 @@ def _sharding(spec: RunSpec, layout: Layout, units: Units, busiest: bool) -> Tra
         wire_bytes(wire, wires.block) for wire in (wires.weights, wires.gradients, wires.network)
     )
     w, g, o, secondary = layout.weights, layout.gradients, layout.optimizer, layout.secondary
+    if w == 1:  # weights that are not cut are kept, and updated, as they are used
+        weight = wire_bytes(spec.training.precision, wires.block)
     node = Node(layout, busiest)
     return Traffic(
         forward=node.gather("weights", (units.layers + units.embedding + units.output) / w * weight),

@@ -80,13 +80,13 @@ class SparseLayers:
 
 
 def _hops(spec: RunSpec, groups: ProcessGroups, device: torch.device) -> list[Hop]:
-    """The hops of the layout; only what leaves a node is quantised."""
+    """The hops of the layout; the one that leaves a node is quantised, with all its messages."""
     experts, layout = spec.model.experts, groups.layout
     assert experts is not None
     owner = torch.arange(experts.num_experts, device=device) // (experts.num_experts // layout.expert)
     members = layout.expert_hops(groups.rank)
     inside = len(members[-1])  # ranks of a node, if there are two hops
-    crosses = {layout.level_between(members[0][0], other) for other in members[0][1:]} == {"network"}
+    crosses = "network" in {layout.level_between(members[0][0], other) for other in members[0][1:]}
     found = []
     for place, group in enumerate(groups.expert_hops):
         member = owner if len(members) == 1 else owner // inside if place == 0 else owner % inside

@@ -105,15 +105,17 @@ def test_a_token_crosses_the_network_once_for_each_node() -> None:
     assert rows[1] > 1.5 * rows[0]
 
 
-def test_int8_between_nodes_is_near_and_smaller() -> None:
+@pytest.mark.parametrize("dispatch", ["hierarchical", "flat"])
+def test_int8_between_nodes_is_near_and_smaller(dispatch: str) -> None:
     """A scale for each token: values are within half a step, 1/254 of the token's largest."""
-    exact, coded = (sent(expert=8, dispatch_wire=wire) for wire in ("exact", "int8"))
+    layout = {"expert": 8, "dispatch": dispatch}
+    exact, coded = (sent(**layout, dispatch_wire=wire) for wire in ("exact", "int8"))
     for one, other in zip(exact, coded, strict=True):
         found, wanted = torch.tensor(other.output), torch.tensor(one.output)
         assert not torch.equal(found, wanted)
         # Once on the way there, times the factors, and once on the way back.
         largest = torch.tensor(one.tokens).abs().amax(1, keepdim=True) * (16 + HIDDEN) * PER_TOKEN
         assert ((found - wanted).abs() <= (largest + wanted.abs().amax(1, keepdim=True)) / 254 * 2).all()
-        assert one.backward["node"] == other.backward["node"]
+        assert (one.backward["node"] == other.backward["node"]) == (dispatch == "hierarchical")
     network = [sum(rank.backward["network"] for rank in ranks) for ranks in (exact, coded)]
     assert network[1] < 0.4 * network[0]
