@@ -59,7 +59,9 @@ def degrees_of(spec: RunSpec) -> dict[str, int]:
             violations.append(violation.at(dict.fromkeys(_SHAPE, str(error))))
     if not violations and not legal.degrees_nest(replace(cut, **degrees)):
         violations = _nesting_violations(degrees, layout.sharding, data)
-    if not violations and not legal.degrees_fit_experts(replace(cut, **degrees)):
+    fits = legal.expert_ranks_divide_experts(cut) & legal.expert_ranks_divide_data(cut)
+    # Expert ranks that do not fit have a message of their own.
+    if not violations and fits and not legal.degrees_fit_experts(replace(cut, **degrees)):
         violations = _expert_violations(degrees, layout.sharding, layout.expert)
     if violations:
         raise SpecError(violations)
