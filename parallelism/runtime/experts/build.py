@@ -6,8 +6,8 @@ import copy
 from typing import Any
 
 import torch
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
-from megatron.core.transformer.mlp import MLP
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from frontrunner.configs.schema import RunSpec
@@ -62,12 +62,11 @@ class SparseLayers:
         )
         shared = gate = None
         if spec.shared_experts:
-            dense: Any = get_gpt_layer_local_spec().submodules.mlp
             config = copy.copy(self.config)  # it takes the width from there, too
             config.ffn_hidden_size = spec.shared_experts * spec.ffn_hidden_size
             shared = MLP(
                 config,
-                dense.submodules,
+                MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
                 ffn_hidden_size=config.ffn_hidden_size,
                 tp_group=self.groups.tensor,
             )
