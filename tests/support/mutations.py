@@ -98,7 +98,7 @@ def _itself(groups: ProcessGroups) -> ProcessGroups:
 def _lose_a_token(self: Dispatcher, hop: Any, went: torch.Tensor) -> tuple[list[int], list[int]]:
     """The last row of the last member is not sent: rows are in the order of members."""
     went = went.clone()
-    went[-1] -= went[-1] > 0
+    went[-1] -= int(went[-1] > 0)
     return _counts(self, hop, went)
 
 
