@@ -97,6 +97,29 @@ def _without_run(overrides: Sequence[str], as_job: bool) -> tuple[RunSpec, str]:
     return document.spec, kind
 
 
+def _own_steps(given: RunSpec, own: dict[str, Any], memory: float) -> tuple[RunSpec, tuple[str, ...]] | None:
+    """Steps of the run's own model on one node, in its layout or in another; None if it does not fit."""
+    notes = []
+    spec = _legal({**own, "layout": _layout(given)})
+    if spec is not None and _peak(spec) <= memory:
+        return spec, ()
+    if spec is None:
+        notes.append(f"layout: {given.name}'s needs more than one node, so another one is measured")
+    else:
+        notes.append(
+            f"layout: {given.name}'s needs {bytes_text(_peak(spec))} a device on one node, which has "
+            f"{bytes_text(memory)}, so another one is measured"
+        )
+    try:
+        training = own["training"] | {"global_batch_size": given.machine.devices_per_node}
+        found = propose({**own, "training": training}).document.spec
+        if _peak(found) <= memory:
+            return found, tuple(notes)
+    except SpecError:
+        pass
+    return None
+
+
 def _machine_here() -> Keys:
     """A machine of one node with what torch sees on this one; its links are assumed."""
     seen = _seen()
@@ -133,31 +156,19 @@ def _chosen(given: RunSpec, kind: str) -> tuple[RunSpec, tuple[str, ...]]:
     """The run whose step is measured, and why it is not the given one."""
     memory = given.machine.device.memory_bytes
     own = _keys(given)
-    notes = []
-    spec = _legal({**own, "layout": _layout(given)})
-    if spec is not None and _peak(spec) <= memory:
-        return spec, ()
-    if spec is None:
-        notes.append(f"layout: {given.name}'s needs more than one node, so another one is measured")
-    else:
-        notes.append(
-            f"layout: {given.name}'s needs {bytes_text(_peak(spec))} a device on one node, which has "
-            f"{bytes_text(memory)}, so another one is measured"
-        )
-    try:
-        training = own["training"] | {"global_batch_size": given.machine.devices_per_node}
-        found = propose({**own, "training": training}).document.spec
-        if _peak(found) <= memory:
-            return found, tuple(notes)
-    except SpecError:
-        pass
+    reason = "has experts, which only our own engine trains"
+    if given.model.experts is None:
+        own_steps = _own_steps(given, own, memory)
+        if own_steps is not None:
+            return own_steps
+        reason = "does not fit on one node"
     for model in _MODELS[kind]:
         training = _training(given, None)
         if training["precision"] == "float16":  # which the other engines do not have
             training["precision"] = "bfloat16"
         spec = _legal({**own, "model": model, "training": training})
         if spec is not None and _peak(spec) <= memory:
-            return spec, (f"model: {given.model.name} does not fit on one node, so the steps are {model}'s",)
+            return spec, (f"model: {given.model.name} {reason}, so the steps are {model}'s",)
     what = f"has too little memory for a step of {_MODELS[kind][-1]}"
     raise SpecError([Violation("machine.device.memory_bytes", memory, what, "correct the machine file")])
 

@@ -38,7 +38,7 @@ class ExpertLinear(torch.nn.Module):
 class Experts(torch.nn.Module):
     """The MLPs of this rank's experts, each cut over tensor ranks like a dense one.
 
-    ``first`` and ``count`` say which experts; ``width`` is what this tensor rank has of ffn_hidden_size.
+    ``held`` are their numbers; ``width`` is what this tensor rank has of ffn_hidden_size.
     """
 
     def __init__(

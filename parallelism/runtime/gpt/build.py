@@ -63,6 +63,7 @@ def build_chunks(
 
     ``sparse`` makes the layers with experts; None if the model has none.
     """
+    assert (sparse is None) == (spec.model.experts is None), "experts would be left out"
     layout = groups.layout
     stage, stages = groups.coordinates.pipeline, layout.pipeline
     chunks = []

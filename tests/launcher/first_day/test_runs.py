@@ -93,3 +93,14 @@ def test_without_a_run_the_machine_is_what_torch_sees(
     else:
         assert day.spec.world_size == devices and day.spec.machine.device.name == seen["name"]
         assert day.spec.training.precision == "bfloat16"
+
+
+@needs_deepspeed
+def test_steps_of_a_mixture_are_those_of_a_dense_model() -> None:
+    """The plain loop and the other engines have no experts."""
+    day = runs.plan("moe-quickstart", [], as_job=True)
+    (note,) = day.notes
+    assert note.startswith(
+        "model: moe-tiny has experts, which only our own engine trains, so the steps are gpt-"
+    )
+    assert {day.runs[name].model.experts for name in ("native", "plain", "fsdp", "deepspeed")} == {None}
