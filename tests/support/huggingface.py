@@ -48,14 +48,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": QWEN3 | {"vocab_size": 59, "rotary_base": 1e6, "norm_epsilon": 1e-2},
     "qwen3-tied": QWEN3 | {"tie_embeddings": True, "num_kv_heads": 1, "hidden_size": 30},
     "olmo2": OLMO2 | {"norm_epsilon": 1e-2},
-    "mixtral": LLAMA | {"experts": EXPERTS},
+    "mixtral": LLAMA | {"ffn_hidden_size": 20, "experts": EXPERTS},
     "qwen2_moe": LLAMA
     | {
         "qkv_bias": True,
         "experts": EXPERTS | {"shared_experts": 3, "shared_gate": True, "normalize": False, "every": 2},
     },
     "qwen3_moe": QWEN3 | {"experts": EXPERTS | {"first_dense_layers": 1}},
-    "olmoe": OLMO2 | {"norm_position": "before", "experts": EXPERTS | {"normalize": False}},
+    "olmoe": OLMO2
+    | {"ffn_hidden_size": 20, "norm_position": "before", "experts": EXPERTS | {"normalize": False}},
     "olmo2-shared": OLMO2 | {"num_kv_heads": 2, "head_dim": 12, "hidden_size": 30, "tie_embeddings": True},
 }
 

@@ -85,6 +85,7 @@ def lacks(model: ModelSpec) -> list[str]:
         "norms after attention and MLP": model.norm_position == "after",
         "parallel residuals": model.parallel_residual,
         "scaled rotations": model.rotary_scaling_factor,
+        "experts": model.experts is not None,
     }
     return [name for name, has in found.items() if has]
 

@@ -54,7 +54,7 @@ def group(name: str, size: int) -> SimpleNamespace:
     return SimpleNamespace(name=name, size=lambda: size)
 
 
-def reducer(transport: Transport) -> Reducer:
+def shard_groups() -> Any:
     package, pair = group("package", 2), group("replicas", 2)
     groups: Any = SimpleNamespace(
         layout=SimpleNamespace(weights=2, gradients=2),
@@ -63,6 +63,11 @@ def reducer(transport: Transport) -> Reducer:
         replicas=pair,
         replica_hops=(pair,),
     )
+    groups.experts = groups
+    return groups
+
+
+def reducer(transport: Transport, groups: Any) -> Reducer:
     wire = wire_format("float32", 256)
     made: Any = transport
     return Reducer(groups, made, ProgramOrder(), torch.float32, wire, wire)
@@ -71,7 +76,8 @@ def reducer(transport: Transport) -> Reducer:
 class ShardUnit:
     """Eight values, four of which this rank keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Any) -> None:
+        self.groups = groups
         self.gradients = self.own_gradients = torch.zeros(4)
         self.residual = None
         self.geometry = SimpleNamespace(padded=8)
@@ -83,8 +89,9 @@ class ShardUnit:
 def test_only_places_of_the_program_wait(package: bool, replicas: bool) -> None:
     """Not what goes on by chance: ranks that wait at moments of their own may wait in a circle for ever."""
     transport = Transport({"package": package, "replicas": replicas})
-    sending = reducer(transport)
-    units: list[Any] = [ShardUnit() for _ in range(10)]
+    groups = shard_groups()
+    sending = reducer(transport, groups)
+    units: list[Any] = [ShardUnit(groups) for _ in range(10)]
     for number, each in enumerate(units):
         before = transport.waits
         sending.advance()
