@@ -56,12 +56,13 @@ def test_presets_inside_a_node(preset: Any) -> None:
     check(sharing(small({"packages": 2, "devices": 2}, 2, sharding=preset, wire=QUANTISED)))
 
 
-@pytest.mark.parametrize("expert", [2, 4, pytest.param(8, marks=pytest.mark.long)])
-@pytest.mark.parametrize(("preset", "accumulation"), PRODUCT)
-def test_presets_with_experts(preset: Any, accumulation: int, expert: int) -> None:
-    check(
-        small(EIGHT, accumulation, model=SPARSE, sharding=preset, wire=QUANTISED, layout={"expert": expert})
-    )
+@pytest.mark.long_except("zero3", "three_level")
+@pytest.mark.parametrize("preset", SHARDING_PRESETS)
+def test_presets_with_experts(preset: Any) -> None:
+    """Over a node, and over two."""
+    for expert in (4, 8):
+        layout = {"expert": expert}
+        check(small(EIGHT, 2, model=SPARSE, sharding=preset, wire=QUANTISED, layout=layout))
 
 
 @pytest.mark.parametrize(

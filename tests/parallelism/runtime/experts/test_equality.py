@@ -47,7 +47,17 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "16 ranks, expert 2, tensor 2, pipeline 2, (2, 4, 4)": FRONTIER
     | {"sharding": (2, 4, 4), "layout": {"expert": 2, "tensor": 2, "pipeline": 2}},
 }
-CASES = [(model, name) for model in ("sparse", "sigmoid") for name in LAYOUTS]
+#: Where a dense first layer and other scores could matter.
+OF_SIGMOID = (
+    "expert 1",
+    "expert 2, zeropp",
+    "expert 8, flat",
+    "expert 2, tensor 2, sequence parallel",
+    "expert 2, pipeline 2, virtual stages 2",
+    "expert 4, recompute full",
+    "16 ranks, expert 8, three_level, accumulation 4",
+)
+CASES = [("sparse", name) for name in LAYOUTS] + [("sigmoid", name) for name in OF_SIGMOID]
 
 
 def layout_spec(name: str, model: str) -> RunSpec:
