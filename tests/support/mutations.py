@@ -76,7 +76,7 @@ def _stop_before_the_network(self: Reducer, unit: ShardUnit, last: bool) -> None
 
 def _stop_before_the_block(self: Reducer, unit: ShardUnit, last: bool) -> None:
     if last:
-        self.network_stream.submit(self._network_job(unit))
+        self._network_stream(unit).submit(self._network_job(unit))
 
 
 def _first_micro_batch_only(self: Reducer, unit: ShardUnit, key: str, gradient: torch.Tensor) -> None:

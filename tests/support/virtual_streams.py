@@ -94,8 +94,9 @@ class VirtualStreams(Streams):
         self._nested = False
 
     def side(self, lane: str) -> VirtualStream:
-        assert lane not in self.streams, "lanes are names of streams"
-        return self.named(lane)
+        # Experts have a second stream of one lane.
+        count = sum(name.partition(" #")[0] == lane for name in self.streams)
+        return self.named(f"{lane} #{count}" if count else lane)
 
     def named(self, name: str) -> VirtualStream:
         if name not in self.streams:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from frontrunner.parallelism.runtime.comm_streams import CommStream, Handle, Job
-from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups
+from frontrunner.parallelism.runtime.process_groups import Group, ProcessGroups, ShardGroups
 from frontrunner.parallelism.runtime.sharding.shard_unit import ShardUnit
 from frontrunner.parallelism.runtime.streams import Streams
 from frontrunner.parallelism.runtime.transport import Transport
@@ -22,6 +22,11 @@ from frontrunner.parallelism.runtime.wire.formats import WireFormat
 from frontrunner.parallelism.trace_events import GRADIENTS, REDUCTION
 
 Keep = Callable[[torch.Tensor], object]
+
+
+def _twice(groups: ShardGroups) -> bool:
+    """Whether a job on the network uses one communicator twice."""
+    return groups.replicas.size() > 1 and groups.replicas in groups.replica_hops
 
 
 class Reducer:
@@ -43,11 +48,12 @@ class Reducer:
         self.network_wire = network_wire
         # Jobs on the first stream hold a whole unit's gradients, on the second what the block leaves of them.
         self.block_stream = CommStream(transport, streams, GRADIENTS, depth=2)
-        twice = any(
-            shards.replicas.size() > 1 and shards.replicas in shards.replica_hops
-            for shards in (groups, groups.experts)
-        )
-        self.network_stream = CommStream(transport, streams, REDUCTION, one_at_a_time=twice)
+        # Experts have their own: when a unit's block is done depends on timing, so the order of the two
+        # kinds does too, and behind each other they could wait for one another for ever.
+        self.network_streams = [
+            CommStream(transport, streams, REDUCTION, one_at_a_time=_twice(shards))
+            for shards in ((groups,) if groups.experts is groups else (groups, groups.experts))
+        ]
         self._most_leaving = 2 * groups.layout.gradients
         self._leaving: deque[tuple[ShardUnit, Handle]] = (
             deque()
@@ -98,12 +104,14 @@ class Reducer:
     def advance(self) -> None:
         """Continue with what has arrived."""
         self.block_stream.advance()
-        self.network_stream.advance()
+        for stream in self.network_streams:
+            stream.advance()
 
     def join(self) -> None:
         """Wait for everything that was started."""
         self.block_stream.join()
-        self.network_stream.join()
+        for stream in self.network_streams:
+            stream.join()
         self._leaving.clear()
         self._across.clear()
 
@@ -117,7 +125,10 @@ class Reducer:
         if len(self._leaving) == self._most_leaving:
             unit, handle = self._leaving.popleft()
             self.block_stream.wait(handle)
-            self.network_stream.wait(self._across.pop(unit))
+            self._network_stream(unit).wait(self._across.pop(unit))
+
+    def _network_stream(self, unit: ShardUnit) -> CommStream:
+        return self.network_streams[0 if unit.groups is self.groups else -1]
 
     def _block_job(self, unit: ShardUnit, last: bool) -> Job:
         if unit.groups.layout.gradients > 1:
@@ -126,7 +137,7 @@ class Reducer:
             del rows  # the job drops it once it has been sent
             yield from job
         if last:
-            self._across[unit] = self.network_stream.submit(self._network_job(unit))
+            self._across[unit] = self._network_stream(unit).submit(self._network_job(unit))
 
     def _encode_whole(self, unit: ShardUnit) -> tuple[torch.Tensor, int]:
         """A unit's gradients of this micro-batch as chunks for the block's ranks, and the chunk length."""
