@@ -60,7 +60,7 @@ class Verifier:
             for part in (False, True)
         ]
         # Three copies or more tell which one is wrong.
-        self._watched = engine.groups.replicas.size() < 3
+        self._watched = any(of.replicas.size() < 3 for of in (engine.groups, engine.groups.experts))
         # Without sequence parallelism tensor ranks compute these gradients each for itself.
         exact = spec.training.deterministic or engine.device.type == "cpu"
         self._shared = lambda p: p.split_dim is None and (exact or p.partial_gradient)

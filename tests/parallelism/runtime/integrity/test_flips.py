@@ -77,6 +77,13 @@ def test_flips_in_copies_of_experts(sharding: Any, expert: int, place: str, kind
     assert all(flip.named == flip.rank for flip in found if expert == 2)
 
 
+def test_flips_in_experts_that_are_held_once() -> None:
+    """Of everything else there are eight copies, which would need no watching between two updates."""
+    spec = verified(run_spec(model="sparse", **EIGHT, sharding="ddp", layout={"expert": 8}, **BFLOAT16))
+    found = run_ranks(8, flips, spec, ["first moments"], 6, 3)[0]
+    assert [flip.named for flip in found] == [flip.rank for flip in found]
+
+
 CLEAN = {
     "experts of nodes": run_spec(
         model="sparse", **EIGHT, sharding="zero1", layout={"expert": 4}, training={"steps": 4}
