@@ -27,7 +27,10 @@ from frontrunner.run_folder.files import CHECKPOINTS, MANIFEST
 
 FORMAT = 1
 #: What may differ between the models of a run and a checkpoint: the name, and keys that only training uses.
-_FREE = {"name", "sources", "attention_dropout", "hidden_dropout", "init_std"}
+_FREE = {
+    *("name", "sources", "attention_dropout", "hidden_dropout", "init_std"),
+    *("experts.aux_loss", "experts.z_loss"),
+}
 _NAME = re.compile(r"step-(\d+)")
 _BLOCK = 1 << 22
 #: A manifest has about 200 bytes for each tensor and rank.
@@ -198,15 +201,26 @@ def _check_state(state: Mapping[str, Any]) -> None:
         raise TypeError("first_validation_loss")
 
 
+def _with_experts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a model, those of its experts by dotted key."""
+    experts = model.get("experts")
+    found = {key: value for key, value in model.items() if key != "experts"}
+    return found | {f"experts.{key}": v for key, v in experts.items()} if isinstance(experts, dict) else found
+
+
 def check_model(manifest: Manifest, model: ModelSpec) -> None:
     """Raise SpecError with every key in which the checkpoint's model differs from the run's."""
-    ours, theirs = model.model_dump(mode="json"), manifest.spec["model"]
+    ours, theirs = _with_experts(model.model_dump(mode="json")), _with_experts(manifest.spec["model"])
+    keys = ours.keys() | {key for key in theirs if key.startswith("experts.")}
     violations = [
         Violation(
-            f"model.{key}", ours[key], f"the checkpoint's model has {theirs.get(key)}", "use the same model"
+            f"model.{key}",
+            ours.get(key),
+            f"the checkpoint's model has {theirs.get(key)}",
+            "use the same model",
         )
-        for key in ours.keys() - _FREE
-        if ours[key] != theirs.get(key)
+        for key in keys - _FREE
+        if ours.get(key) != theirs.get(key)
     ]
     if violations:
         raise SpecError(sorted(violations, key=lambda violation: violation.path))

@@ -82,6 +82,23 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         prospects(run_dir, with_(spec, "model", num_layers=2))
 
 
+def test_losses_of_experts_may_change_but_not_the_experts(tmp_path: Path) -> None:
+    """As a warning of a collapsed router advises it."""
+    spec = run_spec(model="sparse")
+    run_dir = begun(tmp_path, spec)
+
+    def prospects_with(**keys: float) -> list[str]:
+        assert spec.model.experts is not None
+        return prospects(run_dir, with_(spec, "model", experts=spec.model.experts.model_copy(update=keys)))
+
+    assert "changes model.experts.aux_loss: 0.05 -> 0.1" in prospects_with(aux_loss=0.1)
+    with pytest.raises(SpecError) as refused:
+        prospects_with(num_experts=16)
+    assert [violation.path for violation in refused.value.violations] == ["model.experts.num_experts"]
+    with pytest.raises(SpecError, match="the checkpoint's model has 8"):
+        prospects(run_dir, with_(spec, "model", experts=None))
+
+
 def test_replaced_corpus_is_refused(tmp_path: Path) -> None:
     spec = run_spec(data=corpus(tmp_path))
     run_dir = begun(tmp_path, spec)
